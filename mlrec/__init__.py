@@ -1,0 +1,1 @@
+"""mlrec: micro-video recommendation in JAX."""

@@ -1,0 +1,194 @@
+"""The keys that a config may have, their defaults and their checks."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import hashlib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlrec.registry import closest
+
+
+class ConfigError(ValueError):
+  """A config that cannot be run; the message names the key, the value and what was expected."""
+
+
+def default_config() -> ConfigDict:
+  """Every key with its default: MicroLens's protocol and the settings of its released runs where it shows them."""
+  config = ConfigDict()
+  # Seed of parameters, dropout and data order; several in `seeds` run one after another and are summarised.
+  config.seed = 42
+  config.seeds = ()
+  # A workdir, or a safetensors file under PyTorch's names, whose parameters training starts from.
+  config.init_from = ""
+
+  config.data = ConfigDict()
+  # A TFDS name (microlens/50k-sequences), or the path of a *_pairs.tsv or *_pairs.csv file.
+  config.data.source = "microlens/demo-sequences"
+  # Where TFDS data lies; empty for TFDS's own default.
+  config.data.data_dir = ""
+  config.data.max_length = 10
+  config.data.min_length = 5
+
+  config.model = ConfigDict()
+  config.model.name = "sequential"
+  config.model.dim = 512
+  config.model.item = ConfigDict({"name": "id"})
+  config.model.user = ConfigDict({"name": "sasrec"})
+
+  config.loss = ConfigDict()
+  # Groups of users that see only their own negatives; the published video runs have 4, one a device.
+  config.loss.negative_groups = 1
+  # The exponent of the item counts in the popularity that the loss removes.
+  config.loss.popularity_power = 1.0
+
+  config.optimizer = ConfigDict()
+  config.optimizer.lr = 1e-4
+  config.optimizer.weight_decay = 0.1
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.999
+  config.optimizer.eps = 1e-8
+  config.optimizer.clip_norm = 5.0
+  config.optimizer.schedule = "constant"
+  config.optimizer.warmup_steps = 0
+  config.optimizer.final_lr_fraction = 0.0
+
+  config.train = ConfigDict()
+  config.train.epochs = 50
+  # Users in a global batch, whatever the number of devices.
+  config.train.batch_size = 512
+  # Stop after so many validations without a better `monitor`; 0 for never.
+  config.train.patience = 5
+  config.train.monitor = "hr@10"
+  # Steps that one dispatch to the devices takes.
+  config.train.steps_per_dispatch = 8
+  # Width of packed rows; 0 for a good one.
+  config.train.row_width = 0
+  # The exponential moving average of the parameters that is evaluated and kept; 0 for none.
+  config.train.ema_decay = 0.0
+
+  config.eval = ConfigDict()
+  # Validate after every so many epochs; the last epoch is always validated.
+  config.eval.every_epochs = 1
+  # Users and items scored at a time.
+  config.eval.batch_size = 4096
+  config.eval.chunk = 32768
+
+  config.checkpoint = ConfigDict()
+  # Save after so many steps, too, besides after each validation; 0 for not.
+  config.checkpoint.every_steps = 0
+
+  config.log = ConfigDict()
+  config.log.every_steps = 100
+  config.log.tensorboard = True
+  config.lock()
+  return config
+
+
+# Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
+# wherever it is read from, is compared by a fingerprint).
+MUTABLE = (
+  "seeds", "data.source", "data.data_dir", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
+  "eval.chunk", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+)  # fmt: skip
+# Sections whose keys are the options of what `name` chooses; constructors check those.
+_OPEN = ("model",)
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+  """A config with every key, checked against `default_config`.
+
+  Raises:
+    ConfigError: a key is unknown, or a value has another type or is out of range.
+  """
+  defaults = default_config()
+  known = dict(flatten(defaults))
+  for key, value in flatten(config):
+    if key.split(".")[0] in _OPEN:
+      continue
+    if key not in known:
+      raise ConfigError(f"unknown key config.{key}: {closest(key, known)}")
+    _check_type(key, value, known[key])
+  complete = default_config()
+  with complete.unlocked():
+    for key, value in flatten(config):
+      section, _, leaf = key.rpartition(".")
+      if section.split(".")[0] not in _OPEN:
+        (complete[section] if section else complete)[leaf] = value
+    complete.model = ConfigDict(config.model.to_dict() if "model" in config else defaults.model.to_dict())
+  _check_ranges(complete)
+  return complete
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+  wanted = (
+    (int, float) if isinstance(default, float) else (tuple, list) if isinstance(default, tuple) else type(default)
+  )
+  if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+    raise ConfigError(f"config.{key} must be of type {type(default).__name__}, not {value!r}")
+
+
+def _check_ranges(config: ConfigDict) -> None:
+  at_least = {
+    "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
+    "train.row_width": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1, "log.every_steps": 1,
+    "checkpoint.every_steps": 0, "loss.negative_groups": 1, "data.max_length": 1, "data.min_length": 3, "seed": 0,
+    "optimizer.weight_decay": 0, "optimizer.clip_norm": 0, "optimizer.warmup_steps": 0,
+    "optimizer.final_lr_fraction": 0, "optimizer.b1": 0, "optimizer.b2": 0, "train.ema_decay": 0,
+  }  # fmt: skip
+  below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1}
+  values = dict(flatten(config))
+  for key, low in at_least.items():
+    if not values[key] >= low:
+      raise ConfigError(f"config.{key} must be at least {low}, not {values[key]}")
+  for key, high in below.items():
+    if not values[key] < high:
+      raise ConfigError(f"config.{key} must be below {high}, not {values[key]}")
+  for key in ("optimizer.lr", "optimizer.eps"):
+    if not values[key] > 0:
+      raise ConfigError(f"config.{key} must be positive, not {values[key]}")
+  if config.train.batch_size % config.loss.negative_groups:
+    raise ConfigError(
+      f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
+      f"config.loss.negative_groups = {config.loss.negative_groups}"
+    )
+  if len(set(config.seeds)) != len(config.seeds) or not all(isinstance(s, int) and s >= 0 for s in config.seeds):
+    raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """`(dotted key, value)` of every leaf."""
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      yield from flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """Plain JSON types, tuples as lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def config_hash(config: ConfigDict, data: str) -> str:
+  """Twelve hexadecimal digits that two runs share if they train the same model in the same way.
+
+  Args:
+    config: of the run; keys that may change on resuming do not count, nor does the seed.
+    data: a fingerprint of the data, which stands for wherever it was read from.
+  """
+  fixed = {key: value for key, value in flatten(to_json(config)) if key not in (*MUTABLE, "seed")}
+  return hashlib.sha256(json.dumps([fixed, data], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """What keeps a run of config `old` (JSON) from going on under `new`: a line for each key that may not change."""
+  old, new = dict(flatten(old)), dict(flatten(new))
+  absent = "(absent)"
+  return [
+    f"config.{key}: {old.get(key, absent)!r} there, {new.get(key, absent)!r} now"
+    for key in sorted(old.keys() | new.keys())
+    if key not in MUTABLE and old.get(key, absent) != new.get(key, absent)
+  ]

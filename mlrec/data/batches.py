@@ -1,0 +1,328 @@
+"""Batches for training and evaluation, built by vectorised NumPy from rows in memory.
+
+A batch holds each of its distinct items once, and says of every slot where its item is found. Histories are packed:
+several users share a dense row and are told apart by a segment, unless the user encoder reads the padding, in which
+case each user has a left-padded row. What a step holds is a function of (seed, step) alone, so any process can build
+any batch, and a run resumes on another number of hosts.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mlrec.data.interactions import Rows
+from mlrec.data.packing import pack
+from mlrec.data.splits import Split
+
+# Batches looked at to choose the static sizes, and the growth from one size to the next where a batch does not fit.
+_PLANNED_BATCHES = 64
+_BUCKET_GROWTH = 1.125
+_ALIGNMENT = 1
+
+
+class History(NamedTuple):
+  """Rows of histories as a user encoder reads them.
+
+  Attributes:
+    tokens: `[R, W]` int32, the column of `items` (training) or the item (evaluation) at each place; 0 on padding.
+    positions: `[R, W]` int32, the place in the user's left-padded row, 0 to max_length - 1.
+    segments: `[R, W]` int32, tells the users of a row apart; 0 on padding.
+  """
+
+  tokens: np.ndarray
+  positions: np.ndarray
+  segments: np.ndarray
+
+
+class Batch(NamedTuple):
+  """A training batch of B users, in G groups that see only their own negatives.
+
+  Attributes:
+    items: `[U]` int32, distinct dense item ids; column 0 is the padding item, as are filler columns.
+    counts: `[G, U]` int32, the slots of each group that hold the item; 0 on the padding and on filler.
+    log_popularity: `[U]` float32, log share of the training interactions.
+    slots: `[B, S]` int32, the column of each item of each user's row, left-padded with 0.
+    history: the inputs, of which row r belongs to group r // (R / G).
+    targets: `[R, W]` int32, the column of the item that follows.
+    users: `[R, W]` int32, the row of `slots` that each place belongs to.
+    weights: `[R, W]` float32, 1 on real places, 0 on padding.
+  """
+
+  items: np.ndarray
+  counts: np.ndarray
+  log_popularity: np.ndarray
+  slots: np.ndarray
+  history: History
+  targets: np.ndarray
+  users: np.ndarray
+  weights: np.ndarray
+
+
+class EvalBatch(NamedTuple):
+  """Users to be ranked.
+
+  Attributes:
+    history: the inputs, tokens being dense item ids.
+    last: `[B]` int32, the flat place in `history` of each user's newest item.
+    targets: `[B]` int32; 1 for filler users.
+    seen: `[B, H]` int32, items struck from the ranking; 0 is filler.
+  """
+
+  history: History
+  last: np.ndarray
+  targets: np.ndarray
+  seen: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How histories are laid out in rows.
+
+  Attributes:
+    max_length: the number of items a model reads.
+    packed: users share rows; otherwise each has one of `max_length`.
+    width: length of a packed row.
+  """
+
+  max_length: int
+  packed: bool
+  width: int
+
+  @classmethod
+  def of(cls, max_length: int, *, packed: bool, width: int = 0) -> "Layout":
+    """A layout of that width, or of the narrowest that holds any history."""
+    if not packed:
+      return cls(max_length, False, max_length)
+    if width and width < max_length:
+      raise ValueError(f"row_width must be 0 or at least max_length = {max_length}, not {width}")
+    return cls(max_length, True, width or max_length)
+
+  def place(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Row and first place of each history, and the number of rows."""
+    if self.packed:
+      return pack(lengths, self.width)
+    return np.arange(len(lengths)), self.width - lengths, len(lengths)
+
+
+def _spread(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """For histories end to end: which one each item belongs to, and its place there from 0."""
+  which = np.repeat(np.arange(len(lengths)), lengths)
+  return which, np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+class TrainBatches:
+  """The endless stream of training batches, by step.
+
+  Each epoch visits every user once, in a new order; its last batch has the users that are left.
+  """
+
+  def __init__(
+    self,
+    split: Split,
+    layout: Layout,
+    *,
+    batch_size: int,
+    seed: int,
+    negative_groups: int = 1,
+    popularity_power: float = 1.0,
+    multiple_of: int = 1,
+  ):
+    """Plans the static sizes.
+
+    Args:
+      split: users' rows.
+      layout: how histories are laid out.
+      batch_size: users in a global batch.
+      seed: of the order of users.
+      negative_groups: groups that see only their own negatives; divides the batch size.
+      popularity_power: the exponent of the item counts in the popularity shares.
+      multiple_of: what every sharded axis must be divisible by (the number of devices).
+
+    Raises:
+      ValueError: sizes that do not divide, or are not positive.
+    """
+    if batch_size < 1 or negative_groups < 1 or batch_size % negative_groups:
+      raise ValueError(f"batch_size {batch_size} must be a positive multiple of negative_groups {negative_groups}")
+    self.split, self.layout, self.batch_size, self.seed = split, layout, batch_size, seed
+    self.negative_groups = negative_groups
+    self._rows = split.train
+    self._log_popularity = log_popularity(split.train_counts, popularity_power)
+    self._multiple = math.lcm(_ALIGNMENT, multiple_of)
+    self._users = _round_up(batch_size, math.lcm(multiple_of, negative_groups))
+    sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, _PLANNED_BATCHES))]
+    self._plan = tuple(self._round(largest) for largest in np.max(sampled, axis=0))
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return -(-self.split.num_users // self.batch_size)
+
+  def batch(self, step: int) -> Batch:
+    """The batch of one step, arrays in host memory."""
+    raw = self._raw(step)
+    return self._sized(raw, self._bucket([raw.sizes]))
+
+  def stack(self, first: int, count: int, size: int) -> Batch:
+    """The batches of `count` steps from `first` on, on a new leading axis of `size` (zeros after the last)."""
+    raws = [self._raw(first + n) for n in range(count)]
+    bucket = self._bucket([raw.sizes for raw in raws])
+    batches = [self._sized(raw, bucket) for raw in raws]
+
+    def stacked(*arrays):
+      out = np.zeros((size, *arrays[0].shape), arrays[0].dtype)
+      for n, array in enumerate(arrays):
+        out[n] = array
+      return out
+
+    return jax.tree.map(stacked, *batches)
+
+  def _raw(self, step: int) -> "_Raw":
+    epoch, place = divmod(step, self.steps_per_epoch)
+    users = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+    rows = self._rows.take(users)
+    distinct, columns = np.unique(rows.values, return_inverse=True)
+    columns = Rows((columns + 1).astype(np.int32), rows.offsets)
+    groups = np.arange(len(users)) * self.negative_groups // self.batch_size
+    lengths = columns.lengths - 1
+    row, start = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
+    num_rows = 0
+    for group in range(self.negative_groups):
+      inside = groups == group
+      row[inside], start[inside], rows_here = self.layout.place(lengths[inside])
+      num_rows = max(num_rows, rows_here)
+    return _Raw(distinct, columns, groups, row, start, (len(distinct) + 1, num_rows))
+
+  def _sized(self, raw: "_Raw", bucket: tuple[int, int]) -> Batch:
+    num_columns, num_rows = bucket
+    groups, width, length = self.negative_groups, self.layout.width, self.layout.max_length
+    items = np.zeros(num_columns, np.int32)
+    items[1 : len(raw.distinct) + 1] = raw.distinct
+    slot_group = np.repeat(raw.groups, raw.columns.lengths)
+    counts = np.bincount(slot_group * num_columns + raw.columns.values, minlength=groups * num_columns)
+    slots = np.zeros((self._users, length + 1), np.int32)
+    slots[: len(raw.columns)] = raw.columns.padded(length + 1)
+    inputs = raw.columns.last(length, before=1)
+    followers = raw.columns.without_first()
+    lengths = inputs.lengths
+    which, place = _spread(lengths)
+    flat = (raw.groups * num_rows + raw.row)[which] * width + raw.start[which] + place
+
+    def laid_out(values, dtype=np.int32):
+      out = np.zeros(groups * num_rows * width, dtype)
+      out[flat] = values
+      return out.reshape(-1, width)
+
+    positions = laid_out(length - lengths[which] + place)
+    if not self.layout.packed:
+      positions[:] = np.arange(width)
+    # A row's segments need only differ from one another: the place where a history starts tells them apart.
+    segments = laid_out(raw.start[which] + 1)
+    history = History(laid_out(inputs.values), positions, segments)
+    return Batch(
+      items,
+      counts.reshape(groups, num_columns).astype(np.int32),
+      self._log_popularity[items],
+      slots,
+      history,
+      laid_out(followers.values),
+      laid_out(which),
+      laid_out(1.0, np.float32),
+    )
+
+  def _bucket(self, sizes: list[tuple[int, int]]) -> tuple[int, ...]:
+    """The planned sizes, or the next larger ones that hold what is needed."""
+    bucket = []
+    for needed, planned in zip(np.max(sizes, axis=0), self._plan):
+      while planned < needed:
+        planned = self._round(planned * _BUCKET_GROWTH)
+      bucket.append(planned)
+    return tuple(bucket)
+
+  def _round(self, size: float) -> int:
+    return _round_up(math.ceil(size), self._multiple)
+
+  @functools.lru_cache(maxsize=2)  # noqa: B019 - one stream lives as long as its run
+  def _order(self, epoch: int) -> np.ndarray:
+    return np.random.default_rng([self.seed, epoch]).permutation(self.split.num_users)
+
+
+class _Raw(NamedTuple):
+  """A batch before it is laid out in arrays of static sizes; `sizes` are the columns and rows (a group) it needs."""
+
+  distinct: np.ndarray
+  columns: Rows
+  groups: np.ndarray
+  row: np.ndarray
+  start: np.ndarray
+  sizes: tuple[int, int]
+
+
+def log_popularity(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
+  """Log of each item's share of `counts [N + 1]` raised to `power`, float32; 0 for the padding, -inf for count 0.
+
+  With a negative power counts start from 1, as in MicroLens's code.
+  """
+  raised = (
+    np.maximum(counts, 1.0) ** power if power < 0 else np.where(counts > 0, counts.astype(np.float64) ** power, 0)
+  )
+  raised[0] = 0
+  with np.errstate(divide="ignore"):
+    out = np.log(raised / max(raised.sum(), 1e-300))
+  out[0] = 0
+  return out.astype(np.float32)
+
+
+def eval_batches(
+  split: Split, name: str, layout: Layout, *, batch_size: int, multiple_of: int = 1, users: np.ndarray | None = None
+) -> Iterator[EvalBatch]:
+  """All users (or those named) once, in order, in batches of one static shape; the last is filled with no-one.
+
+  Args:
+    split: users' rows.
+    name: `valid` or `test`.
+    layout: how histories are laid out.
+    batch_size: users in a batch, rounded up to `multiple_of`.
+    multiple_of: what sharded axes must be divisible by.
+    users: `[n]` row numbers of the users wanted.
+  """
+  batch_size = _round_up(batch_size, multiple_of)
+  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  if users is not None:
+    inputs, seen, targets = inputs.take(users), seen.take(users), targets[users]
+  parts = [np.arange(len(targets))[at : at + batch_size] for at in range(0, len(targets), batch_size)]
+  placed = [layout.place(inputs.lengths[part]) for part in parts]
+  num_rows = _round_up(max(rows for _, _, rows in placed), math.lcm(_ALIGNMENT, multiple_of))
+  for part, (row, start, _) in zip(parts, placed):
+    histories = inputs.take(part)
+    lengths = histories.lengths
+    which, place = _spread(lengths)
+    flat = row[which] * layout.width + start[which] + place
+
+    def laid_out(values, flat=flat):
+      out = np.zeros(num_rows * layout.width, np.int32)
+      out[flat] = values
+      return out.reshape(num_rows, layout.width)
+
+    positions = laid_out(layout.max_length - lengths[which] + place)
+    if not layout.packed:
+      positions[:] = np.arange(layout.width)
+    history = History(laid_out(histories.values), positions, laid_out(start[which] + 1))
+    last = row * layout.width + start + lengths - 1
+    seen_here = seen.take(part).padded(split.max_length + 2)
+    yield EvalBatch(
+      history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size)
+    )
+
+
+def _filled(array: np.ndarray, size: int, filler: int = 0) -> np.ndarray:
+  out = np.full((size, *array.shape[1:]), filler, np.int32)
+  out[: len(array)] = array
+  return out
+
+
+def _round_up(size: int, multiple: int) -> int:
+  return -(-size // multiple) * multiple

@@ -1,0 +1,297 @@
+"""Interactions as MicroLens ships them: a pairs file read into rows of original ids.
+
+Two forms of the same data (arXiv 2309.15379, its public release):
+
+* `*_pairs.tsv`: a user a line, no header: the user, a tab, then the user's items separated by single spaces, oldest
+  first. Lines end in CRLF or LF.
+* `*_pairs.csv`: header `user,item,timestamp`, an interaction a line in any order; a stable sort on the timestamp gives
+  each user's history, and users keep the order in which the file first names them.
+
+Reading is strict: every byte of the file is accounted for, and the first malformed line is named by its number.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import os
+import pathlib
+
+from absl import logging
+import numpy as np
+
+_CHUNK_BYTES = 32 << 20
+_MAX_DIGITS = 18  # the longest run of digits that always fits an int64
+_CSV_HEADER = b"user,item,timestamp"
+_TSV_LINE = "a user, a tab, then items separated by single spaces"
+_CSV_LINE = "user,item,timestamp"
+
+
+class DataError(ValueError):
+  """Input data that cannot be used; the message names the file, the place and what was expected."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+  """Rows of unequal length in compressed form (CSR): row r is `values[offsets[r]:offsets[r + 1]]`.
+
+  Attributes:
+    values: `[offsets[-1]]` integers.
+    offsets: `[len + 1]` int64, from 0, never decreasing.
+  """
+
+  values: np.ndarray
+  offsets: np.ndarray
+
+  @classmethod
+  def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> "Rows":
+    """Rows of the given `lengths [len]`, laid end to end in `values`."""
+    return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+  @classmethod
+  def from_lists(cls, rows, dtype=np.int64) -> "Rows":
+    """Rows from an iterable of integer sequences."""
+    arrays = [np.asarray(row, dtype) for row in rows]
+    values = np.concatenate(arrays) if arrays else np.empty(0, dtype)
+    return cls.from_lengths(values, np.array([len(row) for row in arrays], np.int64))
+
+  @classmethod
+  def concatenate(cls, parts: "list[Rows]") -> "Rows":
+    """The rows of all `parts`, one after another."""
+    values = np.concatenate([part.values for part in parts]) if parts else np.empty(0, np.int64)
+    lengths = np.concatenate([part.lengths for part in parts]) if parts else np.empty(0, np.int64)
+    return cls.from_lengths(values, lengths)
+
+  def __len__(self) -> int:
+    return len(self.offsets) - 1
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    if not 0 <= row < len(self):
+      raise IndexError(f"row {row} of {len(self)}")
+    return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+  def __eq__(self, other) -> bool:
+    if not isinstance(other, Rows):
+      return NotImplemented
+    return np.array_equal(self.values, other.values) and np.array_equal(self.offsets, other.offsets)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """`[len]` int64."""
+    return np.diff(self.offsets)
+
+  def take(self, rows: np.ndarray) -> "Rows":
+    """The named `rows` (indices or a mask), in that order."""
+    return self._cut(self.offsets[:-1][rows], self.lengths[rows])
+
+  def last(self, count: int, *, before: int = 0) -> "Rows":
+    """Of each row without its final `before` values, the last `count`."""
+    kept = np.maximum(self.lengths - before, 0)
+    lengths = np.minimum(kept, count)
+    return self._cut(self.offsets[:-1] + kept - lengths, lengths)
+
+  def without_first(self) -> "Rows":
+    """Of each row, all values but the first; an empty row stays empty."""
+    skipped = np.minimum(self.lengths, 1)
+    return self._cut(self.offsets[:-1] + skipped, self.lengths - skipped)
+
+  def padded(self, width: int) -> np.ndarray:
+    """`[len, width]` with each row's values at the right end and 0 before them; no row may be longer than `width`."""
+    out = np.zeros((len(self), width), self.values.dtype)
+    lengths = self.lengths
+    if lengths.size and lengths.max() > width:
+      raise ValueError(f"a row of {lengths.max()} values does not fit a width of {width}")
+    out[np.arange(width) >= (width - lengths)[:, None]] = self.values
+    return out
+
+  def _cut(self, starts: np.ndarray, lengths: np.ndarray) -> "Rows":
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Rows(self.values[index], offsets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interactions:
+  """Who watched what, in time order, under original ids.
+
+  Attributes:
+    line_users: `[lines]` int64, the user of each line, in file order; a user may have several lines.
+    lines: the items of each line, oldest first (int64, positive).
+    source: where they came from, for messages.
+
+  Of a user named twice the later line counts, in the place of the earlier one (`users`, `histories`); both lines count
+  when `leave_one_out` asks which items exist.
+  """
+
+  line_users: np.ndarray
+  lines: Rows
+  source: str = "memory"
+
+  @functools.cached_property
+  def _merged(self) -> tuple[np.ndarray, Rows]:
+    first, last = first_and_last(self.line_users)
+    return self.line_users[first], self.lines.take(last)
+
+  @property
+  def users(self) -> np.ndarray:
+    """`[users]` int64: each user once, in the order of its first line."""
+    return self._merged[0]
+
+  @property
+  def histories(self) -> Rows:
+    """The items of each of `users`, oldest first."""
+    return self._merged[1]
+
+  @property
+  def num_interactions(self) -> int:
+    return int(self.histories.offsets[-1])
+
+
+def first_and_last(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The first and the last place of each distinct key, keys in the order of their first place."""
+  _, first = np.unique(keys, return_index=True)
+  if len(first) == len(keys):
+    places = np.arange(len(keys))
+    return places, places
+  _, last = np.unique(keys[::-1], return_index=True)
+  order = np.argsort(first)
+  return first[order], (len(keys) - 1 - last)[order]
+
+
+def read_pairs(path: str | os.PathLike) -> Interactions:
+  """Reads a `*_pairs.tsv` or `*_pairs.csv` file.
+
+  Raises:
+    DataError: the file is missing, empty or of another kind, or a line is malformed (its number is named).
+  """
+  path = pathlib.Path(path)
+  if path.suffix == ".csv":
+    users, items, timestamps = (np.concatenate(part) for part in zip(*iter_csv(path)))
+    return _histories_by_time(users, items, timestamps, str(path))
+  if path.suffix != ".tsv":
+    raise DataError(f"{path}: expected a file named *_pairs.tsv or *_pairs.csv in MicroLens's format")
+  users, lines = zip(*iter_tsv(path))
+  interactions = Interactions(np.concatenate(users), Rows.concatenate(list(lines)), str(path))
+  warn_of_repeated_users(interactions)
+  return interactions
+
+
+def warn_of_repeated_users(interactions: Interactions) -> None:
+  """Logs a warning if a user has several lines."""
+  repeats = len(interactions.line_users) - len(interactions.users)
+  if repeats:
+    values, counts = np.unique(interactions.line_users, return_counts=True)
+    logging.warning(
+      "%s: %d lines name a user again (user %d first); the later line of each wins.",
+      interactions.source, repeats, values[counts > 1][0],
+    )  # fmt: skip
+
+
+def iter_tsv(path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[tuple[np.ndarray, Rows]]:
+  """Reads a pairs TSV in chunks of whole lines: `(users [lines], items of each line)`, int64, in file order.
+
+  Raises:
+    DataError: as `read_pairs`.
+  """
+  for first_line, text in _chunks(path, chunk_bytes):
+    tokens = _Tokens(path, first_line, text, _TSV_LINE)
+    opens = np.concatenate([[True], tokens.separators[:-1] == ord("\n")])
+    tokens.require((tokens.separators == ord("\t")) == opens)
+    tokens.require(tokens.separators != ord(","))
+    tokens.require(tokens.values > 0, "ids are positive integers")
+    starts = np.flatnonzero(opens)
+    lengths = np.diff(np.append(starts, len(opens))) - 1
+    yield tokens.values[starts], Rows.from_lengths(tokens.values[~opens], lengths)
+
+
+def iter_csv(
+  path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Reads a pairs CSV in chunks of whole lines: `(users, items, timestamps in ms)`, int64, in file order.
+
+  Raises:
+    DataError: as `read_pairs`.
+  """
+  for first_line, text in _chunks(path, chunk_bytes):
+    if first_line == 1:
+      header, _, text = text.partition(b"\n")
+      if header.strip().lower() != _CSV_HEADER:
+        raise DataError(f"{path}:1: expected the header {_CSV_HEADER.decode()!r}, found {_shown(header)}")
+      if not text:
+        raise DataError(f"{path}: no interactions after the header")
+      first_line = 2
+    tokens = _Tokens(path, first_line, text, _CSV_LINE)
+    comma, end = ord(","), ord("\n")
+    expected = np.array([comma, comma, end], np.uint8)
+    tokens.require(tokens.separators == np.resize(expected, len(tokens.separators)))
+    user, item, timestamp = tokens.values.reshape(-1, 3).T
+    tokens.require(np.repeat((user > 0) & (item > 0), 3), "ids are positive integers")
+    yield user, item, timestamp
+
+
+def _histories_by_time(users, items, timestamps, source: str) -> Interactions:
+  """Users in the order of their first row; a user's items by a stable sort on time (equal times keep file order)."""
+  distinct, first, code = np.unique(users, return_index=True, return_inverse=True)
+  place = np.empty(len(distinct), np.int64)
+  order = np.argsort(first)
+  place[order] = np.arange(len(distinct))
+  by_user_and_time = np.lexsort((timestamps, place[code]))
+  lengths = np.bincount(place[code], minlength=len(distinct))
+  return Interactions(distinct[order], Rows.from_lengths(items[by_user_and_time], lengths), source)
+
+
+def _chunks(path, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
+  """`(number of the first line, whole lines ending in LF)`; CRLF becomes LF, a byte order mark is dropped."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+  line, rest = 1, b""
+  with path.open("rb") as file:
+    while block := file.read(chunk_bytes):
+      block = rest + block
+      cut = block.rfind(b"\n") + 1
+      rest = block[cut:]
+      if cut:
+        yield line, _clean(block[:cut], line)
+        line += block.count(b"\n", 0, cut)
+  if rest.strip():
+    yield line, _clean(rest, line) + b"\n"
+  elif line == 1:
+    raise DataError(f"{path}: the file is empty")
+
+
+def _clean(text: bytes, line: int) -> bytes:
+  return (text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text).replace(b"\r\n", b"\n").rstrip(b"\r")
+
+
+def _shown(line: bytes) -> str:
+  text = line[:60].decode("utf-8", "replace")
+  return repr(text + ("…" if len(line) > 60 else ""))
+
+
+class _Tokens:
+  """Unsigned integers, each followed by one separator byte; anything else is a DataError that names the line."""
+
+  def __init__(self, path, first_line: int, text: bytes, expected: str):
+    self._path, self._first_line, self._text, self._expected = path, first_line, text, expected
+    raw = np.frombuffer(text, np.uint8)
+    digit = (raw >= ord("0")) & (raw <= ord("9"))
+    self._ends = np.flatnonzero(~digit)
+    known = np.isin(raw[self._ends], np.frombuffer(b"\t ,\n", np.uint8))
+    self.separators = raw[self._ends]
+    digits = np.diff(self._ends, prepend=-1) - 1
+    self.require(known)
+    self.require(digits > 0)
+    self.require(digits <= _MAX_DIGITS, f"numbers have at most {_MAX_DIGITS} digits")
+    self.values = np.fromstring(text.replace(b",", b" "), np.int64, sep=" ")
+
+  def require(self, ok: np.ndarray, reason: str = "") -> None:
+    """Raises for the first token that is not `ok [tokens]`."""
+    if ok.all():
+      return
+    at = int(self._ends[int(np.argmin(ok))])
+    start = self._text.rfind(b"\n", 0, at) + 1
+    line = self._text[start : self._text.find(b"\n", start)]
+    number = self._first_line + self._text.count(b"\n", 0, start)
+    found = "a blank line" if not line.strip() else _shown(line)
+    expected = f"expected {self._expected}" + (f"; {reason}" if reason else "")
+    raise DataError(f"{self._path}:{number}: {expected}; found {found}")

@@ -1,0 +1,203 @@
+"""Full-ranking metrics: exact ranks without a sort, and the figures made of them. Pure functions of arrays.
+
+The rank of a target is 1 + the candidates that score higher + the other candidates tied with it, so that a model whose
+scores have collapsed earns nothing. Candidates are all items less those the user has seen (Krichene and Rendle, KDD
+2020, on why the ranking must not be sampled).
+"""
+
+import functools
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+# Scores are computed in tiles of one fixed shape, whatever the chunk, the batch or the device count: a float32 matrix
+# product of another shape may differ in its last bit, which would move a rank.
+ITEM_TILE = 512
+USER_TILE = 128
+# The rank of a target that no list can hold: it is among the items struck from the ranking.
+MISS = np.iinfo(np.int32).max
+# Places at which hit rate and NDCG are reported, as in the published tables.
+CUTOFFS = (10, 20)
+# Items recommended to a user where coverage is measured.
+LIST_LENGTH = 10
+# Buckets of targets by training count: cold, then those with at most so many, then more (upper ends inclusive).
+BUCKETS = (0, 5, 20, 50)
+# Neighbouring items whose maximum stands for them while the best items are sought; divides ITEM_TILE.
+_GROUP = 64
+
+
+def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, chunk: int = 8192) -> Array:
+  """The place of each user's target in the full ranking, counted in chunks of the item axis.
+
+  Args:
+    states: `[B, D]` user states.
+    items: `[N + 1, D]` item vectors; row 0 is the padding and never a candidate.
+    targets: `[B]` int in 1..N.
+    seen: `[B, H]` int, items struck from the user's ranking; 0 is filler, repeats count once.
+    chunk: items scored at once, rounded up to whole tiles; the result does not depend on it.
+
+  Returns:
+    int32 `[B]`, 1 for the best place; `MISS` where the target is among the seen items.
+
+  Raises:
+    ValueError: a score is not finite, or a target is no item.
+  """
+  if chunk < 1:
+    raise ValueError(f"chunk must be at least 1, not {chunk}")
+  targets = jnp.asarray(targets, jnp.int32)
+  if targets.size and not 1 <= int(targets.min()) <= int(targets.max()) < items.shape[0]:
+    raise ValueError(f"targets must be items 1 to {items.shape[0] - 1}")
+  if not targets.size:
+    return jnp.zeros(0, jnp.int32)
+  seen = jnp.asarray(seen, jnp.int32)
+  ranks, _, finite = rank_and_recommend(states, items, targets, seen, chunk=chunk, length=0)
+  if not bool(finite):
+    raise ValueError("scores are not finite: a user state or an item vector holds NaN or infinity, or is too large")
+  return ranks
+
+
+@functools.partial(jax.jit, static_argnames=("chunk", "length"))
+def rank_and_recommend(
+  states: Array, items: Array, targets: Array, seen: Array, *, chunk: int, length: int = LIST_LENGTH
+) -> tuple[Array, Array, Array]:
+  """Ranks and recommendations in one pass over the scores, for use inside `jit`.
+
+  Args:
+    states: as for `target_ranks`, as are `items`, `targets`, `seen` and `chunk`.
+    length: how many items to recommend; 0 for none.
+
+  Returns:
+    The ranks, int32 `[B]`; the best items, best first, int32 `[B, length]` (0 where there are too few); and a bool that
+    is false if any score may not be finite.
+  """
+  num_users, num_rows = states.shape[0], items.shape[0]
+  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  chunk = -(-min(chunk, num_rows) // ITEM_TILE) * ITEM_TILE
+  chunks = -(-num_rows // chunk)
+  table = jnp.pad(items, ((0, chunks * chunk - num_rows), (0, 0))).reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, -1)
+  columns = jnp.arange(USER_TILE)
+
+  def rank_tile(tile):
+    states, targets, seen = tile
+    # A tile of the users' targets gives each target's score by the arithmetic that scores it as a candidate.
+    own_items = jnp.zeros((ITEM_TILE, items.shape[1]), jnp.float32).at[:USER_TILE].set(items[targets])
+    threshold = jnp.diagonal(own_items @ states.T)
+    struck = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
+
+    def one_chunk(carry, part):
+      count, best = carry
+      first, chunk_items = part
+      scores = jnp.concatenate([tile_items @ states.T for tile_items in chunk_items])
+      exists = (first + jnp.arange(chunk) < num_rows)[:, None]
+      scores = scores.at[_inside(struck - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
+      count += jnp.sum((scores >= threshold) & exists, axis=0, dtype=jnp.int32)
+      # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
+      own = scores.at[_inside(targets - first, chunk), columns].get(mode="fill", fill_value=-jnp.inf)
+      count -= (own >= threshold).astype(jnp.int32)
+      if length:
+        best = _merge_best(best, jnp.where(exists, scores, -jnp.inf), first, length)
+      return (count, best), None
+
+    best = jnp.full((USER_TILE, length), -jnp.inf), jnp.zeros((USER_TILE, length), jnp.int32)
+    parts = jnp.arange(chunks) * chunk, table
+    (count, (_, recommended)), _ = jax.lax.scan(one_chunk, (jnp.zeros(USER_TILE, jnp.int32), best), parts)
+    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended
+
+  tiles = -(-num_users // USER_TILE)
+
+  def tiled(x):
+    x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(tiles, USER_TILE, *x.shape[1:])
+
+  ranks, recommended = jax.lax.map(rank_tile, (tiled(states), tiled(targets), tiled(seen)))
+  ranks, recommended = ranks.reshape(-1)[:num_users], recommended.reshape(tiles * USER_TILE, length)[:num_users]
+  return ranks, recommended, _scores_are_finite(states, items)
+
+
+def _inside(places: Array, size: int) -> Array:
+  """Places within 0..size - 1; all others far outside, where a scatter or gather drops them."""
+  return jnp.where((places >= 0) & (places < size), places, size)
+
+
+def _merge_best(best: tuple[Array, Array], scores: Array, first: Array, length: int) -> tuple[Array, Array]:
+  """The best `length` of those so far and of a chunk's `scores [chunk, USER_TILE]`.
+
+  They lie in the `length` groups of neighbouring items with the highest maxima, so only those are sorted.
+  """
+  groups = scores.reshape(-1, _GROUP, USER_TILE)
+  tops = jnp.max(groups, axis=1).T
+  _, which = jax.lax.top_k(tops, min(length, tops.shape[1]))
+  candidates = groups[which[:, :, None], jnp.arange(_GROUP), jnp.arange(USER_TILE)[:, None, None]]
+  ids = first + which[:, :, None] * _GROUP + jnp.arange(_GROUP)
+  ids = jnp.where(candidates > -jnp.inf, ids, 0)
+  all_scores = jnp.concatenate([best[0], candidates.reshape(USER_TILE, -1)], axis=1)
+  all_ids = jnp.concatenate([best[1], ids.reshape(USER_TILE, -1)], axis=1)
+  scores, places = jax.lax.top_k(all_scores, length)
+  return scores, jnp.take_along_axis(all_ids, places, axis=1)
+
+
+def _scores_are_finite(states: Array, items: Array) -> Array:
+  # By Cauchy-Schwarz no score, nor any partial sum of one, passes the product of the largest norms.
+  bound = jnp.linalg.norm(states, axis=-1).max() * jnp.linalg.norm(items, axis=-1).max()
+  return jnp.isfinite(bound)
+
+
+def hit_rate(ranks: Array | np.ndarray, k: int) -> Array | np.ndarray:
+  """The share of targets within the first `k` places (HR@k; scalar)."""
+  return (ranks <= k).mean()
+
+
+def ndcg(ranks: Array | np.ndarray, k: int) -> Array | np.ndarray:
+  """Mean of 1 / log2(rank + 1) over targets within the first `k` places, 0 for the others (NDCG@k; scalar)."""
+  xp = _namespace(ranks)
+  gain = 1.0 / xp.log2(ranks.astype(xp.float32) + 1.0)
+  return xp.where(ranks <= k, gain, 0.0).mean()
+
+
+def mean_reciprocal_rank(ranks: Array | np.ndarray) -> Array | np.ndarray:
+  """Mean of 1 / rank over the full ranking (MRR; scalar)."""
+  return (1.0 / ranks.astype(_namespace(ranks).float32)).mean()
+
+
+def ranking_metrics(ranks: np.ndarray) -> dict[str, float]:
+  """HR and NDCG at `CUTOFFS`, and MRR, of ranks `[B]`."""
+  figures = {}
+  for k in CUTOFFS:
+    figures[f"hr@{k}"] = float(hit_rate(ranks, k))
+    figures[f"ndcg@{k}"] = float(ndcg(ranks, k))
+  return figures | {"mrr": float(mean_reciprocal_rank(ranks))}
+
+
+def bucket_metrics(ranks: np.ndarray, counts: np.ndarray, edges: tuple[int, ...] = BUCKETS) -> dict[str, float]:
+  """HR@10, NDCG@10 and the number of targets by how often the target occurs in training.
+
+  Args:
+    ranks: int32 `[B]`.
+    counts: `[B]`, training interactions of each target; 0 is a cold item.
+    edges: inclusive upper ends of the buckets, the first of them 0; one more bucket holds the rest.
+
+  Returns:
+    `cold/…` for count 0 and `count_1-5/…`, …, `count_51+/…` for the others; a bucket without targets has only its size.
+  """
+  figures = {}
+  place = np.searchsorted(np.asarray(edges), counts, side="left")
+  for bucket in range(len(edges) + 1):
+    low = edges[bucket - 1] + 1 if bucket else 0
+    name = "cold" if not bucket else f"count_{low}-{edges[bucket]}" if bucket < len(edges) else f"count_{low}+"
+    inside = ranks[place == bucket]
+    figures[f"{name}/targets"] = float(len(inside))
+    if len(inside):
+      figures[f"{name}/hr@10"] = float(hit_rate(inside, 10))
+      figures[f"{name}/ndcg@10"] = float(ndcg(inside, 10))
+  return figures
+
+
+def coverage(recommended: np.ndarray, num_items: int) -> float:
+  """The share of `num_items` items that some list of `recommended [B, K]` holds (0 is no item)."""
+  return len(np.setdiff1d(recommended, [0])) / num_items
+
+
+def _namespace(x: Array | np.ndarray):
+  return np if isinstance(x, np.ndarray) else jnp

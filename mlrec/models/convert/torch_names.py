@@ -1,0 +1,105 @@
+"""The state of a Flax module under PyTorch's names, shapes and axis order.
+
+A module states how its parts are called there by two class attributes: `torch_names`, pairs of a regular expression and
+its replacement, applied in turn to the names below it; and `torch_dropped`, expressions of entries of a published file
+that it does not use. Parameter kinds (a linear kernel, a convolution, a norm) convert by one fixed table.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import os
+import re
+from typing import Any
+
+from flax import nnx
+import jax.numpy as jnp
+import numpy as np
+
+
+def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
+  """All parameters and statistics of `model` by PyTorch name, as NumPy arrays in PyTorch's axis order."""
+  return {name: _to_torch(kind, np.asarray(variable[...])) for name, kind, variable in _entries(model)}
+
+
+def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike) -> None:
+  """Fills `model` in place from arrays under PyTorch's names.
+
+  Args:
+    model: any module; its `torch_names` say how it is called there.
+    arrays: a mapping of names to arrays, or the path of a safetensors file.
+
+  Raises:
+    ValueError: an entry is missing, unused or wrongly shaped; it is named.
+  """
+  if isinstance(arrays, (str, os.PathLike)):
+    from safetensors.numpy import load_file  # an optional extra: only files of weights need it
+
+    arrays = load_file(arrays)
+  dropped = [re.compile(pattern) for pattern in _dropped(model)]
+  unused = {name for name in arrays if not any(pattern.search(name) for pattern in dropped)}
+  converted = []
+  for name, kind, variable in _entries(model):
+    if name not in arrays:
+      raise ValueError(f"missing entry {name!r} for {type(model).__name__}")
+    array = np.asarray(arrays[name])
+    expected = _to_torch(kind, np.empty(variable.shape, np.uint8)).shape
+    if array.shape != expected:
+      raise ValueError(f"entry {name!r} has shape {array.shape}; {type(model).__name__} expects {expected}")
+    unused.discard(name)
+    converted.append((variable, _from_torch(kind, array)))
+  if unused:
+    raise ValueError(f"unused entries for {type(model).__name__}: {', '.join(map(repr, sorted(unused)))}")
+  # Only a complete set of arrays touches the model.
+  for variable, array in converted:
+    variable[...] = jnp.asarray(array, variable.dtype)
+
+
+def _entries(model: nnx.Module) -> Iterator[tuple[str, str, nnx.Variable]]:
+  """`(PyTorch name, kind of parameter, variable)` of every leaf, in definition order."""
+  owners = {path: module for path, module in nnx.iter_modules(model)}
+  for path, variable in nnx.to_flat_state(nnx.state(model)):
+    owner = owners[path[:-1]]
+    kind, leaf = _kind(owner, path[-1])
+    name = leaf
+    for depth in range(len(path) - 2, -1, -1):
+      name = f"{path[depth]}.{name}"
+      name = _renamed(owners.get(path[:depth]), name)
+    yield name, kind, variable
+
+
+def _renamed(owner: nnx.Module | None, name: str) -> str:
+  for pattern, replacement in getattr(owner, "torch_names", ()):
+    name = re.sub(pattern, replacement, name)
+  return name
+
+
+def _dropped(model: nnx.Module) -> Iterator[str]:
+  for path, module in nnx.iter_modules(model):
+    for pattern in getattr(module, "torch_dropped", ()):
+      yield pattern if not path else pattern.replace("^", r"(^|\.)", 1)
+
+
+def _kind(owner: nnx.Module, attribute: str) -> tuple[str, str]:
+  """How a parameter converts, and what PyTorch calls it."""
+  if isinstance(owner, nnx.Linear) and attribute == "kernel":
+    return "linear", "weight"
+  if isinstance(owner, nnx.Conv) and attribute == "kernel":
+    return "convolution", "weight"
+  renamed = {"embedding": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+  return "same", renamed.get(attribute, attribute)
+
+
+def _to_torch(kind: str, array: np.ndarray) -> np.ndarray:
+  if kind == "linear":
+    return array.T
+  if kind == "convolution":
+    return np.moveaxis(array, (-1, -2), (0, 1))
+  return array
+
+
+def _from_torch(kind: str, array: np.ndarray) -> np.ndarray:
+  if kind == "linear":
+    return array.T
+  if kind == "convolution":
+    return np.moveaxis(array, (0, 1), (-1, -2))
+  return array

@@ -1,0 +1,1 @@
+"""One item's content → a vector."""

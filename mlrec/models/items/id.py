@@ -1,0 +1,29 @@
+"""The ID tower: each item is a row of a learned table."""
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+
+
+@models.register("id", kind=ITEM_TOWER)
+class IdTower(nnx.Module):
+  """A table `[num_items + 1, dim]`, normal at the start.
+
+  Row 0, the padding item, is a fixed random vector: it takes no gradient (only weight decay moves it), and user
+  encoders that read the padding read it (arXiv 2309.15379, released code).
+  """
+
+  torch_names = ((r"^table\.", "id_encoder."),)
+
+  def __init__(self, num_items: int, dim: int = 512, *, rngs: nnx.Rngs):
+    self.table = nnx.Embed(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
+
+  def __call__(self, items: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+    """`items` int `[...]` to vectors `[..., dim]`."""
+    vectors = jnp.take(self.table.embedding[...], items, axis=0, mode="clip")
+    return jnp.where(items[..., None] == 0, jax.lax.stop_gradient(vectors), vectors)

@@ -1,0 +1,1 @@
+"""Small shared layers, shapes documented."""

@@ -1,0 +1,27 @@
+"""Random starts by the names that the recommendation literature and PyTorch give them."""
+
+import math
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+
+def xavier_normal(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+  """Normal with variance 2 / (sum of the two sizes); not truncated (Glorot and Bengio, 2010)."""
+  return math.sqrt(2 / (shape[0] + shape[1])) * jax.random.normal(key, shape, dtype)
+
+
+def xavier_uniform(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+  """Uniform within sqrt(6 / (sum of the two sizes)) of 0."""
+  bound = math.sqrt(6 / (shape[0] + shape[1]))
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def uniform(bound: float):
+  """Uniform within `bound` of 0."""
+
+  def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init

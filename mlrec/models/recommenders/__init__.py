@@ -1,0 +1,1 @@
+"""An item tower and a user tower under one loss."""

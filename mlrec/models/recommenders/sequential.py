@@ -1,0 +1,86 @@
+"""Sequential recommendation: a user encoder over the vectors of the user's last items, scored by dot products."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec import losses
+from mlrec.data.batches import Batch
+from mlrec.data.batches import History
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+from mlrec.models.registry import RECOMMENDER
+from mlrec.models.registry import USER_ENCODER
+
+
+@models.register("sequential", kind=RECOMMENDER)
+class Sequential(nnx.Module):
+  """SASRec, GRU4Rec or NextItNet over any item tower, trained by the in-batch softmax (arXiv 2309.15379, section 4)."""
+
+  torch_names = ((r"^users\.", "user_encoder."), (r"^items\.", ""))
+
+  def __init__(
+    self,
+    num_items: int,
+    max_length: int = 10,
+    dim: int = 512,
+    item: Mapping[str, Any] = {"name": "id"},
+    user: Mapping[str, Any] = {"name": "sasrec"},
+    *,
+    rngs: nnx.Rngs,
+  ):
+    """Builds both towers.
+
+    Args:
+      num_items: items that exist, padding not counted.
+      max_length: the longest history.
+      dim: width of item vectors and user states.
+      item: `name` of the item tower and its options.
+      user: `name` of the user encoder and its options.
+      rngs: random streams for the parameters.
+    """
+    item, user = dict(item), dict(user)
+    self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
+    self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
+
+  @property
+  def reads_padding(self) -> bool:
+    """Whether the user encoder needs whole left-padded rows, not packed ones."""
+    return self.users.reads_padding
+
+  def item_vectors(self, items: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+    """Item ids `[U]` to vectors `[U, D]`."""
+    return self.items(items, rngs=rngs)
+
+  def user_states(self, vectors: Array, history: History, *, rngs: nnx.Rngs | None = None) -> Array:
+    """The states `[R, W, D]` of a history whose tokens are rows of `vectors [U, D]`."""
+    x = jnp.take(vectors, history.tokens, axis=0, mode="clip")
+    return self.users(x, history.positions, history.segments, rngs=rngs)
+
+  def loss(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> Array:
+    """The loss of a batch: a mean over all its real positions, whatever the groups of negatives (scalar float32)."""
+    vectors = self.item_vectors(batch.items, rngs=rngs)
+    states = self.user_states(vectors, batch.history, rngs=rngs)
+    num_users, num_columns = batch.slots.shape[0], batch.items.shape[0]
+    own = jnp.zeros((num_users, num_columns), bool)
+    own = own.at[jnp.arange(num_users)[:, None], batch.slots].set(True)
+
+    def grouped(x):
+      return x.reshape(batch.counts.shape[0], -1, *x.shape[2:])
+
+    def sums(states, targets, users, weights, counts):
+      return losses.in_batch_softmax_sums(
+        states, vectors, targets=targets, users=users, own=own, counts=counts,
+        log_popularity=batch.log_popularity, weights=weights,
+      )  # fmt: skip
+
+    arguments = [grouped(x) for x in (states, batch.targets, batch.users, batch.weights)] + [batch.counts]
+    if batch.counts.shape[0] == 1:
+      total, weight = sums(*(x[0] for x in arguments))
+    else:
+      total, weight = (part.sum() for part in jax.vmap(sums)(*arguments))
+    return total / jnp.maximum(weight, 1.0)

@@ -1,0 +1,1 @@
+"""A history of item vectors → user states."""

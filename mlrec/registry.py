@@ -1,0 +1,84 @@
+"""Exact names for what can be chosen in a config, found by importing the packages that hold one choice a file."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+  """A sentence that names the nearest valid choices, or all of them where none is near."""
+  valid = sorted(valid)
+  near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+  return f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {', '.join(map(repr, valid))}"
+
+
+class Registry:
+  """Names of one sort of thing, each registered by the module that defines it.
+
+  Attributes:
+    packages: dotted packages whose modules are imported, once, before names are looked up.
+  """
+
+  def __init__(self, sort: str, packages: Iterable[str]):
+    self._sort = sort
+    self._packages = tuple(packages)
+    self._entries: dict[str, tuple[str, Any]] = {}
+    self._loaded = False
+
+  def register(self, name: str, *, kind: str = "") -> Callable:
+    """Decorates a class or function to be found under `name`, listed under `kind`."""
+
+    def add(entry):
+      if name in self._entries and self._entries[name][1] is not entry:
+        raise ValueError(f"{self._sort} {name!r} is registered twice")
+      self._entries[name] = (kind, entry)
+      return entry
+
+    return add
+
+  def names(self, kind: str | None = None) -> list[str]:
+    """All names, or those of one kind, sorted."""
+    self._load()
+    return sorted(name for name, (of, _) in self._entries.items() if kind in (None, of))
+
+  def kinds(self) -> list[str]:
+    self._load()
+    return sorted({kind for kind, _ in self._entries.values()})
+
+  def get(self, name: str, *, kind: str | None = None) -> Any:
+    """The entry of that exact name.
+
+    Raises:
+      ValueError: there is none (of that kind); the message names the closest ones.
+    """
+    valid = self.names(kind)
+    if name not in valid:
+      raise ValueError(f"unknown {kind or self._sort} {name!r}: {closest(str(name), valid)}")
+    return self._entries[name][1]
+
+  def create(self, name: str, *args, kind: str | None = None, **options) -> Any:
+    """Calls the entry of that name.
+
+    Raises:
+      ValueError: the name, or an option, is unknown; the message names the closest ones.
+    """
+    entry = self.get(name, kind=kind)
+    parameters = inspect.signature(entry).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option in options:
+      if option not in parameters and not takes_any:
+        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, parameters)}")
+    return entry(*args, **options)
+
+  def _load(self) -> None:
+    if self._loaded:
+      return
+    self._loaded = True
+    for package in self._packages:
+      path = importlib.import_module(package).__path__
+      for module in pkgutil.walk_packages(path, package + "."):
+        importlib.import_module(module.name)

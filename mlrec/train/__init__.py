@@ -1,0 +1,1 @@
+"""State, optimiser, sharding, checkpoints and the one loop for everything."""

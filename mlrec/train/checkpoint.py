@@ -1,0 +1,177 @@
+"""Checkpoints: asynchronous, atomic, with the best of the run kept beside the latest."""
+
+from collections.abc import Sequence
+import pathlib
+import shutil
+from typing import Any
+from typing import NamedTuple
+
+from absl import logging
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from mlrec.train.state import TrainState
+
+_LATEST_KEPT = 2
+# What evaluation needs, what only a continuation needs, and JSON.
+_MODEL, _TRAINING, _RECORD = "model", "training", "record"
+
+
+class CheckpointError(ValueError):
+  """No checkpoint can be restored; the message says what was tried."""
+
+
+class Restored(NamedTuple):
+  """A state and the JSON record saved with it."""
+
+  state: TrainState
+  record: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one run: the latest two, and the best."""
+
+  def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
+    self._directory = pathlib.Path(directory).absolute()
+    self._policy = _LatestAndBest()
+    self._read_only = read_only
+    self._open()
+
+  def _open(self) -> None:
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=self._policy,
+        create=not self._read_only,
+        read_only=self._read_only,
+        cleanup_tmp_directories=not self._read_only,
+      ),
+      item_names=(_MODEL, _TRAINING, _RECORD),
+    )
+
+  def steps(self) -> list[int]:
+    """Steps of whole checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, state: TrainState, record: dict[str, Any], *, best_step: int | None) -> None:
+    """Starts to save; returns once the arrays are copied. `best_step` is the checkpoint to keep as the best."""
+    step = int(state.step)
+    self._policy.best_step = best_step
+    arrays = {name: ocp.args.StandardSave(_by_name(tree)) for name, tree in _trees(state).items()}
+    arguments = ocp.args.Composite(**arrays, **{_RECORD: ocp.args.JsonSave(record)})
+    self._manager.save(step, args=arguments, force=True)
+
+  def wait(self) -> None:
+    """Returns when everything is on disk; raises what went wrong while writing."""
+    self._manager.wait_until_finished()
+
+  def restore_latest(self, abstract: TrainState) -> Restored | None:
+    """The latest checkpoint that can be read; None where there are none.
+
+    A checkpoint that cannot be read is reported and set aside, and the one before it is tried.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none can be read.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        return self.restore(step, abstract)
+      except Exception as error:
+        logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
+        self._set_aside(step)
+    if steps:
+      raise CheckpointError(f"none of the checkpoints in {self._directory} (steps {steps}) can be read")
+    return None
+
+  def restore(self, step: int, abstract: TrainState) -> Restored:
+    """The whole state saved at `step`."""
+    saved = self._read(step, _trees(abstract), record=True)
+    model, training = saved[_MODEL], saved[_TRAINING]
+    averaged = abstract.average is not None
+    state = TrainState(
+      step=training["step"],
+      params=training["params"] if averaged else model["params"],
+      rest=model["rest"],
+      opt_state=training["opt_state"],
+      average=model["params"] if averaged else None,
+    )
+    return Restored(state, saved[_RECORD])
+
+  def restore_model(self, step: int, abstract: TrainState) -> tuple[Any, Any]:
+    """The parameters to evaluate, and the model's other variables, saved at `step`."""
+    model = self._read(step, {_MODEL: _trees(abstract)[_MODEL]})[_MODEL]
+    return model["params"], model["rest"]
+
+  def record(self, step: int) -> dict[str, Any]:
+    """The JSON record saved at `step`."""
+    return self._read(step, {}, record=True)[_RECORD]
+
+  def _read(self, step: int, trees: dict[str, Any], *, record: bool = False) -> dict[str, Any]:
+    arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}
+    if record:
+      arguments[_RECORD] = ocp.args.JsonRestore()
+    saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+    return {name: _refill(trees[name], saved[name]) if name in trees else saved[name] for name in arguments}
+
+  def close(self) -> None:
+    self._manager.close()
+
+  def _set_aside(self, step: int) -> None:
+    """Moves an unreadable checkpoint out of the way, so that its step can be saved again."""
+    if self._read_only:
+      return
+    if jax.process_index() == 0:
+      aside = self._directory.with_name("checkpoints_unreadable")
+      aside.mkdir(exist_ok=True)
+      target = aside / str(step)
+      if target.exists():
+        shutil.rmtree(target)
+      (self._directory / str(step)).rename(target)
+      logging.error("It was moved to %s; falling back to the checkpoint before it.", target)
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      multihost_utils.sync_global_devices(f"set aside {step}")
+    self._manager.close()
+    self._open()
+
+
+class _LatestAndBest(preservation_policy.PreservationPolicy):
+  """Keeps the latest checkpoints and the one named the best."""
+
+  def __init__(self):
+    self.best_step: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    del context
+    latest = sorted(checkpoint.step for checkpoint in checkpoints)[-_LATEST_KEPT:]
+    return [checkpoint.step in latest or checkpoint.step == self.best_step for checkpoint in checkpoints]
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+  """A state as it is saved: what evaluation needs apart from what only training needs."""
+  model = {"params": state.eval_params, "rest": state.rest}
+  training = {"step": state.step, "opt_state": state.opt_state}
+  if state.average is not None:
+    training["params"] = state.params
+  return {_MODEL: model, _TRAINING: training}
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  """A tree's leaves under readable names, so that a checkpoint can be read without the code that wrote it."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _refill(tree: Any, leaves: dict[str, Any]) -> Any:
+  """`tree` with its leaves replaced by those of the same name."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: leaves[jax.tree_util.keystr(path, simple=True, separator=".")], tree
+  )
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,99 @@
+"""Evaluation: every user's target ranked among all items, on all devices."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec
+import numpy as np
+
+from mlrec import metrics
+from mlrec.data.batches import eval_batches
+from mlrec.data.batches import EvalBatch
+from mlrec.data.batches import Layout
+from mlrec.data.splits import Split
+from mlrec.train.sharding import DATA
+from mlrec.train.sharding import put
+from mlrec.train.sharding import replicated
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluator:
+  """Ranks and metrics of a model on a split's validation and test targets.
+
+  Attributes:
+    graphdef: the model's structure.
+    split: users, targets and what is struck from the ranking.
+    layout: how histories are laid out for this model.
+    mesh: devices over which users are spread.
+    batch_size: users ranked at a time.
+    chunk: items scored at a time.
+  """
+
+  graphdef: nnx.GraphDef
+  split: Split
+  layout: Layout
+  mesh: Mesh
+  batch_size: int
+  chunk: int
+
+  def __call__(self, params: Any, rest: Any, name: str) -> dict[str, float]:
+    """Metrics of the parameters on split `name` (`valid` or `test`), as fractions.
+
+    Raises:
+      ValueError: a score is not finite.
+    """
+    ranks, recommended = self.ranks(params, rest, name)
+    targets = self.split.targets(name)
+    figures = metrics.ranking_metrics(ranks)
+    figures[f"coverage@{metrics.LIST_LENGTH}"] = metrics.coverage(recommended, self.split.num_items)
+    return figures | metrics.bucket_metrics(ranks, self.split.train_counts[targets])
+
+  def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""
+    table = self._item_table(params, rest, jnp.arange(self.split.num_items + 1))
+    outputs = []
+    for batch in eval_batches(
+      self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
+    ):
+      outputs.append(self._rank_batch(params, rest, table, put(self.mesh, batch)))
+    ranks, recommended, finite = zip(*jax.device_get(outputs))
+    if not all(finite):
+      raise ValueError(
+        "scores are not finite: a user state or an item vector holds NaN or infinity. "
+        "Training has diverged; try a lower config.optimizer.lr or config.optimizer.clip_norm"
+      )
+    users = self.split.num_users
+    return np.concatenate(ranks)[:users], np.concatenate(recommended)[:users]
+
+  @functools.cached_property
+  def _item_table(self):
+    def table(params, rest, ids: Array) -> Array:
+      return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(ids)
+
+    return jax.jit(table, out_shardings=replicated(self.mesh))
+
+  @functools.cached_property
+  def _rank_batch(self):
+    users, whole = PartitionSpec(DATA), PartitionSpec()
+
+    def rank(states, table, targets, seen):
+      ranks, recommended, finite = metrics.rank_and_recommend(states, table, targets, seen, chunk=self.chunk)
+      return ranks, recommended, jax.lax.pmin(finite.astype(jnp.int32), DATA)
+
+    ranked = jax.shard_map(
+      rank, mesh=self.mesh, in_specs=(users, whole, users, users), out_specs=(users, users, whole), check_vma=False
+    )
+
+    def rank_batch(params, rest, table: Array, batch: EvalBatch):
+      model = nnx.merge(self.graphdef, params, rest, copy=True)
+      states = model.user_states(table, batch.history)
+      states = states.reshape(-1, states.shape[-1])[batch.last]
+      return ranked(states, table, batch.targets, batch.seen)
+
+    return jax.jit(rank_batch, out_shardings=replicated(self.mesh))

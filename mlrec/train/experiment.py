@@ -1,0 +1,114 @@
+"""An experiment from config to `result.json`: one seed, or several and their mean."""
+
+from collections.abc import Callable
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from mlrec import config as config_lib
+from mlrec.data import leave_one_out
+from mlrec.data.sources import load_interactions
+from mlrec.train import loop
+from mlrec.train import workdir as workdirs
+from mlrec.train.writers import finite
+from mlrec.train.writers import write_json
+
+HEADLINE = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
+_VERSIONS = ("mlrec", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, *, evaluate_only: bool = False, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+  """Runs `config.seed`, or each of `config.seeds` in a folder of its own, and returns the result.
+
+  Args:
+    config: validated.
+    workdir: where everything is written; a run found there goes on.
+    evaluate_only: evaluate the best checkpoint instead of training; the result goes to `evaluation.json`.
+    say: prints a line for the user.
+
+  Raises:
+    ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
+  """
+  return (_run_seeds if config.seeds else _run_one)(config, workdir, evaluate_only, say)
+
+
+def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+  workdirs.check(workdir, config)
+  finished = workdirs.result(workdir)
+  if finished and not evaluate_only:
+    say(f"{workdir} is finished; delete it, or name another --workdir, to train anew.")
+    return _shown(finished, say)
+  interactions = load_interactions(config.data.source, config.data.data_dir)
+  split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
+  if not evaluate_only:
+    workdirs.claim(workdir, config)
+    say(f"workdir {workdir}")
+  training = loop.Run(config, split, workdir)
+  if evaluate_only:
+    outcome = training.evaluate()
+  else:
+    with loop.StopSignal() as stop:
+      outcome = training.train(stop)
+  result = {
+    **{name: finite(metrics) for name, metrics in outcome.metrics.items()},
+    "best_step": outcome.best_step,
+    "best_epoch": outcome.best_epoch,
+    "skipped_users": split.num_skipped,
+    "seconds": round(outcome.seconds, 1),
+    "config_hash": config_lib.config_hash(config, split.fingerprint),
+    "data": split.fingerprint,
+    "seed": config.seed,
+    "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS},
+    "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind, "processes": jax.process_count()},
+  }
+  if jax.process_index() == 0:
+    write_json(workdir / (workdirs.EVALUATION if evaluate_only else workdirs.RESULT), result)
+  return _shown(result, say)
+
+
+def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+  results = []
+  for seed in config.seeds:
+    one = config.copy_and_resolve_references()
+    one.seed, one.seeds = seed, ()
+    say(f"seed {seed}:")
+    results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, say))
+  summary: dict[str, Any] = {"seeds": list(config.seeds), "config_hash": results[0]["config_hash"]}
+  for name in ("valid", "test"):
+    shared = [key for key in results[0][name] if all(result[name].get(key) is not None for result in results)]
+    summary[name] = {key: spread([result[name][key] for result in results]) for key in shared}
+    figures = (f"{key} {summary[name][key]['mean']:.4f} ± {summary[name][key]['std']:.4f}" for key in HEADLINE)
+    say(f"{name}, mean of {len(results)} seeds: {' · '.join(figures)}")
+  summary["seconds"] = round(sum(result["seconds"] for result in results), 1)
+  if jax.process_index() == 0:
+    write_json(workdir / (workdirs.EVALUATION if evaluate_only else workdirs.RESULT), summary)
+  return summary
+
+
+def spread(values: list[float]) -> dict[str, float]:
+  """Mean and sample standard deviation (0 for one value)."""
+  return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+
+
+def _shown(result: dict[str, Any], say) -> dict[str, Any]:
+  for name in ("valid", "test"):
+    figures = [f"{key} {result[name][key]:.4f}" for key in (*HEADLINE, "mrr", "coverage@10")]
+    if result[name].get("cold/hr@10") is not None:
+      figures.append(f"cold hr@10 {result[name]['cold/hr@10']:.4f}")
+    say(f"{name:5} {' · '.join(figures)}")
+  return result
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "not installed"

@@ -1,0 +1,355 @@
+"""The one loop for everything: train, validate, keep the best, test, resume."""
+
+from collections.abc import Iterator
+import concurrent.futures
+import contextlib
+import errno
+import math
+import pathlib
+import signal
+import threading
+import time
+from typing import Any
+from typing import NamedTuple
+
+from absl import logging
+from flax import nnx
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+import numpy as np
+
+from mlrec import models
+from mlrec.data.batches import Batch
+from mlrec.data.batches import Layout
+from mlrec.data.batches import TrainBatches
+from mlrec.data.splits import Split
+from mlrec.train import warm_start
+from mlrec.train.checkpoint import Checkpoints
+from mlrec.train.evaluator import Evaluator
+from mlrec.train.optimizer import make_optimizer
+from mlrec.train.sharding import make_mesh
+from mlrec.train.sharding import put
+from mlrec.train.state import make_train_steps
+from mlrec.train.state import state_spec
+from mlrec.train.state import StateSpec
+from mlrec.train.state import TrainState
+from mlrec.train.writers import MetricWriter
+from mlrec.train.writers import Progress
+
+# Width of packed rows that serves most: wide enough to fill well, narrow enough for cheap attention.
+_ROW_WIDTH = 16
+# Groups of steps that may be under way on the devices before their losses are looked at.
+_GROUPS_IN_FLIGHT = 2
+
+
+class TrainingDiverged(RuntimeError):
+  """The loss is not finite; the message names the step, the last good checkpoint and what to try."""
+
+
+class Interrupted(RuntimeError):
+  """The run was asked to stop (SIGTERM, SIGINT), has saved its state, and can be continued."""
+
+
+class Outcome(NamedTuple):
+  """What a run found.
+
+  Attributes:
+    metrics: of the best parameters, by split.
+    best_step: the step they come from.
+    best_epoch: epochs done by then.
+    seconds: wall time of training and evaluation, over all continuations.
+  """
+
+  metrics: dict[str, dict[str, float]]
+  best_step: int
+  best_epoch: int
+  seconds: float
+
+
+class Run:
+  """A run's data, model, compiled functions and workdir; `train` and `evaluate` are what it is for."""
+
+  def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path):
+    """Plans everything by shapes; no parameter exists yet.
+
+    Args:
+      config: validated.
+      split: the data.
+      workdir: where checkpoints and metrics go.
+    """
+    self.config, self.split, self.workdir = config, split, workdir
+    self._start = time.monotonic()
+    self.mesh = make_mesh()
+    self.spec, self._optimizer, self._batches = _plan(config, split, self.mesh)
+    self.evaluator = Evaluator(
+      self.spec.graphdef, split, self._batches.layout, self.mesh, config.eval.batch_size, config.eval.chunk
+    )
+    self._steps = make_train_steps(
+      self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
+    )
+
+  @property
+  def total_steps(self) -> int:
+    return self.config.train.epochs * self._batches.steps_per_epoch
+
+  def train(self, stop: "StopSignal") -> Outcome:
+    """Trains, or goes on training, until the epochs are done or patience is out; then tests the best parameters.
+
+    Raises:
+      TrainingDiverged: a loss or a score is not finite.
+      Interrupted: `stop` was set; the state has been saved.
+    """
+    checkpoints = Checkpoints(self.workdir / "checkpoints")
+    with contextlib.closing(checkpoints):
+      state, record = self._restore_or_create(checkpoints)
+      state, record = self._train_epochs(state, record, checkpoints, stop)
+      checkpoints.wait()
+      return self._finish(checkpoints, record)
+
+  def evaluate(self) -> Outcome:
+    """Validates and tests the best parameters saved in the workdir, without training.
+
+    Raises:
+      FileNotFoundError: the workdir holds no checkpoint.
+    """
+    directory = self.workdir / "checkpoints"
+    if not directory.is_dir():
+      raise FileNotFoundError(f"{directory}: no checkpoints to evaluate")
+    with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
+      steps = checkpoints.steps()
+      if not steps:
+        raise FileNotFoundError(f"{directory}: no whole checkpoint to evaluate")
+      return self._finish(checkpoints, checkpoints.record(steps[-1]))
+
+  def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
+    restored = checkpoints.restore_latest(self.spec.abstract)
+    if restored:
+      if restored.record["data"] != self.split.fingerprint:
+        raise ValueError(
+          f"{self.workdir}: its run read other data (fingerprint {restored.record['data']}, now "
+          f"{self.split.fingerprint}); use another workdir"
+        )
+      logging.info("Resuming at step %d.", int(restored.state.step))
+      return restored
+    state = self.spec.create()
+    if self.config.init_from:
+      state = warm_start.load(self.config.init_from, self.spec, state)
+    return state, {
+      "data": self.split.fingerprint,
+      "best_step": None,
+      "best": None,
+      "stale": 0,
+      "stopped": False,
+      "seconds": 0.0,
+    }
+
+  def _train_epochs(self, state, record, checkpoints, stop) -> tuple[TrainState, dict[str, Any]]:
+    train, primary = self.config.train, jax.process_index() == 0
+    epoch_steps, step = self._batches.steps_per_epoch, int(state.step)
+    progress = Progress(total=self.total_steps, done=step, users_per_step=train.batch_size, enabled=primary)
+    if primary:
+      writer = MetricWriter(self.workdir, step=step, tensorboard=self.config.log.tensorboard)
+    else:
+      writer = contextlib.nullcontext()
+    losses = _Losses(progress, writer if primary else None, epoch_steps, self.config.log.every_steps)
+    with contextlib.closing(writer) if primary else writer:
+      while step < self.total_steps and not record["stopped"]:
+        epoch = step // epoch_steps
+        end = min((epoch + 1) * epoch_steps, self.total_steps)
+        state = self._train_epoch(state, step, end, losses, record, checkpoints, stop)
+        step = end
+        losses.flush(checkpoints)
+        if (epoch + 1) % self.config.eval.every_epochs == 0 or step == self.total_steps:
+          start = time.monotonic()
+          metrics = self.evaluator(state.eval_params, state.rest, "valid")
+          record = self._judge(record, step, metrics)
+          progress.pause(time.monotonic() - start)
+          progress.message(_epoch_line(epoch + 1, losses.epoch_mean(), metrics, record["best_step"] == step))
+          if primary:
+            writer.write(step, "valid", metrics)
+        self._save(checkpoints, state, record)
+    return state, record
+
+  def _train_epoch(self, state, step, end, losses, record, checkpoints, stop) -> TrainState:
+    every = self.config.checkpoint.every_steps
+    for first, count, batches in self._prefetched(step, end):
+      state, values = self._steps(state, batches, count)
+      losses.add(first, count, values)
+      losses.look(checkpoints)
+      done = first + count
+      if done == end:
+        break
+      stopping = stop.agreed()
+      if stopping or (every and done // every > first // every):
+        losses.flush(checkpoints)
+        self._save(checkpoints, state, record)
+        if stopping:
+          checkpoints.wait()
+          raise Interrupted(f"stopped at step {done}; the state is saved: run the same command to go on")
+    return state
+
+  def _save(self, checkpoints: Checkpoints, state: TrainState, record: dict[str, Any]) -> None:
+    record = record | {"seconds": record["seconds"] + time.monotonic() - self._start}
+    checkpoints.save(state, record, best_step=record["best_step"])
+
+  def _prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Batch]]:
+    """Groups of batches on the devices, made a little ahead by another thread.
+
+    A group ends where a multiple of its size from the epoch's start does, so that a run that was interrupted repeats
+    the same groups.
+    """
+    size = self.config.train.steps_per_dispatch
+    epoch_start = step - step % self._batches.steps_per_epoch
+
+    def make(first: int) -> tuple[int, int, Batch]:
+      count = min(size - (first - epoch_start) % size, end - first)
+      return first, count, put(self.mesh, self._batches.stack(first, count, size), axis=1)
+
+    firsts = [step, *range(epoch_start + (step - epoch_start) // size * size + size, end, size)]
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+      waiting = [pool.submit(make, first) for first in firsts[:_GROUPS_IN_FLIGHT]]
+      for first in [*firsts[_GROUPS_IN_FLIGHT:], *[None] * len(waiting)]:
+        yield waiting.pop(0).result()
+        if first is not None:
+          waiting.append(pool.submit(make, first))
+
+  def _judge(self, record: dict[str, Any], step: int, metrics: dict[str, float]) -> dict[str, Any]:
+    monitor = self.config.train.monitor
+    if monitor not in metrics:
+      from mlrec.registry import closest
+
+      raise ValueError(f"config.train.monitor = {monitor!r}: {closest(monitor, metrics)}")
+    better = record["best"] is None or metrics[monitor] > record["best"]
+    stale = 0 if better else record["stale"] + 1
+    patience = self.config.train.patience
+    return record | {
+      "best": metrics[monitor] if better else record["best"],
+      "best_step": step if better else record["best_step"],
+      "stale": stale,
+      "stopped": bool(patience) and stale >= patience,
+    }
+
+  def _finish(self, checkpoints: Checkpoints, record: dict[str, Any]) -> Outcome:
+    best = record["best_step"]
+    if best is None:
+      best = checkpoints.steps()[-1]
+    params, rest = checkpoints.restore_model(best, self.spec.abstract)
+    metrics = {name: self.evaluator(params, rest, name) for name in ("valid", "test")}
+    seconds = record["seconds"] + time.monotonic() - self._start
+    return Outcome(metrics, best, math.ceil(best / self._batches.steps_per_epoch), seconds)
+
+
+def _plan(config: ConfigDict, split: Split, mesh) -> tuple[StateSpec, Any, TrainBatches]:
+  """The state's shapes, the optimiser and the stream of batches."""
+
+  def make_model(rngs: nnx.Rngs) -> nnx.Module:
+    options = config.model.to_dict()
+    return models.create(
+      options.pop("name"), rngs=rngs, num_items=split.num_items, max_length=split.max_length, **options
+    )
+
+  steps_per_epoch = -(-split.num_users // config.train.batch_size)
+  optimizer = make_optimizer(config.optimizer, config.train.epochs * steps_per_epoch)
+  spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
+  model = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
+  width = config.train.row_width or max(_ROW_WIDTH, split.max_length)
+  batches = TrainBatches(
+    split,
+    Layout.of(split.max_length, packed=not model.reads_padding, width=width),
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    negative_groups=config.loss.negative_groups,
+    popularity_power=config.loss.popularity_power,
+    multiple_of=mesh.size,
+  )
+  return spec, optimizer, batches
+
+
+class _Losses:
+  """Losses on their way from the devices: looked at a little later, logged at fixed steps, never NaN in silence."""
+
+  def __init__(self, progress: Progress, writer: MetricWriter | None, epoch_steps: int, every: int):
+    self._progress, self._writer, self._epoch_steps, self._every = progress, writer, epoch_steps, every
+    self._waiting: list[tuple[int, int, jax.Array]] = []
+    self._epoch: list[np.ndarray] = []
+
+  def add(self, first: int, count: int, values: jax.Array) -> None:
+    self._waiting.append((first, count, values))
+
+  def look(self, checkpoints: Checkpoints) -> None:
+    """Takes in the losses that are old enough to be there without waiting."""
+    while len(self._waiting) > _GROUPS_IN_FLIGHT:
+      self._take(checkpoints)
+
+  def flush(self, checkpoints: Checkpoints) -> None:
+    while self._waiting:
+      self._take(checkpoints)
+
+  def epoch_mean(self) -> float:
+    """Mean loss since the last call."""
+    values, self._epoch = self._epoch, []
+    return float(np.mean(np.concatenate(values))) if values else math.nan
+
+  def _take(self, checkpoints: Checkpoints) -> None:
+    first, count, values = self._waiting.pop(0)
+    values = np.asarray(values)[:count]
+    if not np.isfinite(values).all():
+      step = first + int(np.argmin(np.isfinite(values))) + 1
+      good = checkpoints.steps()
+      last = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint had been written"
+      raise TrainingDiverged(
+        f"the loss of step {step} is {values[step - first - 1]}; {last}. Try a lower config.optimizer.lr, "
+        "a few hundred config.optimizer.warmup_steps or a lower config.optimizer.clip_norm"
+      )
+    self._epoch.append(values)
+    for n in range(first + 1, first + count + 1):
+      if self._writer and n % self._every == 0:
+        self._writer.write(n, "train", {"loss": float(values[n - first - 1])})
+    self._progress.update(first + count, first // self._epoch_steps + 1, float(values[-1]))
+
+
+def _epoch_line(epoch: int, loss: float, metrics: dict[str, float], best: bool) -> str:
+  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in ("hr@10", "ndcg@10", "hr@20", "ndcg@20"))
+  return f"epoch {epoch} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"
+
+
+class StopSignal:
+  """Set by SIGTERM or SIGINT while active; asked between groups of steps, the same answer on every process."""
+
+  def __init__(self):
+    self._set = threading.Event()
+    self._previous: dict[int, Any] = {}
+
+  def __enter__(self) -> "StopSignal":
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *unused) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number: int, frame: Any) -> None:
+    del frame
+    if self._set.is_set() and number == signal.SIGINT:
+      raise KeyboardInterrupt  # asked twice: do not wait for the group under way
+    self._set.set()
+
+  def agreed(self) -> bool:
+    """Whether any process was asked to stop."""
+    if jax.process_count() == 1:
+      return self._set.is_set()
+    return bool(multihost_utils.process_allgather(np.array(self._set.is_set())).any())
+
+
+def is_disk_full(error: BaseException) -> bool:
+  """Whether an error, or one that it came from, says that the disk is full."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    if "no space left" in str(error).lower() or "RESOURCE_EXHAUSTED" in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

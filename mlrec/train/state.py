@@ -1,0 +1,111 @@
+"""The training state, and the compiled function that advances it by a group of steps."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import optax
+
+from mlrec.data.batches import Batch
+from mlrec.train.sharding import replicated
+from mlrec.train.sharding import state_shardings
+
+
+class TrainState(NamedTuple):
+  """All that training changes.
+
+  Attributes:
+    step: int32 scalar, steps taken.
+    params: trainable parameters.
+    rest: the model's other variables (batch statistics).
+    opt_state: the optimiser's.
+    average: the moving average of the parameters; None where a run keeps none.
+  """
+
+  step: Array
+  params: nnx.State
+  rest: nnx.State
+  opt_state: optax.OptState
+  average: nnx.State | None = None
+
+  @property
+  def eval_params(self) -> nnx.State:
+    """The parameters that are evaluated and kept: the average, where there is one."""
+    return self.params if self.average is None else self.average
+
+
+class StateSpec(NamedTuple):
+  """A state that does not exist yet: the model's structure, and each leaf's shape, dtype and sharding."""
+
+  graphdef: nnx.GraphDef
+  create: Callable[[], TrainState]
+  abstract: TrainState
+
+
+def state_spec(
+  make_model: Callable[[nnx.Rngs], nnx.Module],
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  seed: int,
+  averaged: bool = False,
+) -> StateSpec:
+  """Plans a state by shapes alone; `create` then makes it in place, already sharded."""
+
+  def build() -> tuple[nnx.GraphDef, TrainState]:
+    graphdef, params, rest = nnx.split(make_model(nnx.Rngs(seed)), nnx.Param, ...)
+    average = jax.tree.map(jnp.copy, params) if averaged else None
+    return graphdef, TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average)
+
+  graphdef = None
+
+  def only_state() -> TrainState:
+    nonlocal graphdef
+    graphdef, state = build()
+    return state
+
+  shapes = jax.eval_shape(only_state)
+  shardings = state_shardings(mesh, shapes)
+  abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
+  return StateSpec(graphdef, jax.jit(only_state, out_shardings=shardings), abstract)
+
+
+def make_train_steps(
+  spec: StateSpec, optimizer: optax.GradientTransformation, mesh: Mesh, *, seed: int, ema_decay: float = 0.0
+) -> Callable[[TrainState, Batch, int], tuple[TrainState, Array]]:
+  """Compiles `(state, batches, count) -> (state, losses)`: `count` steps over batches stacked on a leading axis.
+
+  The number of steps is a traced value, so that the shorter group at an epoch's end runs the same program. Dropout at
+  step n is drawn from (seed, n). The state is donated; losses are `[size of the stack]`, 0 after `count`.
+  """
+  key = jax.random.key(seed)
+
+  def loss_fn(params, rest, batch: Batch, step: Array):
+    model = nnx.merge(spec.graphdef, params, rest, copy=True)
+    loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
+    return loss, nnx.split(model, nnx.Param, ...)[2]
+
+  def step(batches: Batch, n: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+    state, losses = carry
+    batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n, keepdims=False), batches)
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, rest), grads = gradient(state.params, state.rest, batch, state.step)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+      # Early on the average reaches back over the steps taken so far, not to the random start.
+      decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+      average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
+    return TrainState(state.step + 1, params, rest, opt_state, average), losses.at[n].set(loss)
+
+  def steps(state: TrainState, batches: Batch, count: Array) -> tuple[TrainState, Array]:
+    losses = jnp.zeros(batches.items.shape[0], jnp.float32)
+    return jax.lax.fori_loop(0, count, lambda n, carry: step(batches, n, carry), (state, losses))
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, spec.abstract)
+  return jax.jit(steps, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

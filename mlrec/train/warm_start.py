@@ -1,0 +1,53 @@
+"""Starting from parameters that another run, or a published file, has found."""
+
+import contextlib
+import pathlib
+
+from flax import nnx
+import jax
+import numpy as np
+
+from mlrec.models import convert
+from mlrec.train.checkpoint import Checkpoints
+from mlrec.train.state import StateSpec
+from mlrec.train.state import TrainState
+
+
+def load(source: str, spec: StateSpec, state: TrainState) -> TrainState:
+  """`state` with the best parameters of a workdir, or those of a safetensors file under PyTorch's names.
+
+  Raises:
+    ValueError: there is nothing to read, or names or shapes differ; the first difference is named.
+  """
+  path = pathlib.Path(source).expanduser()
+  if path.is_dir():
+    params, rest = _from_workdir(path, spec)
+  elif path.suffix == ".safetensors" and path.is_file():
+    params, rest = _from_file(path, spec, state)
+  else:
+    raise ValueError(f"config.init_from = {source!r}: expected a workdir with checkpoints, or a .safetensors file")
+  average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+  return state._replace(params=params, rest=rest, average=average)
+
+
+def _from_workdir(workdir: pathlib.Path, spec: StateSpec):
+  directory = workdir / "checkpoints"
+  if not directory.is_dir():
+    raise ValueError(f"config.init_from = {str(workdir)!r}: it has no folder checkpoints")
+  with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
+    steps = checkpoints.steps()
+    if not steps:
+      raise ValueError(f"config.init_from = {str(workdir)!r}: it has no whole checkpoint")
+    best = checkpoints.record(steps[-1])["best_step"]
+    try:
+      return checkpoints.restore_model(steps[-1] if best is None else best, spec.abstract)
+    except (ValueError, KeyError) as error:
+      raise ValueError(f"config.init_from = {str(workdir)!r} holds another model: {error}") from error
+
+
+def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState):
+  model = nnx.merge(spec.graphdef, jax.tree.map(np.asarray, state.params), jax.tree.map(np.asarray, state.rest))
+  convert.load_torch(model, path)
+  _, params, rest = nnx.split(model, nnx.Param, ...)
+  place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
+  return jax.tree.map(place, params, spec.abstract.params), jax.tree.map(place, rest, spec.abstract.rest)

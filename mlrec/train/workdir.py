@@ -1,0 +1,70 @@
+"""A run's folder: whose it is, and what of it is finished."""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlrec import config as config_lib
+from mlrec.config import ConfigError
+from mlrec.train.writers import write_json
+
+CONFIG, RESULT, EVALUATION = "config.json", "result.json", "evaluation.json"
+
+
+def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path:
+  """A readable folder for a config file and what its argument, data and model are.
+
+  The same command names the same folder, so that running it again goes on.
+  """
+  model = config.model.to_dict()
+  source = config.data.source
+  data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
+  user = model.get("user", {}).get("name", "")
+  parts = [pathlib.Path(config_file).stem, argument, data, user, f"d{model.get('dim', '')}", f"seed{config.seed}"]
+  return pathlib.Path("runs") / "_".join(part for part in parts if part)
+
+
+def check(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Nothing, if the folder is new or holds a run of this config.
+
+  Raises:
+    ConfigError: it holds a run of another config; each difference is named.
+  """
+  saved = _read(workdir / CONFIG)
+  if saved is None:
+    if (workdir / "checkpoints").exists():
+      raise ConfigError(f"{workdir} holds checkpoints but no {CONFIG}: name another --workdir")
+    return
+  different = config_lib.differences(saved, config_lib.to_json(config))
+  if different:
+    lines = "\n  ".join(different)
+    raise ConfigError(f"{workdir} holds a run of another config:\n  {lines}\nName another --workdir, or delete it.")
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Makes the folder, and writes the config it belongs to from now on.
+
+  Raises:
+    ConfigError: the folder cannot be made.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
+  write_json(workdir / CONFIG, config_lib.to_json(config))
+
+
+def result(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The result of the finished run in this folder; None where it is not finished."""
+  return _read(workdir / RESULT)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise ConfigError(f"{path} is no valid JSON ({error}); delete the folder or name another --workdir") from error

@@ -1,0 +1,124 @@
+"""What a run writes and prints: JSON files, a line of metrics a step, TensorBoard events, progress."""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+_PLAIN_SECONDS = 10.0
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a whole file or none: to a temporary name, then renamed. NaN is refused."""
+  temporary = path.with_name(path.name + ".tmp")
+  with temporary.open("w", encoding="utf-8") as file:
+    file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.replace(path)
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+  """Numbers for JSON, which has no NaN: those that are not finite become null."""
+  return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+class MetricWriter:
+  """`metrics.jsonl` and TensorBoard events of a workdir; each step and split stands in the file once.
+
+  On resuming at `step`, lines of later steps are dropped: they will be written again.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, step: int, tensorboard: bool):
+    self._path = workdir / "metrics.jsonl"
+    self._keep_up_to(step)
+    self._file = self._path.open("a", encoding="utf-8")
+    self._events = None
+    if tensorboard:
+      import tensorboardX  # imports protobuf: only runs that want events pay for it
+
+      self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step or None, flush_secs=30)
+
+  def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    self._file.write(json.dumps({"step": step, "split": split, **finite(metrics)}, allow_nan=False) + "\n")
+    self._file.flush()
+    if self._events:
+      for name, value in metrics.items():
+        self._events.add_scalar(f"{split}/{name}", value, step)
+
+  def close(self) -> None:
+    self._file.close()
+    if self._events:
+      self._events.close()
+
+  def _keep_up_to(self, step: int) -> None:
+    if not self._path.exists():
+      return
+    kept = []
+    for line in self._path.read_text(encoding="utf-8").splitlines():
+      try:
+        whole = json.loads(line)["step"] <= step
+      except (ValueError, KeyError, TypeError):
+        whole = False  # cut off when the run was killed
+      if whole:
+        kept.append(line + "\n")
+    temporary = self._path.with_name(self._path.name + ".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(self._path)
+
+
+class Progress:
+  """Rate, loss and time left: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+
+  def __init__(self, *, total: int, done: int, users_per_step: int, enabled: bool = True):
+    self._total, self._first, self._users = total, done, users_per_step
+    self._enabled = enabled
+    self._live = enabled and sys.stderr.isatty()
+    self._start = self._printed = time.monotonic()
+    self._paused = 0.0
+    self._width = 0
+
+  def update(self, step: int, epoch: int, loss: float) -> None:
+    """Shows the state after `step`, of which `loss` is the latest known."""
+    now = time.monotonic()
+    if not self._enabled or now - self._printed < (0.2 if self._live else _PLAIN_SECONDS):
+      return
+    self._printed = now
+    rate = (step - self._first) / max(now - self._start - self._paused, 1e-9)
+    left = _clock((self._total - step) / rate) if rate > 0 else "?"
+    share = f"{100 * step / self._total:.0f} %"
+    self._show(
+      f"epoch {epoch} · step {step}/{self._total} ({share}) · loss {loss:.4f} · "
+      f"{rate:.1f} steps/s, {rate * self._users:,.0f} users/s · {left} left"
+    )
+
+  def pause(self, seconds: float) -> None:
+    """Leaves time spent on something else (validation) out of the rate."""
+    self._paused += seconds
+
+  def message(self, text: str) -> None:
+    """Prints a line that stays."""
+    if not self._enabled:
+      return
+    if self._live and self._width:
+      sys.stderr.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    print(text, file=sys.stderr, flush=True)
+
+  def _show(self, text: str) -> None:
+    if self._live:
+      sys.stderr.write("\r" + text.ljust(self._width))
+      sys.stderr.flush()
+      self._width = len(text)
+    else:
+      print(text, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,35 @@
+"""Prepares one MicroLens data set: `python -m tfds_microlens 50k-sequences`."""
+
+import argparse
+import sys
+
+from mlrec.data.interactions import DataError
+from tfds_microlens import microlens_dataset_builder
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Prepares what the command line names; the exit status, 1 for an error that was explained and 2 for bad usage."""
+  configs = microlens_dataset_builder.Builder.builder_configs
+  parser = argparse.ArgumentParser(prog="python -m tfds_microlens", description=__doc__.partition(":")[0] + ".")
+  parser.add_argument("name", nargs="?", metavar="NAME", help="a name out of the list printed without one")
+  parser.add_argument("--data_dir", help="where prepared data lies (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)")
+  parser.add_argument("--manual_dir", help="files put there by hand (default: DATA_DIR/downloads/manual)")
+  args = parser.parse_args(argv)
+  if not args.name:
+    parser.print_usage()
+    for name, config in configs.items():
+      print(f"  {name:<20} {config.description}")
+    return 2
+  try:
+    builder = microlens_dataset_builder.prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+  except DataError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  print(f"microlens/{builder.builder_config_name} is in {builder.data_dir}")
+  for split, info in builder.info.splits.items():
+    print(f"  {split:<12} {info.num_examples:,} rows")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,81 @@
+"""The published releases of MicroLens: what each file is called and where it lies (arXiv 2309.15379, section 3)."""
+
+import dataclasses
+import os
+
+from tfds_microlens import fetch
+
+_SERVER = "https://recsys.westlake.edu.cn/"
+# The root of a mirror of the official server; what comes from it is checked all the same.
+_MIRROR_VARIABLE = "MICROLENS_MIRROR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+  """One size of MicroLens.
+
+  Attributes:
+    summary: what it is, in a line.
+    folder: its folder on the server; empty if there is nothing to download.
+    pairs_tsv, pairs_csv, titles, likes: file names; `likes` is empty if the release has no such file.
+    quoted_titles: titles with a comma or a quote are quoted, as CSV has it; else a quote is a character as any other
+      and a line is cut at its first comma.
+  """
+
+  summary: str
+  folder: str
+  pairs_tsv: str
+  pairs_csv: str
+  titles: str
+  likes: str
+  quoted_titles: bool
+
+  def file(self, kind: str) -> fetch.RemoteFile:
+    """What is known of the file of a `kind`: `pairs_tsv`, `pairs_csv`, `titles` or `likes`."""
+    name = getattr(self, kind)
+    if not self.folder:
+      return fetch.RemoteFile(name)
+    size, sha256 = fetch.recorded_checksums().get(f"{_SERVER}{self.folder}/{name}", (None, None))
+    root = os.environ.get(_MIRROR_VARIABLE, _SERVER).rstrip("/")
+    return fetch.RemoteFile(name, f"{root}/{self.folder}/{name}", size, sha256)
+
+
+RELEASES = {
+  "50k": Release(
+    summary="50,000 users, 19,220 items, 359,708 interactions",
+    folder="MicroLens-50k-Dataset",
+    pairs_tsv="MicroLens-50k_pairs.tsv",
+    pairs_csv="MicroLens-50k_pairs.csv",
+    titles="MicroLens-50k_titles.csv",
+    likes="MicroLens-50k_likes_and_views.txt",
+    quoted_titles=True,
+  ),
+  "100k": Release(
+    summary="100,000 users, 19,738 items, 719,405 interactions",
+    folder="MicroLens-100k-Dataset",
+    pairs_tsv="MicroLens-100k_pairs.tsv",
+    pairs_csv="MicroLens-100k_pairs.csv",
+    titles="MicroLens-100k_title_en.csv",
+    likes="MicroLens-100k_likes_and_views.txt",
+    quoted_titles=True,
+  ),
+  "1m": Release(
+    summary="1,000,000 users, 91,402 items, 9,095,620 interactions",
+    folder="MicroLens-1M-Dataset",
+    pairs_tsv="MicroLens-1M_pairs.tsv",
+    pairs_csv="MicroLens-1M_pairs.csv",
+    titles="MicroLens-1M_title.csv",
+    likes="",
+    quoted_titles=False,
+  ),
+  "full": Release(
+    summary="34,492,051 users, 1,142,528 items, 1,006,528,709 interactions; by e-mail from the authors only",
+    folder="",
+    pairs_tsv="MicroLens_pairs.tsv",
+    pairs_csv="MicroLens_pairs.csv",
+    titles="MicroLens_titles.csv",
+    likes="MicroLens_likes_and_views.txt",
+    quoted_titles=False,
+  ),
+}
+DEMO = "demo"

@@ -1,0 +1,58 @@
+"""ArrayRecord files as a `tf.data.Dataset`; TensorFlow is imported when one is asked for, not before."""
+
+import numpy as np
+from tensorflow_datasets.core import decode
+
+_CHUNK = 1024
+
+
+def as_dataset(builder, split, *, decoders, read_config, shuffle_files):
+  """The examples of `split` in file order, parsed and decoded by TensorFlow.
+
+  Args:
+    builder: a prepared builder with ArrayRecord files.
+    split: a split, or a part of one (`train[:10%]`).
+    decoders: as for `tfds.load`.
+    read_config: `tfds.ReadConfig`; its `options`, `input_context`, `assert_cardinality`, `add_tfds_id`, `shuffle_seed`
+      and `shuffle_reshuffle_each_iteration` are heeded.
+    shuffle_files: chunks of 1,024 examples come in random order.
+
+  Returns:
+    A `tf.data.Dataset` of feature dictionaries: int64 scalars, strings, and vectors of varying length.
+  """
+  import tensorflow as tf
+
+  features = builder.info.features
+  if isinstance(decoders, decode.PartialDecoding):
+    features, decoders = decoders.extract_features(features), decoders.decoders
+  records = builder.as_data_source(split, deserialize_method=decode.DeserializeMethod.RAW_BYTES)
+  count = len(records)
+
+  def read(start):
+    return np.array(records.__getitems__(range(start, min(start + _CHUNK, count))), object)
+
+  def read_chunk(start):
+    chunk = tf.numpy_function(read, [start], tf.string, stateful=False)
+    chunk.set_shape([None])
+    return tf.data.Dataset.from_tensor_slices((tf.range(start, start + tf.size(chunk, tf.int64)), chunk))
+
+  def parse(place, record):
+    example = features.deserialize_example(record, decoders=decoders)
+    if read_config.add_tfds_id:
+      example["tfds_id"] = tf.strings.join([f"{builder.info.full_name}/{split}__", tf.strings.as_string(place)])
+    return example
+
+  starts = tf.data.Dataset.range(0, count, _CHUNK)
+  if read_config.input_context:
+    context = read_config.input_context
+    starts = starts.shard(context.num_input_pipelines, context.input_pipeline_id)
+  if shuffle_files:
+    starts = starts.shuffle(
+      max(-(-count // _CHUNK), 1),
+      seed=read_config.shuffle_seed,
+      reshuffle_each_iteration=read_config.shuffle_reshuffle_each_iteration,
+    )
+  dataset = starts.flat_map(read_chunk).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+  if read_config.assert_cardinality and not read_config.input_context:
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+  return dataset.with_options(read_config.options)
