@@ -108,15 +108,15 @@ class Demo:
         file.write(f"{user}\t{' '.join(map(str, lines[row]))}\r\n")
     with paths["pairs_csv"].open("w", newline="") as file:
       file.write("user,item,timestamp\n")
-      for row in zip(np.repeat(users, lines.lengths), lines.values, self.timestamps):
-        file.write("{},{},{}\n".format(*row))
+      for interaction in zip(np.repeat(users, lines.lengths), lines.values, self.timestamps):
+        file.write("{},{},{}\n".format(*interaction))
     with paths["titles"].open("w", newline="", encoding="utf-8") as file:
       writer = csv.writer(file)
       writer.writerow(("item", "title"))
       writer.writerows(zip(self.items, self.titles))
     with paths["likes"].open("w", newline="") as file:
-      for row in zip(self.items, self.likes, self.views):
-        file.write("{}\t{}\t{}\n".format(*row))
+      for figures in zip(self.items, self.likes, self.views):
+        file.write("{}\t{}\t{}\n".format(*figures))
     return paths
 
 

@@ -54,7 +54,8 @@ def read_items(pairs, titles, likes=None, *, quoted_titles: bool) -> Items:
   named = ids.tolist()
   pairs_of_counts = [likes_of.get(item, (UNKNOWN, UNKNOWN)) for item in named]
   likes_and_views = np.array(pairs_of_counts, np.int64).reshape(-1, 2)
-  return Items(ids, [title_of.get(item, "") for item in named], *likes_and_views.T, counts)
+  likes_column, views_column = likes_and_views.T
+  return Items(ids, [title_of.get(item, "") for item in named], likes_column, views_column, counts)
 
 
 def count_items(pairs: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

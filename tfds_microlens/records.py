@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import itertools
 
+import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 import tensorflow_datasets.public_api as tfds
 import tqdm
@@ -25,7 +26,7 @@ def serialize(example: Mapping[str, object]) -> bytes:
     elif isinstance(value, int):
       features[key].int64_list.value.append(value)
     else:
-      features[key].int64_list.value.extend(value.tolist())
+      features[key].int64_list.value.extend(np.asarray(value).tolist())
   return message.SerializeToString()
 
 

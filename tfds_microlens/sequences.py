@@ -53,7 +53,7 @@ def repeats(interactions: Interactions) -> dict[str, list]:
   return {
     _PLACES: places.tolist(),
     _USERS: interactions.line_users[places].tolist(),
-    _ITEMS: [interactions.lines[place].tolist() for place in places],
+    _ITEMS: [interactions.lines[int(place)].tolist() for place in places],
   }
 
 

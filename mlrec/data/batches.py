@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import math
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,10 @@ _BUCKET_GROWTH = 1.125
 _ALIGNMENT = 1
 
 
+# A NumPy array on the host; a JAX array once it is on devices.
+Array = Any
+
+
 class History(NamedTuple):
   """Rows of histories as a user encoder reads them.
 
@@ -34,9 +39,9 @@ class History(NamedTuple):
     segments: `[R, W]` int32, tells the users of a row apart; 0 on padding.
   """
 
-  tokens: np.ndarray
-  positions: np.ndarray
-  segments: np.ndarray
+  tokens: Array
+  positions: Array
+  segments: Array
 
 
 class Batch(NamedTuple):
@@ -53,14 +58,14 @@ class Batch(NamedTuple):
     weights: `[R, W]` float32, 1 on real places, 0 on padding.
   """
 
-  items: np.ndarray
-  counts: np.ndarray
-  log_popularity: np.ndarray
-  slots: np.ndarray
+  items: Array
+  counts: Array
+  log_popularity: Array
+  slots: Array
   history: History
-  targets: np.ndarray
-  users: np.ndarray
-  weights: np.ndarray
+  targets: Array
+  users: Array
+  weights: Array
 
 
 class EvalBatch(NamedTuple):
@@ -74,9 +79,9 @@ class EvalBatch(NamedTuple):
   """
 
   history: History
-  last: np.ndarray
-  targets: np.ndarray
-  seen: np.ndarray
+  last: Array
+  targets: Array
+  seen: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +160,8 @@ class TrainBatches:
     self._multiple = math.lcm(_ALIGNMENT, multiple_of)
     self._users = _round_up(batch_size, math.lcm(multiple_of, negative_groups))
     sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, _PLANNED_BATCHES))]
-    self._plan = tuple(self._round(largest) for largest in np.max(sampled, axis=0))
+    columns, rows = np.max(sampled, axis=0)
+    self._plan = self._round(columns), self._round(rows)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -185,16 +191,16 @@ class TrainBatches:
     users = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
     rows = self._rows.take(users)
     distinct, columns = np.unique(rows.values, return_inverse=True)
-    columns = Rows((columns + 1).astype(np.int32), rows.offsets)
+    slots = Rows((columns + 1).astype(np.int32), rows.offsets)
     groups = np.arange(len(users)) * self.negative_groups // self.batch_size
-    lengths = columns.lengths - 1
+    lengths = slots.lengths - 1
     row, start = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
     num_rows = 0
     for group in range(self.negative_groups):
       inside = groups == group
       row[inside], start[inside], rows_here = self.layout.place(lengths[inside])
       num_rows = max(num_rows, rows_here)
-    return _Raw(distinct, columns, groups, row, start, (len(distinct) + 1, num_rows))
+    return _Raw(distinct, slots, groups, row, start, (len(distinct) + 1, num_rows))
 
   def _sized(self, raw: "_Raw", bucket: tuple[int, int]) -> Batch:
     num_columns, num_rows = bucket
@@ -233,14 +239,16 @@ class TrainBatches:
       laid_out(1.0, np.float32),
     )
 
-  def _bucket(self, sizes: list[tuple[int, int]]) -> tuple[int, ...]:
+  def _bucket(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The planned sizes, or the next larger ones that hold what is needed."""
-    bucket = []
-    for needed, planned in zip(np.max(sizes, axis=0), self._plan):
-      while planned < needed:
-        planned = self._round(planned * _BUCKET_GROWTH)
-      bucket.append(planned)
-    return tuple(bucket)
+    columns, rows = self._plan
+    needed_columns, needed_rows = np.max(sizes, axis=0)
+    return self._grown(columns, needed_columns), self._grown(rows, needed_rows)
+
+  def _grown(self, size: int, needed: int) -> int:
+    while size < needed:
+      size = self._round(size * _BUCKET_GROWTH)
+    return size
 
   def _round(self, size: float) -> int:
     return _round_up(math.ceil(size), self._multiple)

@@ -38,10 +38,10 @@ def pack(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
         start += length
     num_rows += repeats
   order = np.argsort(lengths, kind="stable")
-  row, start = np.empty(len(lengths), np.int64), np.empty(len(lengths), np.int64)
-  row[order] = _joined(rows_of)
-  start[order] = _joined(starts_of)
-  return row, start, num_rows
+  rows, starts = np.empty(len(lengths), np.int64), np.empty(len(lengths), np.int64)
+  rows[order] = _joined(rows_of)
+  starts[order] = _joined(starts_of)
+  return rows, starts, num_rows
 
 
 def _joined(by_length: list[list[np.ndarray]]) -> np.ndarray:

@@ -88,7 +88,7 @@ class Split:
     """Twelve hexadecimal digits of the content: users, rows, items and the protocol's lengths."""
     digest = hashlib.sha256(str(self.max_length).encode())
     for array in (self.users, self.rows.values, self.rows.offsets, self.item_ids):
-      digest.update(np.ascontiguousarray(array, np.int64))
+      digest.update(array.astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
 
   def __eq__(self, other) -> bool:

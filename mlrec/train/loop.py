@@ -148,12 +148,9 @@ class Run:
     train, primary = self.config.train, jax.process_index() == 0
     epoch_steps, step = self._batches.steps_per_epoch, int(state.step)
     progress = Progress(total=self.total_steps, done=step, users_per_step=train.batch_size, enabled=primary)
-    if primary:
-      writer = MetricWriter(self.workdir, step=step, tensorboard=self.config.log.tensorboard)
-    else:
-      writer = contextlib.nullcontext()
-    losses = _Losses(progress, writer if primary else None, epoch_steps, self.config.log.every_steps)
-    with contextlib.closing(writer) if primary else writer:
+    writer = MetricWriter(self.workdir, step=step, tensorboard=self.config.log.tensorboard, enabled=primary)
+    losses = _Losses(progress, writer, epoch_steps, self.config.log.every_steps)
+    with contextlib.closing(writer):
       while step < self.total_steps and not record["stopped"]:
         epoch = step // epoch_steps
         end = min((epoch + 1) * epoch_steps, self.total_steps)
@@ -166,8 +163,7 @@ class Run:
           record = self._judge(record, step, metrics)
           progress.pause(time.monotonic() - start)
           progress.message(_epoch_line(epoch + 1, losses.epoch_mean(), metrics, record["best_step"] == step))
-          if primary:
-            writer.write(step, "valid", metrics)
+          writer.write(step, "valid", metrics)
         self._save(checkpoints, state, record)
     return state, record
 
@@ -269,7 +265,7 @@ def _plan(config: ConfigDict, split: Split, mesh) -> tuple[StateSpec, Any, Train
 class _Losses:
   """Losses on their way from the devices: looked at a little later, logged at fixed steps, never NaN in silence."""
 
-  def __init__(self, progress: Progress, writer: MetricWriter | None, epoch_steps: int, every: int):
+  def __init__(self, progress: Progress, writer: MetricWriter, epoch_steps: int, every: int):
     self._progress, self._writer, self._epoch_steps, self._every = progress, writer, epoch_steps, every
     self._waiting: list[tuple[int, int, jax.Array]] = []
     self._epoch: list[np.ndarray] = []
@@ -293,20 +289,20 @@ class _Losses:
 
   def _take(self, checkpoints: Checkpoints) -> None:
     first, count, values = self._waiting.pop(0)
-    values = np.asarray(values)[:count]
-    if not np.isfinite(values).all():
-      step = first + int(np.argmin(np.isfinite(values))) + 1
+    losses = np.asarray(values)[:count]
+    if not np.isfinite(losses).all():
+      step = first + int(np.argmin(np.isfinite(losses))) + 1
       good = checkpoints.steps()
       last = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint had been written"
       raise TrainingDiverged(
-        f"the loss of step {step} is {values[step - first - 1]}; {last}. Try a lower config.optimizer.lr, "
+        f"the loss of step {step} is {losses[step - first - 1]}; {last}. Try a lower config.optimizer.lr, "
         "a few hundred config.optimizer.warmup_steps or a lower config.optimizer.clip_norm"
       )
-    self._epoch.append(values)
+    self._epoch.append(losses)
     for n in range(first + 1, first + count + 1):
-      if self._writer and n % self._every == 0:
-        self._writer.write(n, "train", {"loss": float(values[n - first - 1])})
-    self._progress.update(first + count, first // self._epoch_steps + 1, float(values[-1]))
+      if n % self._every == 0:
+        self._writer.write(n, "train", {"loss": float(losses[n - first - 1])})
+    self._progress.update(first + count, first // self._epoch_steps + 1, float(losses[-1]))
 
 
 def _epoch_line(epoch: int, loss: float, metrics: dict[str, float], best: bool) -> str:
@@ -344,7 +340,7 @@ class StopSignal:
     return bool(multihost_utils.process_allgather(np.array(self._set.is_set())).any())
 
 
-def is_disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
   """Whether an error, or one that it came from, says that the disk is full."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

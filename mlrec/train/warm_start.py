@@ -48,6 +48,6 @@ def _from_workdir(workdir: pathlib.Path, spec: StateSpec):
 def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState):
   model = nnx.merge(spec.graphdef, jax.tree.map(np.asarray, state.params), jax.tree.map(np.asarray, state.rest))
   convert.load_torch(model, path)
-  _, params, rest = nnx.split(model, nnx.Param, ...)
+  _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
   place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
   return jax.tree.map(place, params, spec.abstract.params), jax.tree.map(place, rest, spec.abstract.rest)

@@ -33,17 +33,22 @@ class MetricWriter:
   On resuming at `step`, lines of later steps are dropped: they will be written again.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, step: int, tensorboard: bool):
+  def __init__(self, workdir: pathlib.Path, *, step: int, tensorboard: bool, enabled: bool = True):
+    """Opens both; where it is not `enabled` (on all processes but the first) nothing is written."""
     self._path = workdir / "metrics.jsonl"
+    self._file = self._events = None
+    if not enabled:
+      return
     self._keep_up_to(step)
     self._file = self._path.open("a", encoding="utf-8")
-    self._events = None
     if tensorboard:
       import tensorboardX  # imports protobuf: only runs that want events pay for it
 
       self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step or None, flush_secs=30)
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    if not self._file:
+      return
     self._file.write(json.dumps({"step": step, "split": split, **finite(metrics)}, allow_nan=False) + "\n")
     self._file.flush()
     if self._events:
@@ -51,9 +56,9 @@ class MetricWriter:
         self._events.add_scalar(f"{split}/{name}", value, step)
 
   def close(self) -> None:
-    self._file.close()
-    if self._events:
-      self._events.close()
+    for open_file in (self._file, self._events):
+      if open_file:
+        open_file.close()
 
   def _keep_up_to(self, step: int) -> None:
     if not self._path.exists():

@@ -31,17 +31,19 @@ def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike)
   Raises:
     ValueError: an entry is missing, unused or wrongly shaped; it is named.
   """
-  if isinstance(arrays, (str, os.PathLike)):
-    from safetensors.numpy import load_file  # an optional extra: only files of weights need it
+  if isinstance(arrays, Mapping):
+    entries = arrays
+  else:
+    from safetensors.numpy import load_file  # models stay importable where only JAX and Flax are
 
-    arrays = load_file(arrays)
+    entries = load_file(arrays)
   dropped = [re.compile(pattern) for pattern in _dropped(model)]
-  unused = {name for name in arrays if not any(pattern.search(name) for pattern in dropped)}
+  unused = {name for name in entries if not any(pattern.search(name) for pattern in dropped)}
   converted = []
   for name, kind, variable in _entries(model):
-    if name not in arrays:
+    if name not in entries:
       raise ValueError(f"missing entry {name!r} for {type(model).__name__}")
-    array = np.asarray(arrays[name])
+    array = np.asarray(entries[name])
     expected = _to_torch(kind, np.empty(variable.shape, np.uint8)).shape
     if array.shape != expected:
       raise ValueError(f"entry {name!r} has shape {array.shape}; {type(model).__name__} expects {expected}")
@@ -59,7 +61,7 @@ def _entries(model: nnx.Module) -> Iterator[tuple[str, str, nnx.Variable]]:
   owners = {path: module for path, module in nnx.iter_modules(model)}
   for path, variable in nnx.to_flat_state(nnx.state(model)):
     owner = owners[path[:-1]]
-    kind, leaf = _kind(owner, path[-1])
+    kind, leaf = _kind(owner, str(path[-1]))
     name = leaf
     for depth in range(len(path) - 2, -1, -1):
       name = f"{path[depth]}.{name}"
