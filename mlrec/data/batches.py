@@ -123,7 +123,9 @@ def _spread(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class TrainBatches:
   """The endless stream of training batches, by step.
 
-  Each epoch visits every user once, in a new order; its last batch has the users that are left.
+  Each epoch visits every user once, in a new order. Its batches are alike in size and in the lengths of their rows:
+  users are drawn by lot within strata of neighbouring lengths, one of each stratum to a batch, so that arrays of
+  static size are filled as well by one batch as by another.
   """
 
   def __init__(
@@ -188,11 +190,11 @@ class TrainBatches:
 
   def _raw(self, step: int) -> "_Raw":
     epoch, place = divmod(step, self.steps_per_epoch)
-    users = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+    users = self._order(epoch)[place :: self.steps_per_epoch]
     rows = self._rows.take(users)
     distinct, columns = np.unique(rows.values, return_inverse=True)
     slots = Rows((columns + 1).astype(np.int32), rows.offsets)
-    groups = np.arange(len(users)) * self.negative_groups // self.batch_size
+    groups = np.arange(len(users)) % self.negative_groups
     lengths = slots.lengths - 1
     row, start = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
     num_rows = 0
@@ -255,7 +257,9 @@ class TrainBatches:
 
   @functools.lru_cache(maxsize=2)  # noqa: B019 - one stream lives as long as its run
   def _order(self, epoch: int) -> np.ndarray:
-    return np.random.default_rng([self.seed, epoch]).permutation(self.split.num_users)
+    """All users: batch n of the epoch has every `steps_per_epoch`-th from place n on."""
+    order = np.random.default_rng([self.seed, epoch]).permutation(self.split.num_users)
+    return order[np.argsort(self._rows.lengths[order], kind="stable")]
 
 
 class _Raw(NamedTuple):

@@ -85,13 +85,17 @@ class Run:
     self.evaluator = Evaluator(
       self.spec.graphdef, split, self._batches.layout, self.mesh, config.eval.batch_size, config.eval.chunk
     )
-    self._steps = make_train_steps(
+    self.train_steps = make_train_steps(
       self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
     )
 
   @property
+  def steps_per_epoch(self) -> int:
+    return self._batches.steps_per_epoch
+
+  @property
   def total_steps(self) -> int:
-    return self.config.train.epochs * self._batches.steps_per_epoch
+    return self.config.train.epochs * self.steps_per_epoch
 
   def train(self, stop: "StopSignal") -> Outcome:
     """Trains, or goes on training, until the epochs are done or patience is out; then tests the best parameters.
@@ -146,7 +150,7 @@ class Run:
 
   def _train_epochs(self, state, record, checkpoints, stop) -> tuple[TrainState, dict[str, Any]]:
     train, primary = self.config.train, jax.process_index() == 0
-    epoch_steps, step = self._batches.steps_per_epoch, int(state.step)
+    epoch_steps, step = self.steps_per_epoch, int(state.step)
     progress = Progress(total=self.total_steps, done=step, users_per_step=train.batch_size, enabled=primary)
     writer = MetricWriter(self.workdir, step=step, tensorboard=self.config.log.tensorboard, enabled=primary)
     losses = _Losses(progress, writer, epoch_steps, self.config.log.every_steps)
@@ -169,8 +173,8 @@ class Run:
 
   def _train_epoch(self, state, step, end, losses, record, checkpoints, stop) -> TrainState:
     every = self.config.checkpoint.every_steps
-    for first, count, batches in self._prefetched(step, end):
-      state, values = self._steps(state, batches, count)
+    for first, count, batches in self.prefetched(step, end):
+      state, values = self.train_steps(state, batches, count)
       losses.add(first, count, values)
       losses.look(checkpoints)
       done = first + count
@@ -189,14 +193,14 @@ class Run:
     record = record | {"seconds": record["seconds"] + time.monotonic() - self._start}
     checkpoints.save(state, record, best_step=record["best_step"])
 
-  def _prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Batch]]:
+  def prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Batch]]:
     """Groups of batches on the devices, made a little ahead by another thread.
 
     A group ends where a multiple of its size from the epoch's start does, so that a run that was interrupted repeats
     the same groups.
     """
     size = self.config.train.steps_per_dispatch
-    epoch_start = step - step % self._batches.steps_per_epoch
+    epoch_start = step - step % self.steps_per_epoch
 
     def make(first: int) -> tuple[int, int, Batch]:
       count = min(size - (first - epoch_start) % size, end - first)
@@ -233,7 +237,7 @@ class Run:
     params, rest = checkpoints.restore_model(best, self.spec.abstract)
     metrics = {name: self.evaluator(params, rest, name) for name in ("valid", "test")}
     seconds = record["seconds"] + time.monotonic() - self._start
-    return Outcome(metrics, best, math.ceil(best / self._batches.steps_per_epoch), seconds)
+    return Outcome(metrics, best, math.ceil(best / self.steps_per_epoch), seconds)
 
 
 def _plan(config: ConfigDict, split: Split, mesh) -> tuple[StateSpec, Any, TrainBatches]:

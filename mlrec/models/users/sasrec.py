@@ -64,11 +64,15 @@ class SASRec(nnx.Module):
     Returns:
       `[R, W, D]` user states; those on padding mean nothing.
     """
-    x = self.dropout(self.norm(x + self.position(positions)), rngs)
+    shape = x.shape
+    # All layers but the attention see one long list of places: gradients of their kernels are then plain products,
+    # which a compiler need not transpose for.
+    x = (x + self.position(positions)).reshape(-1, shape[-1])
+    x = self.dropout(self.norm(x), rngs)
     mask = attention_mask(segments)
     for block in self.blocks:
       x = block(x, mask, rngs)
-    return x
+    return x.reshape(shape)
 
 
 def attention_mask(segments: Array) -> Array:
@@ -91,7 +95,7 @@ class Block(nnx.Module):
     self.dropout = Dropout(dropout)
 
   def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
-    """`x [R, W, D]` and an additive `mask [R, 1, W, W]` to `[R, W, D]`."""
+    """`x [R * W, D]` and an additive `mask [R, 1, W, W]` to `[R * W, D]`."""
     x = self.attention_norm(x + self.dropout(self.attention(x, mask, rngs), rngs))
     return self.feed_forward_norm(x + self.dropout(self.down(nnx.relu(self.up(x))), rngs))
 
@@ -108,8 +112,9 @@ class Attention(nnx.Module):
     self.dropout = Dropout(dropout)
 
   def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
-    """`x [R, W, D]` and an additive `mask [R, 1, W, W]` to `[R, W, D]`."""
-    rows, width, dim = x.shape
+    """`x [R * W, D]` and an additive `mask [R, 1, W, W]` to `[R * W, D]`."""
+    rows, _, width, _ = mask.shape
+    dim = x.shape[-1]
 
     # One product instead of three: on small models the number of operations is what costs.
     kernels = [layer.kernel[...].astype(x.dtype) for layer in (self.query, self.key, self.value)]
@@ -119,4 +124,4 @@ class Attention(nnx.Module):
     weights = nnx.softmax(scores.astype(jnp.float32) / math.sqrt(dim // self.heads) + mask)
     weights = self.dropout(weights, rngs).astype(x.dtype)
     mixed = jnp.einsum("rhqk,rkhd->rqhd", weights, value)
-    return self.out(mixed.reshape(rows, width, dim))
+    return self.out(mixed.reshape(-1, dim))
