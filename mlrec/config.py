@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import hashlib
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -73,8 +74,8 @@ def default_config() -> ConfigDict:
   # Validate after every so many epochs; the last epoch is always validated.
   config.eval.every_epochs = 1
   # Users and items scored at a time.
-  config.eval.batch_size = 4096
-  config.eval.chunk = 32768
+  config.eval.batch_size = 2048
+  config.eval.chunk = 4096
 
   config.checkpoint = ConfigDict()
   # Save after so many steps, too, besides after each validation; 0 for not.
@@ -87,6 +88,8 @@ def default_config() -> ConfigDict:
   return config
 
 
+# What the best parameters may be chosen by.
+MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
@@ -103,6 +106,9 @@ def validate(config: ConfigDict) -> ConfigDict:
   Raises:
     ConfigError: a key is unknown, or a value has another type or is out of range.
   """
+  model = config.get("model", {"name": "sequential"})
+  if not isinstance(model, Mapping | ConfigDict) or not isinstance(model.get("name"), str):
+    raise ConfigError(f"config.model must be a section with a name, not {model!r}")
   defaults = default_config()
   known = dict(flatten(defaults))
   for key, value in flatten(config):
@@ -147,14 +153,16 @@ def _check_ranges(config: ConfigDict) -> None:
     if not values[key] < high:
       raise ConfigError(f"config.{key} must be below {high}, not {values[key]}")
   for key in ("optimizer.lr", "optimizer.eps"):
-    if not values[key] > 0:
-      raise ConfigError(f"config.{key} must be positive, not {values[key]}")
+    if not 0 < values[key] < math.inf:
+      raise ConfigError(f"config.{key} must be positive and finite, not {values[key]}")
+  if config.train.monitor not in MONITORS:
+    raise ConfigError(f"config.train.monitor = {config.train.monitor!r}: {closest(config.train.monitor, MONITORS)}")
   if config.train.batch_size % config.loss.negative_groups:
     raise ConfigError(
       f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
       f"config.loss.negative_groups = {config.loss.negative_groups}"
     )
-  if len(set(config.seeds)) != len(config.seeds) or not all(isinstance(s, int) and s >= 0 for s in config.seeds):
+  if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and s >= 0 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
 
 

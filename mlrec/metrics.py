@@ -24,8 +24,8 @@ CUTOFFS = (10, 20)
 LIST_LENGTH = 10
 # Buckets of targets by training count: cold, then those with at most so many, then more (upper ends inclusive).
 BUCKETS = (0, 5, 20, 50)
-# Neighbouring items whose maximum stands for them while the best items are sought; divides ITEM_TILE.
-_GROUP = 64
+# Neighbours whose maximum stands for them while the best items are sought; ITEM_TILE is a power of it.
+_FAN = 8
 
 
 def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, chunk: int = 8192) -> Array:
@@ -100,10 +100,10 @@ def rank_and_recommend(
         best = _merge_best(best, jnp.where(exists, scores, -jnp.inf), first, length)
       return (count, best), None
 
-    best = jnp.full((USER_TILE, length), -jnp.inf), jnp.zeros((USER_TILE, length), jnp.int32)
+    best = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
     parts = jnp.arange(chunks) * chunk, table
     (count, (_, recommended)), _ = jax.lax.scan(one_chunk, (jnp.zeros(USER_TILE, jnp.int32), best), parts)
-    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended
+    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T
 
   tiles = -(-num_users // USER_TILE)
 
@@ -124,18 +124,43 @@ def _inside(places: Array, size: int) -> Array:
 def _merge_best(best: tuple[Array, Array], scores: Array, first: Array, length: int) -> tuple[Array, Array]:
   """The best `length` of those so far and of a chunk's `scores [chunk, USER_TILE]`.
 
-  They lie in the `length` groups of neighbouring items with the highest maxima, so only those are sorted.
+  A pyramid of maxima over `_FAN` neighbours leads to them: at each level the best lie below the `length` highest.
   """
-  groups = scores.reshape(-1, _GROUP, USER_TILE)
-  tops = jnp.max(groups, axis=1).T
-  _, which = jax.lax.top_k(tops, min(length, tops.shape[1]))
-  candidates = groups[which[:, :, None], jnp.arange(_GROUP), jnp.arange(USER_TILE)[:, None, None]]
-  ids = first + which[:, :, None] * _GROUP + jnp.arange(_GROUP)
-  ids = jnp.where(candidates > -jnp.inf, ids, 0)
-  all_scores = jnp.concatenate([best[0], candidates.reshape(USER_TILE, -1)], axis=1)
-  all_ids = jnp.concatenate([best[1], ids.reshape(USER_TILE, -1)], axis=1)
-  scores, places = jax.lax.top_k(all_scores, length)
-  return scores, jnp.take_along_axis(all_ids, places, axis=1)
+  levels = [scores]
+  while levels[-1].shape[0] > _FAN * _FAN and levels[-1].shape[0] % _FAN == 0:
+    parts = levels[-1].reshape(-1, _FAN, USER_TILE)
+    # Maxima of slices, not a reduction: a CPU then compares whole vectors.
+    levels.append(functools.reduce(jnp.maximum, [parts[:, n] for n in range(_FAN)]))
+  users = jnp.arange(USER_TILE)
+  _, places = _largest(levels.pop(), length)
+  while levels:
+    level = levels.pop()
+    below = (places[:, None] * _FAN + jnp.arange(_FAN)[:, None]).reshape(-1, USER_TILE)
+    _, chosen = _largest(level[below, users], length)
+    places = below[chosen, users]
+  all_scores = jnp.concatenate([best[0], scores[places, users]])
+  all_ids = jnp.concatenate([best[1], first + places])
+  top_scores, chosen = _largest(all_scores, length)
+  return top_scores, jnp.where(top_scores > -jnp.inf, all_ids[chosen, users], 0)
+
+
+def _largest(values: Array, count: int) -> tuple[Array, Array]:
+  """The `count` largest of each column of `values [M, T]` and their places, largest first, `[count, T]` each.
+
+  Taken one by one: on a CPU that is far cheaper than a sort of short columns side by side. Places differ from one
+  another also where values are -inf.
+  """
+  places = jnp.arange(values.shape[0])[:, None]
+
+  def take(carry, _):
+    values, free = carry
+    top = jnp.max(values, axis=0)
+    place = jnp.min(jnp.where((values == top) & free, places, values.shape[0] - 1), axis=0)
+    taken = places == place
+    return (jnp.where(taken, -jnp.inf, values), free & ~taken), (top, place)
+
+  _, (tops, where) = jax.lax.scan(take, (values, jnp.ones(values.shape, bool)), length=count)
+  return tops, where
 
 
 def _scores_are_finite(states: Array, items: Array) -> Array:

@@ -67,11 +67,13 @@ class Registry:
       ValueError: the name, or an option, is unknown; the message names the closest ones.
     """
     entry = self.get(name, kind=kind)
-    parameters = inspect.signature(entry).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    # A class's own signature may be hidden by its metaclass, as NNX's does.
+    signature = inspect.signature(entry.__init__ if inspect.isclass(entry) else entry)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    known = [parameter for parameter in signature.parameters if parameter not in ("self", "rngs")]
     for option in options:
-      if option not in parameters and not takes_any:
-        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, parameters)}")
+      if option not in signature.parameters and not takes_any:
+        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, known)}")
     return entry(*args, **options)
 
   def _load(self) -> None:

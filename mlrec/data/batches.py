@@ -276,11 +276,10 @@ class _Raw(NamedTuple):
 def log_popularity(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
   """Log of each item's share of `counts [N + 1]` raised to `power`, float32; 0 for the padding, -inf for count 0.
 
-  With a negative power counts start from 1, as in MicroLens's code.
+  With a negative power counting starts from 1, as in MicroLens's code.
   """
-  raised = (
-    np.maximum(counts, 1.0) ** power if power < 0 else np.where(counts > 0, counts.astype(np.float64) ** power, 0)
-  )
+  counts = counts.astype(np.float64)
+  raised = (counts + 1) ** power if power < 0 else np.where(counts > 0, counts**power, 0)
   raised[0] = 0
   with np.errstate(divide="ignore"):
     out = np.log(raised / max(raised.sum(), 1e-300))

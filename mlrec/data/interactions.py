@@ -211,14 +211,16 @@ def iter_csv(
   Raises:
     DataError: as `read_pairs`.
   """
+  rows = False
   for first_line, text in _chunks(path, chunk_bytes):
     if first_line == 1:
       header, _, text = text.partition(b"\n")
       if header.strip().lower() != _CSV_HEADER:
         raise DataError(f"{path}:1: expected the header {_CSV_HEADER.decode()!r}, found {_shown(header)}")
       if not text:
-        raise DataError(f"{path}: no interactions after the header")
+        continue
       first_line = 2
+    rows = True
     tokens = _Tokens(path, first_line, text, _CSV_LINE)
     comma, end = ord(","), ord("\n")
     expected = np.array([comma, comma, end], np.uint8)
@@ -226,6 +228,8 @@ def iter_csv(
     user, item, timestamp = tokens.values.reshape(-1, 3).T
     tokens.require(np.repeat((user > 0) & (item > 0), 3), "ids are positive integers")
     yield user, item, timestamp
+  if not rows:
+    raise DataError(f"{path}: no interactions after the header")
 
 
 def _histories_by_time(users, items, timestamps, source: str) -> Interactions:

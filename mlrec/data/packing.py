@@ -10,13 +10,14 @@ def pack(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
   found once serves every row that it can be repeated for, and the work grows with the distinct fillings only.
 
   Args:
-    lengths: `[n]` int, each in 1..width.
+    lengths: `[n]` int, each in 0..width; an empty piece takes no place.
     width: length of a row.
 
   Returns:
     `row [n]`, `start [n]` of each piece, and the number of rows. Which piece goes where depends on `lengths` alone.
   """
   left = np.bincount(lengths, minlength=width + 1)
+  empty, left[0] = int(left[0]), 0
   # By length, the places handed out: (row, start) pairs in the order of the pieces.
   rows_of: list[list[np.ndarray]] = [[] for _ in range(width + 1)]
   starts_of: list[list[np.ndarray]] = [[] for _ in range(width + 1)]
@@ -37,6 +38,8 @@ def pack(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
         starts_of[length].append(np.full(repeats, start))
         start += length
     num_rows += repeats
+  rows_of[0].append(np.zeros(empty, np.int64))
+  starts_of[0].append(np.zeros(empty, np.int64))
   order = np.argsort(lengths, kind="stable")
   rows, starts = np.empty(len(lengths), np.int64), np.empty(len(lengths), np.int64)
   rows[order] = _joined(rows_of)

@@ -104,9 +104,18 @@ class Checkpoints:
     model = self._read(step, {_MODEL: _trees(abstract)[_MODEL]})[_MODEL]
     return model["params"], model["rest"]
 
-  def record(self, step: int) -> dict[str, Any]:
-    """The JSON record saved at `step`."""
-    return self._read(step, {}, record=True)[_RECORD]
+  def latest_record(self) -> dict[str, Any]:
+    """The JSON record of the latest checkpoint whose record can be read.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    for step in reversed(self.steps()):
+      try:
+        return self._read(step, {}, record=True)[_RECORD]
+      except Exception as error:
+        logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
+    raise CheckpointError(f"{self._directory}: there is no whole checkpoint")
 
   def _read(self, step: int, trees: dict[str, Any], *, record: bool = False) -> dict[str, Any]:
     arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}

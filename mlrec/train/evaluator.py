@@ -64,10 +64,7 @@ class Evaluator:
       outputs.append(self._rank_batch(params, rest, table, put(self.mesh, batch)))
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
-      raise ValueError(
-        "scores are not finite: a user state or an item vector holds NaN or infinity. "
-        "Training has diverged; try a lower config.optimizer.lr or config.optimizer.clip_norm"
-      )
+      raise ValueError("scores are not finite: a user state or an item vector holds NaN or infinity")
     users = self.split.num_users
     return np.concatenate(ranks)[:users], np.concatenate(recommended)[:users]
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import config as config_lib
+from mlrec.config import ConfigError
 from mlrec.data import leave_one_out
 from mlrec.data.sources import load_interactions
 from mlrec.train import loop
@@ -48,13 +49,16 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   interactions = load_interactions(config.data.source, config.data.data_dir)
   split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
-  if not evaluate_only:
-    workdirs.claim(workdir, config)
-    say(f"workdir {workdir}")
-  training = loop.Run(config, split, workdir)
+  try:
+    training = loop.Run(config, split, workdir)
+  except (TypeError, ValueError) as error:
+    # Planning computes shapes alone: what fails there is a name, an option or a size in the config.
+    raise ConfigError(str(error)) from error
   if evaluate_only:
     outcome = training.evaluate()
   else:
+    workdirs.claim(workdir, config)
+    say(f"workdir {workdir}")
     with loop.StopSignal() as stop:
       outcome = training.train(stop)
   result = {

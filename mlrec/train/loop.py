@@ -20,11 +20,13 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import models
+from mlrec.config import ConfigError
 from mlrec.data.batches import Batch
 from mlrec.data.batches import Layout
 from mlrec.data.batches import TrainBatches
 from mlrec.data.splits import Split
 from mlrec.train import warm_start
+from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.optimizer import make_optimizer
@@ -115,22 +117,19 @@ class Run:
     """Validates and tests the best parameters saved in the workdir, without training.
 
     Raises:
-      FileNotFoundError: the workdir holds no checkpoint.
+      CheckpointError: the workdir holds no checkpoint.
     """
     directory = self.workdir / "checkpoints"
     if not directory.is_dir():
-      raise FileNotFoundError(f"{directory}: no checkpoints to evaluate")
+      raise CheckpointError(f"{directory}: there are no checkpoints to evaluate")
     with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
-      steps = checkpoints.steps()
-      if not steps:
-        raise FileNotFoundError(f"{directory}: no whole checkpoint to evaluate")
-      return self._finish(checkpoints, checkpoints.record(steps[-1]))
+      return self._finish(checkpoints, checkpoints.latest_record())
 
   def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     restored = checkpoints.restore_latest(self.spec.abstract)
     if restored:
       if restored.record["data"] != self.split.fingerprint:
-        raise ValueError(
+        raise ConfigError(
           f"{self.workdir}: its run read other data (fingerprint {restored.record['data']}, now "
           f"{self.split.fingerprint}); use another workdir"
         )
@@ -163,7 +162,7 @@ class Run:
         losses.flush(checkpoints)
         if (epoch + 1) % self.config.eval.every_epochs == 0 or step == self.total_steps:
           start = time.monotonic()
-          metrics = self.evaluator(state.eval_params, state.rest, "valid")
+          metrics = self._validated(state, step, checkpoints)
           record = self._judge(record, step, metrics)
           progress.pause(time.monotonic() - start)
           progress.message(_epoch_line(epoch + 1, losses.epoch_mean(), metrics, record["best_step"] == step))
@@ -214,12 +213,14 @@ class Run:
         if first is not None:
           waiting.append(pool.submit(make, first))
 
+  def _validated(self, state: TrainState, step: int, checkpoints: Checkpoints) -> dict[str, float]:
+    try:
+      return self.evaluator(state.eval_params, state.rest, "valid")
+    except ValueError as error:
+      raise TrainingDiverged(f"after step {step} {error}; {_advice(checkpoints)}") from error
+
   def _judge(self, record: dict[str, Any], step: int, metrics: dict[str, float]) -> dict[str, Any]:
     monitor = self.config.train.monitor
-    if monitor not in metrics:
-      from mlrec.registry import closest
-
-      raise ValueError(f"config.train.monitor = {monitor!r}: {closest(monitor, metrics)}")
     better = record["best"] is None or metrics[monitor] > record["best"]
     stale = 0 if better else record["stale"] + 1
     patience = self.config.train.patience
@@ -296,17 +297,23 @@ class _Losses:
     losses = np.asarray(values)[:count]
     if not np.isfinite(losses).all():
       step = first + int(np.argmin(np.isfinite(losses))) + 1
-      good = checkpoints.steps()
-      last = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint had been written"
-      raise TrainingDiverged(
-        f"the loss of step {step} is {losses[step - first - 1]}; {last}. Try a lower config.optimizer.lr, "
-        "a few hundred config.optimizer.warmup_steps or a lower config.optimizer.clip_norm"
-      )
+      raise TrainingDiverged(f"the loss of step {step} is {losses[step - first - 1]}; {_advice(checkpoints)}")
     self._epoch.append(losses)
     for n in range(first + 1, first + count + 1):
       if n % self._every == 0:
         self._writer.write(n, "train", {"loss": float(losses[n - first - 1])})
     self._progress.update(first + count, first // self._epoch_steps + 1, float(losses[-1]))
+
+
+def _advice(checkpoints: Checkpoints) -> str:
+  """Where a run that has diverged was last good, and what to try."""
+  checkpoints.wait()
+  good = checkpoints.steps()
+  last = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint had been written"
+  return (
+    f"{last}. Try a lower config.optimizer.lr, a few hundred config.optimizer.warmup_steps or a lower "
+    "config.optimizer.clip_norm, in another --workdir"
+  )
 
 
 def _epoch_line(epoch: int, loss: float, metrics: dict[str, float], best: bool) -> str:

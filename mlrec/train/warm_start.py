@@ -7,6 +7,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from mlrec.config import ConfigError
 from mlrec.models import convert
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.state import StateSpec
@@ -17,7 +18,7 @@ def load(source: str, spec: StateSpec, state: TrainState) -> TrainState:
   """`state` with the best parameters of a workdir, or those of a safetensors file under PyTorch's names.
 
   Raises:
-    ValueError: there is nothing to read, or names or shapes differ; the first difference is named.
+    ConfigError: there is nothing to read, or names or shapes differ; the first difference is named.
   """
   path = pathlib.Path(source).expanduser()
   if path.is_dir():
@@ -25,7 +26,7 @@ def load(source: str, spec: StateSpec, state: TrainState) -> TrainState:
   elif path.suffix == ".safetensors" and path.is_file():
     params, rest = _from_file(path, spec, state)
   else:
-    raise ValueError(f"config.init_from = {source!r}: expected a workdir with checkpoints, or a .safetensors file")
+    raise ConfigError(f"config.init_from = {source!r}: expected a workdir with checkpoints, or a .safetensors file")
   average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
   return state._replace(params=params, rest=rest, average=average)
 
@@ -33,21 +34,22 @@ def load(source: str, spec: StateSpec, state: TrainState) -> TrainState:
 def _from_workdir(workdir: pathlib.Path, spec: StateSpec):
   directory = workdir / "checkpoints"
   if not directory.is_dir():
-    raise ValueError(f"config.init_from = {str(workdir)!r}: it has no folder checkpoints")
+    raise ConfigError(f"config.init_from = {str(workdir)!r}: it has no folder checkpoints")
   with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
-    steps = checkpoints.steps()
-    if not steps:
-      raise ValueError(f"config.init_from = {str(workdir)!r}: it has no whole checkpoint")
-    best = checkpoints.record(steps[-1])["best_step"]
+    best = checkpoints.latest_record()["best_step"]
+    step = checkpoints.steps()[-1] if best is None else best
     try:
-      return checkpoints.restore_model(steps[-1] if best is None else best, spec.abstract)
+      return checkpoints.restore_model(step, spec.abstract)
     except (ValueError, KeyError) as error:
-      raise ValueError(f"config.init_from = {str(workdir)!r} holds another model: {error}") from error
+      raise ConfigError(f"config.init_from = {str(workdir)!r} holds another model: {error}") from error
 
 
 def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState):
   model = nnx.merge(spec.graphdef, jax.tree.map(np.asarray, state.params), jax.tree.map(np.asarray, state.rest))
-  convert.load_torch(model, path)
+  try:
+    convert.load_torch(model, path)
+  except ValueError as error:
+    raise ConfigError(f"config.init_from = {str(path)!r}: {error}") from error
   _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
   place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
   return jax.tree.map(place, params, spec.abstract.params), jax.tree.map(place, rest, spec.abstract.rest)

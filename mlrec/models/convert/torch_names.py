@@ -37,8 +37,8 @@ def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike)
     from safetensors.numpy import load_file  # models stay importable where only JAX and Flax are
 
     entries = load_file(arrays)
-  dropped = [re.compile(pattern) for pattern in _dropped(model)]
-  unused = {name for name in entries if not any(pattern.search(name) for pattern in dropped)}
+  dropped = list(_dropped(model))
+  unused = {name for name in entries if not any(_is_below(name, *below) for below in dropped)}
   converted = []
   for name, kind, variable in _entries(model):
     if name not in entries:
@@ -62,11 +62,7 @@ def _entries(model: nnx.Module) -> Iterator[tuple[str, str, nnx.Variable]]:
   for path, variable in nnx.to_flat_state(nnx.state(model)):
     owner = owners[path[:-1]]
     kind, leaf = _kind(owner, str(path[-1]))
-    name = leaf
-    for depth in range(len(path) - 2, -1, -1):
-      name = f"{path[depth]}.{name}"
-      name = _renamed(owners.get(path[:depth]), name)
-    yield name, kind, variable
+    yield _renamed_upwards(owners, path[:-1], leaf), kind, variable
 
 
 def _renamed(owner: nnx.Module | None, name: str) -> str:
@@ -75,10 +71,24 @@ def _renamed(owner: nnx.Module | None, name: str) -> str:
   return name
 
 
-def _dropped(model: nnx.Module) -> Iterator[str]:
-  for path, module in nnx.iter_modules(model):
+def _dropped(model: nnx.Module) -> Iterator[tuple[str, str]]:
+  """`(prefix, expression)`: names under the prefix whose rest the expression finds are not used."""
+  owners = {path: module for path, module in nnx.iter_modules(model)}
+  for path, module in owners.items():
     for pattern in getattr(module, "torch_dropped", ()):
-      yield pattern if not path else pattern.replace("^", r"(^|\.)", 1)
+      yield _renamed_upwards(owners, path, ""), pattern
+
+
+def _is_below(name: str, prefix: str, pattern: str) -> bool:
+  return name.startswith(prefix) and re.search(pattern, name.removeprefix(prefix)) is not None
+
+
+def _renamed_upwards(owners: Mapping[tuple, nnx.Module], path: tuple, name: str) -> str:
+  """A name below `path` as seen from the top, each module on the way applying its `torch_names`."""
+  for depth in range(len(path) - 1, -1, -1):
+    name = f"{path[depth]}.{name}"
+    name = _renamed(owners.get(path[:depth]), name)
+  return name
 
 
 def _kind(owner: nnx.Module, attribute: str) -> tuple[str, str]:

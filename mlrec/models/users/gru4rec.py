@@ -50,7 +50,8 @@ class GRU(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`x [R, W, D]` to `[R, W, D]`."""
-    kernel = self.hidden.kernel[...].astype(x.dtype)
+    gates = jnp.swapaxes(self.input(x), 0, 1)
+    kernel = self.hidden.kernel[...].astype(gates.dtype)
 
     def step(state, gates):
       reset, update, new = jnp.split(gates, 3, axis=-1)
@@ -60,5 +61,5 @@ class GRU(nnx.Module):
       state = (1 - update) * new + update * state
       return state, state
 
-    _, states = jax.lax.scan(step, jnp.zeros_like(x[:, 0]), jnp.swapaxes(self.input(x), 0, 1))
+    _, states = jax.lax.scan(step, jnp.zeros(x[:, 0].shape, gates.dtype), gates)
     return jnp.swapaxes(states, 0, 1)

@@ -1,0 +1,318 @@
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from mlrec.data import leave_one_out
+from mlrec.data import Rows
+from mlrec.data import Split
+from mlrec.data.batches import Batch
+from mlrec.data.batches import eval_batches
+from mlrec.data.batches import Layout
+from mlrec.data.batches import log_popularity
+from mlrec.data.batches import TrainBatches
+from mlrec.data.interactions import Interactions
+
+_LENGTH = 6
+_USERS = 43
+
+
+def _split(num_users: int = _USERS, num_items: int = 25, seed: int = 0, longest: int = _LENGTH + 5) -> Split:
+  rng = np.random.default_rng(seed)
+  lists = [rng.integers(1, num_items + 1, rng.integers(5, longest + 1)).tolist() for _ in range(num_users)]
+  split = leave_one_out(Interactions(np.arange(1, num_users + 1), Rows.from_lists(lists)), max_length=_LENGTH)
+  assert len({tuple(split.train[n]) for n in range(num_users)}) == num_users, "rows must tell users apart"
+  return split
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+  return _split()
+
+
+_LAYOUTS = {
+  "packed": Layout.of(_LENGTH, packed=True),
+  "packed wide": Layout.of(_LENGTH, packed=True, width=17),
+  "padded": Layout.of(_LENGTH, packed=False),
+}
+layouts = pytest.mark.parametrize("layout", _LAYOUTS.values(), ids=_LAYOUTS)
+
+
+def _users_of(split: Split, batch: Batch) -> list[int]:
+  """The users of a batch in the order of its slots, recognised by their rows."""
+  known = {tuple(split.train[n]): n for n in range(split.num_users)}
+  rows = batch.items[batch.slots]
+  return [known[tuple(row[row != 0])] for row in rows if row.any()]
+
+
+def _steps(split: Split, batches: TrainBatches, epoch: int) -> list[list[int]]:
+  steps = batches.steps_per_epoch
+  return [_users_of(split, batches.batch(epoch * steps + n)) for n in range(steps)]
+
+
+def _check(split: Split, batch: Batch, *, batch_size: int, groups: int, layout: Layout, multiple_of: int = 1):
+  """Compares a batch with what its users' rows say, place by place."""
+  users = _users_of(split, batch)
+  rows = [split.train[user].tolist() for user in users]
+  assert len(users) <= batch_size
+  # Groups are told by where a user's places lie; rows of one item have none and would leave it open.
+  num_rows, width = batch.history.tokens.shape
+  assert num_rows % groups == 0
+  group_of = [0] * len(rows)
+  for r, w in zip(*np.nonzero(batch.weights)):
+    group_of[batch.users[r, w]] = r // (num_rows // groups)
+  sizes = np.bincount(group_of, minlength=groups)
+  assert sizes.max() <= batch_size // groups
+  assert sizes.max() - sizes.min() <= 1
+
+  # Distinct items, each once, between the padding's column and filler.
+  distinct = {item for row in rows for item in row}
+  assert batch.items[0] == 0
+  assert sorted(batch.items[batch.items != 0]) == sorted(distinct)
+  held = np.flatnonzero(batch.items)
+  assert held.tolist() == list(range(1, len(distinct) + 1))
+
+  # Slots and counts.
+  assert batch.slots.shape[1] == layout.max_length + 1
+  assert not batch.slots[len(rows) :].any()
+  for row, slots in zip(rows, batch.slots):
+    assert batch.items[slots].tolist() == [0] * (layout.max_length + 1 - len(row)) + row
+  for group in range(groups):
+    wanted = Counter(item for row, of in zip(rows, group_of) if of == group for item in row)
+    assert batch.counts[group].tolist() == [wanted[int(item)] for item in batch.items]
+
+  # Places.
+  assert width == layout.width
+  assert set(np.unique(batch.weights)) <= {0.0, 1.0}
+  seen = Counter()
+  where = {}
+  for r, w in zip(*np.nonzero(batch.weights)):
+    user, position = int(batch.users[r, w]), int(batch.history.positions[r, w])
+    place = position - (layout.max_length - (len(rows[user]) - 1))
+    assert batch.items[batch.history.tokens[r, w]] == rows[user][place]
+    assert batch.items[batch.targets[r, w]] == rows[user][place + 1]
+    assert r // (num_rows // groups) == group_of[user]
+    assert batch.history.segments[r, w] != 0
+    seen[user, place] += 1
+    where.setdefault((r, int(batch.history.segments[r, w])), set()).add(user)
+    assert batch.weights[r, w - place] == 1, "a user's places lie side by side"
+    assert batch.users[r, w - place] == user
+  assert seen == Counter((user, place) for user, row in enumerate(rows) for place in range(len(row) - 1))
+  assert all(len(users_of_segment) == 1 for users_of_segment in where.values())
+  assert len(where) == len([row for row in rows if len(row) > 1])
+  empty = batch.weights == 0
+  for array in (batch.history.tokens, batch.history.segments):
+    assert not array[empty].any()
+  if not layout.packed:
+    assert np.array_equal(batch.history.positions, np.tile(np.arange(width), (num_rows, 1)))
+
+  for size in (len(batch.items), num_rows, len(batch.slots)):
+    assert size % multiple_of == 0
+
+
+@layouts
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("multiple_of", [1, 8])
+def test_batches_say_what_their_users_rows_say(split, layout, groups, multiple_of):
+  batches = TrainBatches(split, layout, batch_size=12, seed=3, negative_groups=groups, multiple_of=multiple_of)
+  popularity = np.log(np.where(split.popularity > 0, split.popularity, 1))
+  for step in range(2 * batches.steps_per_epoch):
+    batch = batches.batch(step)
+    _check(split, batch, batch_size=12, groups=groups, layout=layout, multiple_of=multiple_of)
+    np.testing.assert_allclose(batch.log_popularity, popularity[batch.items], rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 42, 43, 100])
+def test_batches_of_an_epoch_share_the_users_and_their_items_evenly(split, batch_size):
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=batch_size, seed=0)
+  assert batches.steps_per_epoch == -(-_USERS // batch_size)
+  epoch = [batches.batch(step) for step in range(batches.steps_per_epoch)]
+  users = [len(_users_of(split, batch)) for batch in epoch]
+  assert sum(users) == _USERS
+  assert max(users) - min(users) <= 1
+  assert max(users) <= batch_size
+  assert {len(batch.slots) for batch in epoch} == {batch_size}
+  places = [batch.weights.sum() for batch in epoch]
+  assert max(places) - min(places) <= 2 * _LENGTH
+
+
+@layouts
+def test_every_user_comes_once_an_epoch_in_a_new_order(split, layout):
+  batches = TrainBatches(split, layout, batch_size=10, seed=1)
+  epochs = [[user for users in _steps(split, batches, epoch) for user in users] for epoch in range(3)]
+  for users in epochs:
+    assert sorted(users) == list(range(_USERS))
+  assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+  assert all(users != sorted(users) for users in epochs)
+
+
+def test_content_is_a_function_of_seed_and_step(split):
+  def make(seed=5, **options):
+    return TrainBatches(split, _LAYOUTS["packed"], batch_size=10, seed=seed, **options)
+
+  forwards = {step: make().batch(step) for step in range(12)}
+  used = make()
+  for step in (11, 2, 7, 0, 11, 5):
+    jax.tree.map(np.testing.assert_array_equal, used.batch(step), forwards[step])
+  users = _users_of(split, forwards[7])
+  assert _users_of(split, make(multiple_of=8).batch(7)) == users
+  assert _users_of(split, make(negative_groups=2).batch(7)) == users
+  padded = TrainBatches(split, _LAYOUTS["padded"], batch_size=10, seed=5)
+  assert _users_of(split, padded.batch(7)) == users
+  assert _users_of(split, make(seed=6).batch(7)) != users
+
+
+def _trimmed(batch: Batch, columns: int, rows: int) -> Batch:
+  """A batch cut to so many columns and rows a group."""
+  groups = len(batch.counts)
+
+  def cut(x):
+    return x.reshape(groups, -1, x.shape[-1])[:, :rows].reshape(-1, x.shape[-1])
+
+  return batch._replace(
+    items=batch.items[:columns],
+    counts=batch.counts[:, :columns],
+    log_popularity=batch.log_popularity[:columns],
+    history=jax.tree.map(cut, batch.history),
+    targets=cut(batch.targets),
+    users=cut(batch.users),
+    weights=cut(batch.weights),
+  )
+
+
+@layouts
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_stack_holds_the_batches_of_its_steps(split, layout, groups):
+  batches = TrainBatches(split, layout, batch_size=8, seed=2, negative_groups=groups)
+  stack = batches.stack(3, 5, 8)
+  for n in range(8):
+    stacked = jax.tree.map(lambda x, n=n: x[n], stack)
+    if n >= 5:
+      assert not any(np.any(leaf) for leaf in jax.tree.leaves(stacked))
+      continue
+    single = batches.batch(3 + n)
+    columns = min(len(single.items), len(stacked.items))
+    rows = min(len(single.weights), len(stacked.weights)) // groups
+    for batch in (single, stacked):
+      assert not batch.items[columns:].any()
+      assert batch.weights.sum() == _trimmed(batch, columns, rows).weights.sum()
+    jax.tree.map(np.testing.assert_array_equal, _trimmed(stacked, columns, rows), _trimmed(single, columns, rows))
+
+
+def test_company_changes_from_epoch_to_epoch(split):
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=10, seed=1)
+  together = Counter()
+  for epoch in range(60):
+    for users in _steps(split, batches, epoch):
+      together.update((a, b) for a in users for b in users if a < b)
+  # 903 pairs, each together about one epoch in five, save neighbours in length that one lot keeps apart.
+  assert len(together) > 0.93 * _USERS * (_USERS - 1) / 2
+  assert max(together.values()) < 40
+
+
+@pytest.mark.parametrize("layout", [_LAYOUTS["packed"], _LAYOUTS["padded"]], ids=["packed", "padded"])
+def test_arrays_come_in_few_sizes(layout):
+  split = _split(300, 200, seed=4)
+  batches = TrainBatches(split, layout, batch_size=32, seed=0, multiple_of=8)
+  shapes = Counter(
+    tuple(leaf.shape for leaf in jax.tree.leaves(batches.batch(step))) for step in range(20 * batches.steps_per_epoch)
+  )
+  assert len(shapes) <= 3
+  assert max(shapes.values()) > 0.9 * shapes.total()
+
+
+def test_dtypes_are_those_of_the_device(split):
+  batch = TrainBatches(split, _LAYOUTS["packed"], batch_size=8, seed=0).batch(0)
+  floats = (batch.weights, batch.log_popularity)
+  assert {leaf.dtype for leaf in floats} == {np.dtype(np.float32)}
+  integers = (batch.items, batch.counts, batch.slots, *batch.history, batch.targets, batch.users)
+  assert {leaf.dtype for leaf in integers} == {np.dtype(np.int32)}
+
+
+@layouts
+def test_users_with_one_item_to_train_on_hold_it_and_predict_nothing(layout):
+  lists = [[1, 2, 3], [4, 5, 6, 7], [1, 2, 3, 4, 5], [9, 8, 7]]
+  interactions = Interactions(np.arange(1, 5), Rows.from_lists(lists))
+  split = leave_one_out(interactions, max_length=_LENGTH, min_length=3)
+  batches = TrainBatches(split, layout, batch_size=4, seed=0)
+  batch = batches.batch(0)
+  _check(split, batch, batch_size=4, groups=1, layout=layout)
+  assert batch.weights.sum() == 3
+
+
+@pytest.mark.parametrize(("size", "groups"), [(0, 1), (-4, 1), (10, 4), (4, 0)])
+def test_sizes_that_make_no_batch_are_refused(split, size, groups):
+  with pytest.raises(ValueError, match="batch_size"):
+    TrainBatches(split, _LAYOUTS["packed"], batch_size=size, seed=0, negative_groups=groups)
+
+
+def test_a_packed_row_holds_the_longest_history():
+  assert Layout.of(10, packed=True).width == 10
+  assert Layout.of(10, packed=True, width=32).width == 32
+  assert Layout.of(10, packed=False, width=32).width == 10
+  with pytest.raises(ValueError, match="row_width"):
+    Layout.of(10, packed=True, width=9)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 2.0, -0.5, -1.0])
+def test_log_popularity_is_the_log_share_of_powered_counts(power):
+  counts = np.array([0, 4, 0, 1, 7])
+  start = 1 if power < 0 else 0  # with a negative power counting starts from 1
+  raised = [0.0] + [float(start + c) ** power if start + c else 0.0 for c in counts[1:]]
+  logs = log_popularity(counts, power)
+  assert logs.dtype == np.float32
+  assert logs[0] == 0
+  for n in range(1, 5):
+    share = raised[n] / sum(raised)
+    assert logs[n] == pytest.approx(np.log(share), rel=1e-6) if share else logs[n] == -np.inf
+
+
+def test_popularity_power_reaches_the_batches(split):
+  batch = TrainBatches(split, _LAYOUTS["packed"], batch_size=8, seed=0, popularity_power=0.5).batch(0)
+  wanted = log_popularity(split.train_counts, 0.5)[batch.items]
+  assert np.array_equal(batch.log_popularity, wanted)
+  assert not np.array_equal(batch.log_popularity, log_popularity(split.train_counts)[batch.items])
+
+
+@layouts
+@pytest.mark.parametrize("name", ["valid", "test"])
+@pytest.mark.parametrize(("batch_size", "multiple_of"), [(10, 1), (_USERS, 1), (100, 1), (10, 8)])
+def test_evaluation_batches_hold_the_splits_users_in_order(split, layout, name, batch_size, multiple_of):
+  batches = list(eval_batches(split, name, layout, batch_size=batch_size, multiple_of=multiple_of))
+  _check_evaluation(split, name, layout, batches, np.arange(_USERS))
+  assert len(batches[0].targets) == -(-batch_size // multiple_of) * multiple_of
+
+
+@layouts
+def test_evaluation_of_some_users_holds_those_in_the_order_asked(split, layout):
+  users = np.array([40, 3, 3, 17, 0, 42, 8])
+  _check_evaluation(split, "test", layout, list(eval_batches(split, "test", layout, batch_size=4, users=users)), users)
+
+
+def _check_evaluation(split, name, layout, batches, users):
+  assert len({tuple(leaf.shape for leaf in jax.tree.leaves(batch)) for batch in batches}) == 1
+  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  size = len(batches[0].targets)
+  assert len(batches) == -(-len(users) // size)
+  for n, batch in enumerate(batches):
+    here = users[n * size : (n + 1) * size]
+    flat = [x.reshape(-1) for x in batch.history]
+    used = 0
+    for place, user in enumerate(here):
+      history = inputs[user].tolist()
+      last = int(batch.last[place])
+      where = slice(last - len(history) + 1, last + 1)
+      assert where.start // layout.width == last // layout.width, "a history lies in one row"
+      assert flat[0][where].tolist() == history
+      assert flat[1][where].tolist() == list(range(layout.max_length - len(history), layout.max_length))
+      row = last // layout.width
+      mine = batch.history.segments[row] == flat[2][last]
+      assert flat[2][last] != 0
+      assert np.flatnonzero(mine).tolist() == list(range(where.start % layout.width, last % layout.width + 1))
+      assert sorted(batch.seen[place][batch.seen[place] != 0]) == sorted(seen[user])
+      assert batch.targets[place] == targets[user]
+      used += len(history)
+    assert (batch.history.segments != 0).sum() == used
+    assert (batch.targets[len(here) :] == 1).all()
+    assert not batch.seen[len(here) :].any()

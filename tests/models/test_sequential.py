@@ -1,0 +1,247 @@
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlrec import models
+from mlrec.data import leave_one_out
+from mlrec.data import Rows
+from mlrec.data.batches import Layout
+from mlrec.data.batches import TrainBatches
+from mlrec.data.interactions import Interactions
+from mlrec.losses import in_batch_softmax
+from mlrec.models.convert import load_torch
+from mlrec.models.convert import to_torch
+
+_COLUMNS = 41
+# Tiny models take longer to compile than to run.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def _sequential(num_items=40, dim=16, user="sasrec", **options):
+  return models.create("sequential", num_items=num_items, dim=dim, user={"name": user, **options}, rngs=nnx.Rngs(0))
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _value_and_grad(graphdef, state, batch):
+  return jax.value_and_grad(lambda state: nnx.merge(graphdef, state).loss(batch))(state)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _compiled_loss(graphdef, state, batch, key):
+  rngs = None if key is None else nnx.Rngs(dropout=key)
+  return nnx.merge(graphdef, state).loss(batch, rngs=rngs)
+
+
+def _loss(model, batch, seed=None) -> float:
+  return float(_compiled_loss(*nnx.split(model), batch, None if seed is None else jax.random.key(seed)))
+
+
+def _loss_and_gradients(model, batch):
+  """The loss, and its gradients under the names of the parameters."""
+  graphdef, state = nnx.split(model)
+  loss, gradients = _value_and_grad(graphdef, state, batch)
+  return float(loss), to_torch(nnx.merge(graphdef, gradients))
+
+
+@pytest.fixture(scope="module")
+def golden_model(golden):
+  arrays = golden("id_model_loss_sasrec")
+  model = _sequential(dim=32)
+  load_torch(model, {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")})
+  return model, arrays
+
+
+def test_golden_loss_and_gradients_of_the_whole_model(golden_model, padded_batch):
+  model, arrays = golden_model
+  batch = padded_batch(arrays["sample_items_id"], np.log(arrays["pop_prob_list"]))
+  loss, gradients = _loss_and_gradients(model, batch)
+  assert loss == pytest.approx(float(arrays["loss"]), rel=1e-6)
+  wanted = {key.removeprefix("grad/"): value for key, value in arrays.items() if key.startswith("grad/")}
+  assert gradients.keys() == wanted.keys()
+  for key, value in wanted.items():
+    np.testing.assert_allclose(gradients[key], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=key)
+  assert not gradients["id_encoder.weight"][0].any(), "the padding row takes no gradient"
+  np.testing.assert_array_equal(to_torch(model)["id_encoder.weight"][0], arrays["padding_row"])
+  assert arrays["padding_row"].any()
+
+
+def test_golden_logits(golden_model, padded_batch):
+  model, arrays = golden_model
+  rows = arrays["sample_items_id"]
+  batch = padded_batch(rows, np.log(arrays["pop_prob_list"]))
+  vectors = model.item_vectors(jnp.asarray(batch.items))
+  states = np.asarray(model.user_states(vectors, batch.history))[batch.weights != 0]
+  logits = states @ np.asarray(vectors)[batch.slots.reshape(-1)].T - np.log(arrays["pop_prob_list"])[rows.reshape(-1)]
+  masked = arrays["masked"]
+  np.testing.assert_allclose(logits[~masked], arrays["logits_at_real_positions"][~masked], rtol=0, atol=1e-4)
+
+
+def _batches(*, packed, batch_size=8, num_users=24, groups=1, width=0, num_items=40, seed=0):
+  rng = np.random.default_rng(seed)
+  lists = [rng.integers(1, num_items + 1, rng.integers(5, 10)) for _ in range(num_users)]
+  # Four users whose histories hold every item between them, so that all exist.
+  split = leave_one_out(
+    Interactions(np.arange(num_users + 4), Rows.from_lists([*lists, *np.arange(1, 41).reshape(4, 10)]))
+  )
+  assert split.num_items == num_items
+  layout = Layout.of(10, packed=packed, width=width)
+  return TrainBatches(split, layout, batch_size=batch_size, seed=seed, negative_groups=groups)
+
+
+@pytest.mark.parametrize(("width", "groups"), [(0, 1), (24, 4)])
+def test_packed_rows_give_the_loss_and_gradients_of_padded_rows(width, groups):
+  model = _sequential()
+  packed = _batches(packed=True, width=width, groups=groups)
+  padded = _batches(packed=False, groups=groups)
+  assert packed.batch(0).weights.size < padded.batch(0).weights.size or width or groups > 1
+  for step in (0, 3):
+    loss, gradients = _loss_and_gradients(model, packed.batch(step))
+    wanted, wanted_gradients = _loss_and_gradients(model, padded.batch(step))
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    for key, value in wanted_gradients.items():
+      np.testing.assert_allclose(gradients[key], value, rtol=0, atol=2e-5 * np.abs(value).max(), err_msg=key)
+
+
+def test_pipeline_batch_gives_the_loss_of_the_batch_stated_by_loops(padded_batch):
+  model = _sequential()
+  batches = _batches(packed=True)
+  batch = batches.batch(1)
+  stated = _small_batch(padded_batch, batch.items[batch.slots], np.log(np.maximum(batches.split.popularity, 1e-30)))
+  loss, gradients = _loss_and_gradients(model, batch)
+  wanted, wanted_gradients = _loss_and_gradients(model, stated)
+  assert loss == pytest.approx(wanted, rel=1e-5)
+  for key, value in wanted_gradients.items():
+    np.testing.assert_allclose(gradients[key], value, rtol=0, atol=2e-5 * np.abs(value).max(), err_msg=key)
+
+
+def _with_columns(batch, columns=_COLUMNS):
+  """A batch with filler columns, so that one compilation serves several batches."""
+  filler = columns - len(batch.items)
+  return batch._replace(
+    items=np.pad(batch.items, (0, filler)),
+    counts=np.pad(batch.counts, ((0, 0), (0, filler))),
+    log_popularity=np.pad(batch.log_popularity, (0, filler)),
+  )
+
+
+def _small_batch(padded_batch, rows, log_share=None):
+  """A batch of a few rows in the one shape of these tests, whose other rows and columns are filler."""
+  whole = np.zeros((8, 11), int)
+  whole[: len(rows), 11 - rows.shape[1] :] = rows
+  log_share = np.log(np.full(_COLUMNS, 1 / 12)) if log_share is None else log_share
+  return _with_columns(padded_batch(whole, log_share))
+
+
+_ROWS = np.array([[0, 0, 1, 2, 3, 4], [0, 0, 0, 0, 9, 2]])
+
+
+def _by_group(batch):
+  groups = len(batch.counts)
+  return [
+    batch._replace(users=u, weights=w) for u, w in zip(*(np.split(x, groups) for x in (batch.users, batch.weights)))
+  ]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_groups_of_negatives_give_the_weighted_mean_of_their_own_losses(packed, padded_batch):
+  model = _sequential()
+  batches = _batches(packed=packed, groups=4)
+  for step in (0, 3):
+    batch = batches.batch(step)
+    rows = batch.items[batch.slots]
+    log_share = np.log(np.maximum(batches.split.popularity, 1e-30))
+    places = [part.users[part.weights != 0] for part in _by_group(batch)]
+    parts = [rows[np.unique(users)] for users in places]
+    assert sum(len(part) for part in parts) == 7
+    alone = [_small_batch(padded_batch, part, log_share) for part in parts]
+    weights = [part.weights.sum() for part in alone]
+    losses = [_loss(model, part) for part in alone]
+    assert len(set(np.round(losses, 4))) == len(losses)
+    wanted = np.average(losses, weights=weights)
+    assert _loss(model, batch) == pytest.approx(wanted, rel=1e-5)
+    whole = _loss(model, batch._replace(counts=batch.counts.sum(axis=0, keepdims=True)))
+    assert abs(whole - wanted) > 0.1, "fewer negatives are another loss"
+
+
+def test_loss_is_the_public_one_of_its_parts(padded_batch):
+  model = _sequential()
+  batch = _small_batch(padded_batch, np.array([[0, 0, 1, 2, 3, 4], [5, 6, 2, 7, 1, 8], [0, 0, 0, 0, 9, 2]]))
+  vectors = model.item_vectors(batch.items)
+  states = model.user_states(vectors, batch.history)
+  own = np.zeros((len(batch.slots), len(batch.items)), bool)
+  np.put_along_axis(own, batch.slots, True, axis=1)
+  wanted = in_batch_softmax(
+    states.reshape(-1, 16), vectors, targets=batch.targets.reshape(-1), users=batch.users.reshape(-1), own=own,
+    counts=batch.counts[0], log_popularity=batch.log_popularity, weights=batch.weights.reshape(-1),
+  )  # fmt: skip
+  assert _loss(model, batch) == pytest.approx(float(wanted), rel=1e-6)
+
+
+@pytest.mark.parametrize("user", ["gru4rec", "nextitnet"])
+def test_encoders_that_read_the_padding_read_row_0_of_the_table(user, padded_batch):
+  model = _sequential(user=user)
+  assert model.reads_padding
+  batch = _small_batch(padded_batch, _ROWS)
+  loss, gradients = _loss_and_gradients(model, batch)
+  assert not gradients["id_encoder.weight"][0].any()
+  table = model.items.table.embedding
+  table[...] = table[...].at[0].add(1.0)
+  assert abs(_loss(model, batch) - loss) > 1e-4
+
+
+def test_sasrec_loss_does_not_read_row_0_of_the_table(padded_batch):
+  model = _sequential()
+  assert not model.reads_padding
+  batch = _small_batch(padded_batch, _ROWS)
+  loss = _loss(model, batch)
+  table = model.items.table.embedding
+  table[...] = table[...].at[0].add(1.0)
+  assert _loss(model, batch) == pytest.approx(loss, rel=1e-6)
+
+
+def test_items_outside_the_batch_get_no_gradient(padded_batch):
+  model = _sequential()
+  batch = _small_batch(padded_batch, _ROWS)
+  _, gradients = _loss_and_gradients(model, batch)
+  touched = np.flatnonzero(np.abs(gradients["id_encoder.weight"]).max(axis=1))
+  assert touched.tolist() == [1, 2, 3, 4, 9]
+
+
+def test_a_batch_without_users_has_no_loss_and_no_gradient(padded_batch):
+  model = _sequential()
+  batch = _small_batch(padded_batch, np.zeros((3, 6), int))
+  loss, gradients = _loss_and_gradients(model, batch)
+  assert loss == 0
+  assert all((value == 0).all() for value in gradients.values())
+
+
+def test_dropout_acts_in_training_alone(padded_batch):
+  model = _sequential(dropout=0.3)
+  batch = _small_batch(padded_batch, _ROWS)
+  still = _loss(model, batch)
+  assert _loss(model, batch) == still
+  assert _loss(model, batch, seed=0) != still
+  assert _loss(model, batch, seed=0) == _loss(model, batch, seed=0)
+
+
+def test_id_table_starts_xavier_normal_with_its_padding_row():
+  model = models.create("id", num_items=2000, dim=64, rngs=nnx.Rngs(3))
+  table = np.asarray(model.table.embedding[...])
+  assert table.shape == (2001, 64)
+  std = np.sqrt(2 / (2001 + 64))
+  assert table.std() == pytest.approx(std, rel=0.02)
+  assert np.abs(table).max() > 3.5 * std
+  assert 0.6 * std < table[0].std() < 1.5 * std
+  np.testing.assert_array_equal(model(jnp.array([[5, 0], [2000, 5]])), table[[[5, 0], [2000, 5]]])
+
+
+@pytest.mark.parametrize(
+  ("user", "parameters", "unused"), [("sasrec", 16_413_184, 0), ("nextitnet", 16_672_768, 512 * 512 + 512)]
+)
+def test_full_size_parameter_counts(user, parameters, unused):
+  state = nnx.state(nnx.eval_shape(lambda: _sequential(19_738, 512, user)), nnx.Param)
+  assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state)) + unused == parameters

@@ -1,0 +1,197 @@
+import copy
+import json
+import re
+
+from ml_collections import ConfigDict
+import pytest
+
+from mlrec.config import config_hash
+from mlrec.config import ConfigError
+from mlrec.config import default_config
+from mlrec.config import differences
+from mlrec.config import flatten
+from mlrec.config import MUTABLE
+from mlrec.config import to_json
+from mlrec.config import validate
+
+
+def _with(**values) -> ConfigDict:
+  """The default config with dotted keys (`__` for a dot) set, whatever their type."""
+  plain = default_config().to_dict()
+  for key, value in values.items():
+    section, _, leaf = key.replace("__", ".").rpartition(".")
+    (plain[section] if section else plain)[leaf] = value
+  return ConfigDict(plain)
+
+
+def test_the_defaults_are_valid_and_complete():
+  config = validate(default_config())
+  assert to_json(config) == to_json(default_config())
+  assert json.loads(json.dumps(to_json(config))) == to_json(config)
+
+
+def test_keys_that_are_not_given_take_their_defaults():
+  config = validate(ConfigDict({"train": {"epochs": 3}, "seeds": (1, 2)}))
+  assert config.train.epochs == 3
+  assert tuple(config.seeds) == (1, 2)
+  expected = to_json(default_config())
+  expected["train"]["epochs"] = 3
+  expected["seeds"] = [1, 2]
+  assert to_json(config) == expected
+
+
+def test_validation_leaves_what_it_is_given_alone():
+  config = _with(train__epochs=3)
+  before = copy.deepcopy(to_json(config))
+  validate(config).train.epochs = 9
+  assert to_json(config) == before
+
+
+@pytest.mark.parametrize(
+  ("key", "meant"),
+  [
+    ("train__epoch", "train.epochs"),
+    ("trian__epochs", "train.epochs"),
+    ("optimizer__learning_rate", "optimizer."),
+    ("optimizer__weight_decoy", "optimizer.weight_decay"),
+    ("data__sauce", "data.source"),
+    ("sed", "seed"),
+    ("eval__chunks", "eval.chunk"),
+  ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(key, meant):
+  section, _, leaf = key.replace("__", ".").rpartition(".")
+  config = ConfigDict({section: {leaf: 1}} if section else {leaf: 1})
+  with pytest.raises(ConfigError, match=f"unknown key config.{key.replace('__', '.')}: .*{meant}"):
+    validate(config)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("train__epochs", 2.5),
+    ("train__epochs", "3"),
+    ("train__epochs", True),
+    ("train__epochs", None),
+    ("optimizer__lr", "1e-3"),
+    ("optimizer__lr", True),
+    ("log__tensorboard", 1),
+    ("data__source", 5),
+    ("seeds", 3),
+    ("seeds", "012"),
+    ("init_from", 0),
+  ],
+)
+def test_a_value_of_another_type_is_named(key, value):
+  with pytest.raises(ConfigError, match=f"config.{key.replace('__', '.')} must be of type"):
+    validate(_with(**{key: value}))
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("train__epochs", 0),
+    ("train__batch_size", 0),
+    ("train__patience", -1),
+    ("train__steps_per_dispatch", 0),
+    ("train__ema_decay", 1.0),
+    ("train__ema_decay", -0.1),
+    ("eval__every_epochs", 0),
+    ("eval__chunk", 0),
+    ("eval__batch_size", 0),
+    ("log__every_steps", 0),
+    ("checkpoint__every_steps", -1),
+    ("loss__negative_groups", 0),
+    ("data__max_length", 0),
+    ("data__min_length", 2),
+    ("seed", -1),
+    ("optimizer__lr", 0.0),
+    ("optimizer__lr", -1e-3),
+    ("optimizer__lr", float("nan")),
+    ("optimizer__eps", 0.0),
+    ("optimizer__b1", 1.0),
+    ("optimizer__b2", 1.0),
+    ("optimizer__weight_decay", -0.1),
+    ("optimizer__clip_norm", -1.0),
+    ("optimizer__clip_norm", float("nan")),
+    ("optimizer__warmup_steps", -5),
+    ("seeds", (1, 1)),
+    ("seeds", (0, -1)),
+    ("seeds", (0, 1.5)),
+  ],
+)
+def test_a_value_out_of_range_is_named(key, value):
+  with pytest.raises(ConfigError, match=f"config.{key.replace('__', '.')}.*{re.escape(str(value))}"):
+    validate(_with(**{key: value}))
+
+
+def test_a_batch_divides_into_its_groups():
+  with pytest.raises(ConfigError, match=r"config\.train\.batch_size = 10 .*config\.loss\.negative_groups = 4"):
+    validate(_with(train__batch_size=10, loss__negative_groups=4))
+  assert validate(_with(train__batch_size=12, loss__negative_groups=4)).loss.negative_groups == 4
+
+
+def test_whole_numbers_stand_for_real_ones():
+  assert validate(_with(optimizer__clip_norm=5, optimizer__weight_decay=0)).optimizer.clip_norm == 5
+
+
+def test_options_of_models_are_left_to_the_models():
+  model = {"name": "sequential", "dim": 8, "item": {"name": "id"}, "user": {"name": "gru4rec", "blocks": 1}}
+  assert validate(_with(model=ConfigDict(model))).model.to_dict() == model
+
+
+def test_a_model_that_is_no_section_is_named():
+  with pytest.raises(ConfigError, match=r"config\.model"):
+    validate(ConfigDict({"model": "sasrec"}))
+
+
+def test_keys_that_may_change_do_not_change_the_hash():
+  reference = config_hash(validate(default_config()), "data")
+  known = dict(flatten(default_config()))
+  others = {"data.source": "elsewhere.tsv", "data.data_dir": "/there", "seeds": (3, 4), "log.tensorboard": False}
+  for key in MUTABLE:
+    assert key in known
+    value = others.get(key, 7)
+    assert value != known[key]
+    assert config_hash(validate(_with(**{key.replace(".", "__"): value})), "data") == reference, key
+  assert config_hash(validate(_with(seed=9)), "data") == reference
+
+
+def test_everything_else_changes_the_hash():
+  reference = config_hash(validate(default_config()), "data")
+  others = {
+    "init_from": "there",
+    "data.max_length": 9,
+    "data.min_length": 6,
+    "model.dim": 8,
+    "loss.negative_groups": 4,
+    "loss.popularity_power": 0.5,
+    "optimizer.lr": 3e-4,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.schedule": "cosine",
+    "train.batch_size": 128,
+    "train.monitor": "ndcg@10",
+    "train.ema_decay": 0.9,
+  }
+  hashes = [config_hash(validate(_with(**{key.replace(".", "__"): value})), "data") for key, value in others.items()]
+  hashes.append(config_hash(validate(default_config()), "other data"))
+  hashes.append(config_hash(validate(_with(model__user={"name": "gru4rec"})), "data"))
+  assert len({reference, *hashes}) == len(hashes) + 1
+  assert all(len(digits) == 12 and set(digits) <= set("0123456789abcdef") for digits in hashes)
+
+
+def test_differences_name_the_keys_that_may_not_change():
+  old = to_json(validate(default_config()))
+  assert differences(old, old) == []
+  assert differences(old, to_json(validate(_with(train__epochs=3, eval__chunk=8, data__source="x.tsv")))) == []
+  new = to_json(validate(_with(train__epochs=3, optimizer__lr=0.5, model__user={"name": "gru4rec", "blocks": 1})))
+  lines = differences(old, new)
+  assert [line.split(":")[0] for line in lines] == [
+    "config.model.user.blocks",
+    "config.model.user.name",
+    "config.optimizer.lr",
+  ]
+  assert "'sasrec'" in lines[1]
+  assert "'gru4rec'" in lines[1]
+  assert "0.5" in lines[2]
+  assert "absent" in lines[0]
