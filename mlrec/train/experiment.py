@@ -42,7 +42,7 @@ def run(
 
 def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
   workdirs.check(workdir, config)
-  finished = workdirs.result(workdir)
+  finished = workdirs.result(workdir, config)
   if finished and not evaluate_only:
     say(f"{workdir} is finished; delete it, or name another --workdir, to train anew.")
     return _shown(finished, say)

@@ -12,7 +12,6 @@ import time
 from typing import Any
 from typing import NamedTuple
 
-from absl import logging
 from flax import nnx
 import jax
 from jax.experimental import multihost_utils
@@ -133,8 +132,8 @@ class Run:
           f"{self.workdir}: its run read other data (fingerprint {restored.record['data']}, now "
           f"{self.split.fingerprint}); use another workdir"
         )
-      logging.info("Resuming at step %d.", int(restored.state.step))
-      return restored
+      state, record = restored
+      return state, record | {"stopped": self._out_of_patience(record["stale"])}
     state = self.spec.create()
     if self.config.init_from:
       state = warm_start.load(self.config.init_from, self.spec, state)
@@ -223,13 +222,16 @@ class Run:
     monitor = self.config.train.monitor
     better = record["best"] is None or metrics[monitor] > record["best"]
     stale = 0 if better else record["stale"] + 1
-    patience = self.config.train.patience
     return record | {
       "best": metrics[monitor] if better else record["best"],
       "best_step": step if better else record["best_step"],
       "stale": stale,
-      "stopped": bool(patience) and stale >= patience,
+      "stopped": self._out_of_patience(stale),
     }
+
+  def _out_of_patience(self, stale: int) -> bool:
+    patience = self.config.train.patience
+    return bool(patience) and stale >= patience
 
   def _finish(self, checkpoints: Checkpoints, record: dict[str, Any]) -> Outcome:
     best = record["best_step"]

@@ -53,12 +53,18 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise ConfigError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
+  # A run that goes on is no longer finished.
+  (workdir / RESULT).unlink(missing_ok=True)
   write_json(workdir / CONFIG, config_lib.to_json(config))
 
 
-def result(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The result of the finished run in this folder; None where it is not finished."""
-  return _read(workdir / RESULT)
+def result(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
+  """The result of the finished run in this folder; None where it is not finished, or is now meant to go on longer."""
+  saved = _read(workdir / CONFIG)
+  if saved is None:
+    return None
+  limits = (config.train.epochs, config.train.patience)
+  return _read(workdir / RESULT) if limits == (saved["train"]["epochs"], saved["train"]["patience"]) else None
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
