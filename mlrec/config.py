@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import hashlib
 import json
-import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -153,8 +152,8 @@ def _check_ranges(config: ConfigDict) -> None:
     if not values[key] < high:
       raise ConfigError(f"config.{key} must be below {high}, not {values[key]}")
   for key in ("optimizer.lr", "optimizer.eps"):
-    if not 0 < values[key] < math.inf:
-      raise ConfigError(f"config.{key} must be positive and finite, not {values[key]}")
+    if not 0 < values[key] < 3e38:
+      raise ConfigError(f"config.{key} must be positive and finite in float32, not {values[key]}")
   if config.train.monitor not in MONITORS:
     raise ConfigError(f"config.train.monitor = {config.train.monitor!r}: {closest(config.train.monitor, MONITORS)}")
   if config.train.batch_size % config.loss.negative_groups:

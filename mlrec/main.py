@@ -123,14 +123,26 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a config that cannot be loaded or has no such key is told in a line."""
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None and not isinstance(_CONFIG.value, ConfigDict):
-      _CONFIG.value.to_dict()  # what config_flags returns for a file it could not load raises the reason here
+    config = _CONFIG.value
+    if config is not None and not isinstance(config, ConfigDict):
+      # What config_flags returns for a file it could not load raises the reason when it is touched.
+      getattr(config, "to_dict", None)
+      raise TypeError(f"get_config() must return an ml_collections.ConfigDict, not {type(config).__name__}")
     return rest
   except flags.Error as error:
-    message = str(error)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    message = _unknown_key(argv) or str(error)
+    # A config file that raises arrives here with the whole traceback in its message.
+    what, traceback, _ = str(error).partition("Traceback")
+    message = f"{what.strip()} {_last_line(error)}" if traceback else str(error)
+  except Exception as error:  # a config file is code: it may raise anything
+    message = _unknown_key(argv) or (
+      f"the config cannot be loaded, get_config() must return a ConfigDict: {type(error).__name__}: {_last_line(error)}"
+    )
   sys.exit(_report(message, _REFUSED))
+
+
+def _last_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[-1] if lines else ""
 
 
 def _unknown_key(argv: list[str]) -> str | None:

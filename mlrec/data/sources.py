@@ -1,7 +1,6 @@
 """Where interactions come from: a pairs file or a prepared TFDS data set, told apart by `config.data.source`."""
 
 import os
-import pathlib
 
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
@@ -27,9 +26,9 @@ def load_interactions(source: str, data_dir: str = "") -> Interactions:
   if source.endswith(_FILE_SUFFIXES):
     return read_pairs(os.path.expanduser(source))
   family, slash, _ = source.partition("/")
-  if not slash or pathlib.Path(source).exists() or family not in sources.names():
+  if not slash or family not in sources.names():
     raise DataError(
-      f"config.data.source = {source!r}: expected the path of a *_pairs.tsv or *_pairs.csv file, "
-      f"or a name that starts with one of {', '.join(f'{name}/' for name in sources.names())}"
+      f"config.data.source = {source!r}: expected the path of a *_pairs.tsv or *_pairs.csv file, or a name that "
+      f"starts with {' or '.join(f'{name}/' for name in sources.names())}"
     )
   return sources.get(family)(source, data_dir)

@@ -5,9 +5,11 @@ import pathlib
 import shutil
 from typing import Any
 from typing import NamedTuple
+import zlib
 
 from absl import logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -59,6 +61,7 @@ class Checkpoints:
     step = int(state.step)
     self._policy.best_step = best_step
     arrays = {name: ocp.args.StandardSave(_by_name(tree)) for name, tree in _trees(state).items()}
+    record = record | {"digests": {name: _digest(tree) for name, tree in _trees(state).items()}}
     arguments = ocp.args.Composite(**arrays, **{_RECORD: ocp.args.JsonSave(record)})
     self._manager.save(step, args=arguments, force=True)
 
@@ -75,19 +78,22 @@ class Checkpoints:
       CheckpointError: there are checkpoints, and none can be read.
     """
     steps = self.steps()
-    for step in reversed(steps):
+    for place, step in enumerate(reversed(steps)):
       try:
-        return self.restore(step, abstract)
+        restored = self.restore(step, abstract)
+        # Only where an older one serves are the unreadable ones moved: else they are all there is.
+        for unreadable in steps[len(steps) - place :]:
+          self._set_aside(unreadable)
+        return restored
       except Exception as error:
         logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
-        self._set_aside(step)
     if steps:
       raise CheckpointError(f"none of the checkpoints in {self._directory} (steps {steps}) can be read")
     return None
 
   def restore(self, step: int, abstract: TrainState) -> Restored:
     """The whole state saved at `step`."""
-    saved = self._read(step, _trees(abstract), record=True)
+    saved = self._read(step, _trees(abstract))
     model, training = saved[_MODEL], saved[_TRAINING]
     averaged = abstract.average is not None
     state = TrainState(
@@ -112,17 +118,20 @@ class Checkpoints:
     """
     for step in reversed(self.steps()):
       try:
-        return self._read(step, {}, record=True)[_RECORD]
+        return self._read(step, {})[_RECORD]
       except Exception as error:
         logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
     raise CheckpointError(f"{self._directory}: there is no whole checkpoint")
 
-  def _read(self, step: int, trees: dict[str, Any], *, record: bool = False) -> dict[str, Any]:
+  def _read(self, step: int, trees: dict[str, Any]) -> dict[str, Any]:
+    """The record of `step`, and the arrays of `trees`, which must be what was saved to the last bit."""
     arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}
-    if record:
-      arguments[_RECORD] = ocp.args.JsonRestore()
-    saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-    return {name: _refill(trees[name], saved[name]) if name in trees else saved[name] for name in arguments}
+    saved = self._manager.restore(step, args=ocp.args.Composite(**arguments, **{_RECORD: ocp.args.JsonRestore()}))
+    restored = {name: _refill(tree, saved[name]) for name, tree in trees.items()}
+    for name, tree in restored.items():
+      if _digest(tree) != saved[_RECORD]["digests"][name]:
+        raise ValueError(f"the arrays of {name!r} are not those that were saved")
+    return restored | {_RECORD: saved[_RECORD]}
 
   def close(self) -> None:
     self._manager.close()
@@ -166,6 +175,15 @@ def _trees(state: TrainState) -> dict[str, Any]:
   if state.average is not None:
     training["params"] = state.params
   return {_MODEL: model, _TRAINING: training}
+
+
+def _digest(tree: Any) -> int:
+  """A checksum of all arrays that this process holds whole, by name."""
+  digest = 0
+  for name, leaf in sorted(_by_name(tree).items()):
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+      digest = zlib.crc32(np.asarray(leaf).tobytes(), zlib.crc32(name.encode(), digest))
+  return digest
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

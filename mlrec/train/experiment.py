@@ -57,10 +57,9 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   if evaluate_only:
     outcome = training.evaluate()
   else:
-    workdirs.claim(workdir, config)
     say(f"workdir {workdir}")
     with loop.StopSignal() as stop:
-      outcome = training.train(stop)
+      outcome = training.train(stop, started=lambda: workdirs.claim(workdir, config))
   result = {
     **{name: finite(metrics) for name, metrics in outcome.metrics.items()},
     "best_step": outcome.best_step,
@@ -79,6 +78,9 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
 
 
 def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+  workdirs.check(workdir, config)
+  if not evaluate_only:
+    workdirs.claim(workdir, config)
   results = []
   for seed in config.seeds:
     one = config.copy_and_resolve_references()

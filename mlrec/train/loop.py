@@ -1,5 +1,6 @@
 """The one loop for everything: train, validate, keep the best, test, resume."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import concurrent.futures
 import contextlib
@@ -11,6 +12,7 @@ import threading
 import time
 from typing import Any
 from typing import NamedTuple
+from typing import NoReturn
 
 from flax import nnx
 import jax
@@ -98,8 +100,12 @@ class Run:
   def total_steps(self) -> int:
     return self.config.train.epochs * self.steps_per_epoch
 
-  def train(self, stop: "StopSignal") -> Outcome:
+  def train(self, stop: "StopSignal", *, started: Callable[[], None] = lambda: None) -> Outcome:
     """Trains, or goes on training, until the epochs are done or patience is out; then tests the best parameters.
+
+    Args:
+      stop: asked between groups of steps.
+      started: called once it is clear that the run can start or go on, before anything else is written.
 
     Raises:
       TrainingDiverged: a loss or a score is not finite.
@@ -108,6 +114,7 @@ class Run:
     checkpoints = Checkpoints(self.workdir / "checkpoints")
     with contextlib.closing(checkpoints):
       state, record = self._restore_or_create(checkpoints)
+      started()
       state, record = self._train_epochs(state, record, checkpoints, stop)
       checkpoints.wait()
       return self._finish(checkpoints, record)
@@ -122,17 +129,15 @@ class Run:
     if not directory.is_dir():
       raise CheckpointError(f"{directory}: there are no checkpoints to evaluate")
     with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
-      return self._finish(checkpoints, checkpoints.latest_record())
+      record = checkpoints.latest_record()
+      self._check_data(record)
+      return self._finish(checkpoints, record)
 
   def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     restored = checkpoints.restore_latest(self.spec.abstract)
     if restored:
-      if restored.record["data"] != self.split.fingerprint:
-        raise ConfigError(
-          f"{self.workdir}: its run read other data (fingerprint {restored.record['data']}, now "
-          f"{self.split.fingerprint}); use another workdir"
-        )
       state, record = restored
+      self._check_data(record)
       return state, record | {"stopped": self._out_of_patience(record["stale"])}
     state = self.spec.create()
     if self.config.init_from:
@@ -145,6 +150,13 @@ class Run:
       "stopped": False,
       "seconds": 0.0,
     }
+
+  def _check_data(self, record: dict[str, Any]) -> None:
+    if record["data"] != self.split.fingerprint:
+      raise ConfigError(
+        f"{self.workdir}: its run read other data (fingerprint {record['data']}, now {self.split.fingerprint}); "
+        "name another --workdir"
+      )
 
   def _train_epochs(self, state, record, checkpoints, stop) -> tuple[TrainState, dict[str, Any]]:
     train, primary = self.config.train, jax.process_index() == 0
@@ -167,6 +179,8 @@ class Run:
           progress.message(_epoch_line(epoch + 1, losses.epoch_mean(), metrics, record["best_step"] == step))
           writer.write(step, "valid", metrics)
         self._save(checkpoints, state, record)
+        if step < self.total_steps and not record["stopped"] and stop.agreed():
+          self._interrupt(step, checkpoints)
     return state, record
 
   def _train_epoch(self, state, step, end, losses, record, checkpoints, stop) -> TrainState:
@@ -183,9 +197,12 @@ class Run:
         losses.flush(checkpoints)
         self._save(checkpoints, state, record)
         if stopping:
-          checkpoints.wait()
-          raise Interrupted(f"stopped at step {done}; the state is saved: run the same command to go on")
+          self._interrupt(done, checkpoints)
     return state
+
+  def _interrupt(self, step: int, checkpoints: Checkpoints) -> NoReturn:
+    checkpoints.wait()
+    raise Interrupted(f"stopped at step {step}; the state is saved: run the same command to go on")
 
   def _save(self, checkpoints: Checkpoints, state: TrainState, record: dict[str, Any]) -> None:
     record = record | {"seconds": record["seconds"] + time.monotonic() - self._start}
@@ -237,7 +254,10 @@ class Run:
     best = record["best_step"]
     if best is None:
       best = checkpoints.steps()[-1]
-    params, rest = checkpoints.restore_model(best, self.spec.abstract)
+    try:
+      params, rest = checkpoints.restore_model(best, self.spec.abstract)
+    except Exception as error:
+      raise CheckpointError(f"{self.workdir}: the best checkpoint, of step {best}, cannot be read: {error}") from error
     metrics = {name: self.evaluator(params, rest, name) for name in ("valid", "test")}
     seconds = record["seconds"] + time.monotonic() - self._start
     return Outcome(metrics, best, math.ceil(best / self.steps_per_epoch), seconds)
@@ -358,7 +378,7 @@ def is_disk_full(error: BaseException | None) -> bool:
   while error is not None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
       return True
-    if "no space left" in str(error).lower() or "RESOURCE_EXHAUSTED" in str(error):
+    if any(words in str(error).lower() for words in ("no space left", "disk quota exceeded")):
       return True
     error = error.__cause__ or error.__context__
   return False

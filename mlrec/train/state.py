@@ -101,6 +101,8 @@ def make_train_steps(
     batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n, keepdims=False), batches)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, rest), grads = gradient(state.params, state.rest, batch, state.step)
+    # A gradient that is not finite spoils the parameters a step before the loss shows it.
+    loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average

@@ -5,7 +5,6 @@ import pathlib
 
 from flax import nnx
 import jax
-import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.models import convert
@@ -45,7 +44,7 @@ def _from_workdir(workdir: pathlib.Path, spec: StateSpec):
 
 
 def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState):
-  model = nnx.merge(spec.graphdef, jax.tree.map(np.asarray, state.params), jax.tree.map(np.asarray, state.rest))
+  model = nnx.merge(spec.graphdef, state.params, state.rest, copy=True)
   try:
     convert.load_torch(model, path)
   except ValueError as error:

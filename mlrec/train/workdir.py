@@ -1,9 +1,12 @@
 """A run's folder: whose it is, and what of it is finished."""
 
+import errno
 import json
 import pathlib
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mlrec import config as config_lib
@@ -32,11 +35,19 @@ def check(workdir: pathlib.Path, config: ConfigDict) -> None:
   Raises:
     ConfigError: it holds a run of another config; each difference is named.
   """
+  for folder in (workdir, *workdir.parents):
+    if folder.exists() and not folder.is_dir():
+      raise ConfigError(f"--workdir={workdir} cannot be made: {folder} is a file")
   saved = _read(workdir / CONFIG)
   if saved is None:
     if (workdir / "checkpoints").exists():
       raise ConfigError(f"{workdir} holds checkpoints but no {CONFIG}: name another --workdir")
     return
+  if bool(saved["seeds"]) != bool(config.seeds):
+    kinds = ("several seeds", "one seed") if saved["seeds"] else ("one seed", "several seeds")
+    raise ConfigError(
+      f"{workdir} holds a run of {kinds[0]} and config.seeds asks for {kinds[1]}: name another --workdir"
+    )
   different = config_lib.differences(saved, config_lib.to_json(config))
   if different:
     lines = "\n  ".join(different)
@@ -49,13 +60,18 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   Raises:
     ConfigError: the folder cannot be made.
   """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise ConfigError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
-  # A run that goes on is no longer finished.
-  (workdir / RESULT).unlink(missing_ok=True)
-  write_json(workdir / CONFIG, config_lib.to_json(config))
+  if jax.process_index() == 0:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      # A run that goes on is no longer finished.
+      (workdir / RESULT).unlink(missing_ok=True)
+      write_json(workdir / CONFIG, config_lib.to_json(config))
+    except OSError as error:
+      if error.errno == errno.ENOSPC:
+        raise
+      raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f"claim {workdir}")
 
 
 def result(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -72,5 +88,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     return None
+  except OSError as error:
+    raise ConfigError(f"{path} cannot be read: {error.strerror}; name another --workdir") from error
   except ValueError as error:
     raise ConfigError(f"{path} is no valid JSON ({error}); delete the folder or name another --workdir") from error

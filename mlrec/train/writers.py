@@ -44,7 +44,7 @@ class MetricWriter:
     if tensorboard:
       import tensorboardX  # imports protobuf: only runs that want events pay for it
 
-      self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step or None, flush_secs=30)
+      self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1 if step else None, flush_secs=30)
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     if not self._file:

@@ -43,6 +43,8 @@ class Sequential(nnx.Module):
       user: `name` of the user encoder and its options.
       rngs: random streams for the parameters.
     """
+    if num_items < 1 or max_length < 1 or dim < 1:
+      raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     item, user = dict(item), dict(user)
     self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
     self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)

@@ -26,6 +26,8 @@ class GRU4Rec(nnx.Module):
   )
 
   def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, dropout: float = 0.1, rngs: nnx.Rngs):
+    if blocks < 1:
+      raise ValueError(f"blocks must be at least 1, not {blocks}")
     del max_length  # recurrence knows no longest history
     self.dropout = Dropout(dropout)
     self.layers = nnx.List([GRU(dim, first=layer == 0, rngs=rngs) for layer in range(blocks)])

@@ -24,6 +24,8 @@ class NextItNet(nnx.Module):
   torch_dropped = (r"^final_layer\.",)
 
   def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, rngs: nnx.Rngs):
+    if blocks < 1:
+      raise ValueError(f"blocks must be at least 1, not {blocks}")
     del max_length  # convolutions know no longest history
     self.blocks = nnx.List([Block(dim, dilation, rngs=rngs) for dilation in [1, 4] * blocks])
 

@@ -45,8 +45,8 @@ class SASRec(nnx.Module):
     dropout: float = 0.1,
     rngs: nnx.Rngs,
   ):
-    if dim % heads:
-      raise ValueError(f"dim must be a multiple of heads, not {dim} of {heads}")
+    if heads < 1 or blocks < 1 or dim % heads:
+      raise ValueError(f"dim = {dim} must be a multiple of heads = {heads}, and blocks = {blocks} at least 1")
     self.position = nnx.Embed(max_length, dim, embedding_init=xavier_normal, rngs=rngs)
     self.norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.dropout = Dropout(dropout)

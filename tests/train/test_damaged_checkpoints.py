@@ -1,0 +1,282 @@
+"""Checkpoints that cannot be read, parameters that are not finite, and a disk that is full."""
+
+import errno
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from tiny_runs import assert_same_run
+from tiny_runs import environment
+from tiny_runs import metric_lines
+from tiny_runs import read_json
+from tiny_runs import saved_arrays
+from tiny_runs import saved_steps
+from tiny_runs import tiny_arguments
+
+from mlrec.train import checkpoint
+from mlrec.train import loop
+from mlrec.train.checkpoint import CheckpointError
+
+# Orbax leaves reads that failed behind, whose errors nobody waits for.
+pytestmark = [
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+  pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
+
+
+def truncate(folder: pathlib.Path) -> None:
+  for path in (folder / "model").rglob("d/*"):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(folder: pathlib.Path) -> None:
+  for path in folder.rglob("*"):
+    if path.is_file():
+      os.truncate(path, 0)
+
+
+def garble(folder: pathlib.Path) -> None:
+  for path in folder.rglob("manifest.ocdbt"):
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
+def lose_arrays(folder: pathlib.Path) -> None:
+  for path in (folder / "training").rglob("d"):
+    shutil.rmtree(path)
+
+
+def lose_item(folder: pathlib.Path) -> None:
+  shutil.rmtree(folder / "training")
+
+
+def lose_record(folder: pathlib.Path) -> None:
+  (folder / "record" / "metadata").write_text("{")
+
+
+def flip_a_byte(folder: pathlib.Path) -> None:
+  """Changes one byte of an array such that Orbax alone reads another array without an error."""
+  workdir, step = folder.parents[1], int(folder.name)
+  before = saved_arrays(workdir, step)
+  files = sorted((folder / "model").rglob("d/*"), key=lambda path: -path.stat().st_size)
+  for path in files:
+    whole = path.read_bytes()
+    for at in np.random.default_rng(0).permutation(len(whole))[:30]:
+      path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+      try:
+        after = saved_arrays(workdir, step)
+      except Exception:  # Orbax noticed
+        continue
+      if any(array.tobytes() != before[name].tobytes() for name, array in after.items()):
+        return
+    path.write_bytes(whole)
+  raise AssertionError("Orbax notices every change")
+
+
+DAMAGES = [
+  truncate,
+  empty,
+  garble,
+  lose_arrays,
+  lose_item,
+  lose_record,
+  flip_a_byte,
+]
+
+
+@pytest.fixture
+def interrupted(copied) -> pathlib.Path:
+  """A run that was killed when its last checkpoint was saved, and the result was not yet written."""
+  (copied / "result.json").unlink()
+  return copied
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(damage, interrupted, finished, run_tiny, caplog):
+  damage(interrupted / "checkpoints" / "30")
+  run_tiny(interrupted)
+  assert_same_run(interrupted, finished)
+  said = " ".join(record.getMessage() for record in caplog.records)
+  assert "Checkpoint of step 30" in said
+  assert "falling back to the checkpoint before it" in said
+  assert (interrupted / "checkpoints_unreadable" / "30").is_dir()
+
+
+def test_when_no_checkpoint_can_be_read_the_error_says_what_was_tried(interrupted, run_tiny):
+  for step in (20, 30):
+    truncate(interrupted / "checkpoints" / str(step))
+  with pytest.raises(CheckpointError, match=r"none of the checkpoints in .* \(steps \[20, 30\]\) can be read"):
+    run_tiny(interrupted)
+
+
+def test_when_no_checkpoint_can_be_read_the_next_try_does_not_start_anew_in_silence(interrupted, run_tiny):
+  for step in (20, 30):
+    truncate(interrupted / "checkpoints" / str(step))
+  for _ in range(2):
+    with pytest.raises(CheckpointError):
+      run_tiny(interrupted)
+
+
+def test_half_a_checkpoint_left_by_a_kill_is_no_checkpoint(interrupted, finished, run_tiny):
+  folder = interrupted / "checkpoints"
+  (folder / "30").rename(folder / "30.orbax-checkpoint-tmp")
+  run_tiny(interrupted)
+  assert_same_run(interrupted, finished)
+
+
+def test_a_damaged_best_checkpoint_is_named_when_it_is_to_be_tested(copied, run_tiny):
+  best = read_json(copied / "result.json")["best_step"]
+  truncate(copied / "checkpoints" / str(best))
+  with pytest.raises(CheckpointError, match=f"step {best}"):
+    run_tiny(copied, evaluate_only=True)
+
+
+def test_evaluation_reads_the_best_even_if_the_latest_is_damaged(run_tiny, tmp_path, monkeypatch):
+  workdir = tmp_path / "run"
+  real = loop.Run._judge
+  monkeypatch.setattr(
+    loop.Run, "_judge", lambda run, record, step, metrics: real(run, record, step, metrics | {"hr@10": 1 / step})
+  )
+  result = run_tiny(workdir, **{"train.epochs": 2})
+  assert result["best_step"] == 10
+  lose_record(workdir / "checkpoints" / "20")
+  assert run_tiny(workdir, evaluate_only=True, **{"train.epochs": 2})["test"] == result["test"]
+
+
+def spoil_losses(monkeypatch, step: int) -> None:
+  """The loss of `step` arrives as NaN, whatever the parameters."""
+  real = loop._Losses.add
+
+  def add(self, first, count, values):
+    values = np.array(values)
+    if first < step <= first + count:
+      values[step - first - 1] = np.nan
+    real(self, first, count, values)
+
+  monkeypatch.setattr(loop._Losses, "add", add)
+
+
+@pytest.mark.parametrize("step", [10, 13, 20])
+def test_a_loss_that_is_not_finite_stops_the_run_with_advice(step, run_tiny, tmp_path, monkeypatch):
+  spoil_losses(monkeypatch, step)
+  with pytest.raises(loop.TrainingDiverged) as stopped:
+    run_tiny(tmp_path / "run")
+  message = str(stopped.value)
+  assert f"the loss of step {step} is nan" in message
+  assert "config.optimizer.lr" in message
+  assert "config.optimizer.warmup_steps" in message
+  good = 10 * ((step - 1) // 10)
+  assert (f"the last good checkpoint is of step {good}" if good else "no checkpoint had been written") in message
+  assert saved_steps(tmp_path / "run") == ([good] if good else [])
+  assert not (tmp_path / "run" / "result.json").exists()
+  assert all(line["step"] < step for line in metric_lines(tmp_path / "run"))
+
+
+def test_the_command_reports_divergence_and_fails(command, pairs_file, tmp_path):
+  settings = {"optimizer.lr": 1e30, "checkpoint.every_steps": 1, "train.steps_per_dispatch": 1}
+  done = command(*tiny_arguments(pairs_file, tmp_path / "run", **settings))
+  assert done.returncode == 1
+  assert "Traceback" not in done.stderr
+  assert "error: the loss of step 2 is nan; the last good checkpoint is of step 1" in done.stderr
+  for step in saved_steps(tmp_path / "run"):
+    for name, array in saved_arrays(tmp_path / "run", step).items():
+      assert np.isfinite(array).all(), name
+
+
+def not_finite_after_the_first_step(**more):
+  """A step whose loss is finite and whose update is not."""
+  return {"optimizer.lr": 1e38, "train.batch_size": 310, **more}
+
+
+def test_no_checkpoint_holds_parameters_that_are_not_finite(run_tiny, tmp_path):
+  with pytest.raises(loop.TrainingDiverged):
+    run_tiny(tmp_path / "run", **not_finite_after_the_first_step(**{"eval.every_epochs": 3}))
+  for step in saved_steps(tmp_path / "run"):
+    assert all(np.isfinite(array).all() for array in saved_arrays(tmp_path / "run", step).values())
+
+
+def test_scores_that_are_not_finite_stop_the_run_as_divergence(run_tiny, tmp_path):
+  with pytest.raises(loop.TrainingDiverged):
+    run_tiny(tmp_path / "run", **not_finite_after_the_first_step())
+
+
+def fill_the_disk(monkeypatch, at: int) -> None:
+  """From the `at`-th checkpoint on there is no space."""
+  real, count = checkpoint.ocp.CheckpointManager.save, 0
+
+  def save(self, *arguments, **options):
+    nonlocal count
+    count += 1
+    if count >= at:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return real(self, *arguments, **options)
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", save)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(run_tiny, finished, tmp_path, monkeypatch):
+  with monkeypatch.context() as full:
+    fill_the_disk(full, 2)
+    with pytest.raises(OSError, match="No space left") as stopped:
+      run_tiny(tmp_path / "run")
+  assert loop.is_disk_full(stopped.value)
+  assert saved_steps(tmp_path / "run") == [10]
+  run_tiny(tmp_path / "run")
+  assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_full_disk_while_json_is_written_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+  from mlrec.train import writers
+
+  def full(*unused):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  path = tmp_path / "result.json"
+  writers.write_json(path, {"test": 0})
+  monkeypatch.setattr(writers.os, "fsync", full)
+  with pytest.raises(OSError, match="No space left"):
+    writers.write_json(path, {"test": 1})
+  assert read_json(path) == {"test": 0}
+
+
+def test_a_full_disk_is_known_by_its_error_or_what_caused_it():
+  from mlrec.train.loop import is_disk_full
+
+  saving = RuntimeError("saving failed")
+  saving.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+  assert is_disk_full(saving)
+  assert is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+  assert is_disk_full(ValueError('RESOURCE_EXHAUSTED: Error writing "/runs/a": No space left on device'))
+  assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
+  assert not is_disk_full(ValueError("something else"))
+
+
+def test_an_accelerator_out_of_memory_is_no_full_disk():
+  error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 137438953472 bytes.")
+  assert not loop.is_disk_full(error)
+
+
+def test_the_command_says_that_the_disk_is_full(pairs_file, tmp_path):
+  program = textwrap.dedent("""
+    import errno
+    from mlrec import main
+    from mlrec.train import checkpoint
+
+    def save(self, *arguments, **options):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoint.ocp.CheckpointManager.save = save
+    main.app.run(main.main, flags_parser=main._parse_flags)
+  """)
+  done = subprocess.run(
+    [sys.executable, "-c", program, *tiny_arguments(pairs_file, tmp_path / "run")],
+    env=environment(), capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+  assert done.returncode == 1
+  assert "Traceback" not in done.stderr
+  assert f"error: no space left on the device that holds {tmp_path / 'run'}" in done.stderr
+  assert "run the same command to go on" in done.stderr

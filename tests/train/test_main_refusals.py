@@ -1,0 +1,210 @@
+"""Mistakes in flags, configs, data and workdirs: one clear message, exit status 2, no traceback."""
+
+import pathlib
+import re
+
+import pytest
+from tiny_runs import saved_steps
+from tiny_runs import tiny_arguments
+
+
+def refused(done, pattern: str) -> None:
+  assert "Traceback" not in done.stderr, done.stderr[-1500:]
+  assert done.returncode == 2, done.stderr[-1500:]
+  assert re.search(pattern, done.stderr), done.stderr[-1500:]
+
+
+@pytest.mark.parametrize(
+  ("flag", "pattern"),
+  [
+    ("seedd=1", r"unknown key config\.seedd: did you mean 'seed'"),
+    ("data.sorce=x", r"unknown key config\.data\.sorce: did you mean 'data\.source'"),
+    ("loss.negativ_groups=2", r"unknown key config\.loss\.negativ_groups: did you mean 'loss\.negative_groups'"),
+    ("optimizer.lrr=1", r"unknown key config\.optimizer\.lrr: did you mean 'optimizer\.lr'"),
+    ("train.epocs=3", r"unknown key config\.train\.epocs: did you mean 'train\.epochs'"),
+    ("eval.chunks=1", r"unknown key config\.eval\.chunks: did you mean 'eval\.chunk'"),
+    ("checkpoint.every=3", r"unknown key config\.checkpoint\.every: did you mean 'checkpoint\.every_steps'"),
+    ("log.evry_steps=3", r"unknown key config\.log\.evry_steps: did you mean 'log\.every_steps'"),
+    ("modle.dim=3", r"unknown key config\.modle\.dim: did you mean 'model\.dim'"),
+    ("model.dims=3", r'Did you mean "dim"'),
+    ("model.user.hads=2", r'Did you mean "heads"'),
+    ("train.epochs=many", r"config\.train\.epochs=many"),
+    ("train.epochs=1.5", r"config\.train\.epochs=1\.5"),
+    ("optimizer.lr=fast", r"config\.optimizer\.lr=fast"),
+    ("log.tensorboard=perhaps", r"config\.log\.tensorboard"),
+    ("train.epochs=0", r"config\.train\.epochs must be at least 1, not 0"),
+    ("optimizer.lr=-1", r"config\.optimizer\.lr must be positive.*, not -1"),
+    ("optimizer.lr=nan", r"config\.optimizer\.lr must be positive.*, not nan"),
+    ("optimizer.b1=1", r"config\.optimizer\.b1 must be below 1, not 1"),
+    ("train.ema_decay=1", r"config\.train\.ema_decay must be below 1, not 1"),
+    ("data.min_length=2", r"config\.data\.min_length must be at least 3, not 2"),
+    ("loss.negative_groups=5", r"batch_size = 32 must be a multiple of config\.loss\.negative_groups = 5"),
+    ("seeds=(1,1)", r"config\.seeds must be distinct integers"),
+    ("optimizer.lr=inf", r"config\.optimizer\.lr must be"),
+    ("optimizer.schedule=cosin", r"config\.optimizer\.schedule.*did you mean 'cosine'"),
+    ("train.monitor=hr@11", r"config\.train\.monitor.*did you mean 'hr@10'"),
+    ("train.row_width=5", r"row_width must be 0 or at least max_length = 10, not 5"),
+    ("model.name=sequentia", r"unknown model 'sequentia': did you mean 'sequential'"),
+    ("model.user.name=sasrek", r"unknown user encoder 'sasrek': did you mean 'sasrec'"),
+    ("model.item.name=idd", r"unknown item tower 'idd': did you mean 'id'"),
+    ("model.user.heads=3", r"dim = 8 must be a multiple of heads = 3"),
+    ("model.user.dropout=1.5", r"dropout must be at least 0 and below 1, not 1\.5"),
+    ("model.dim=0", r"dim.*0"),
+    ("model.user.blocks=-1", r"blocks.*-1"),
+    ("init_from=nothing", r"config\.init_from = 'nothing': expected a workdir"),
+    ("data.source=nothing_pairs.tsv", r"nothing_pairs\.tsv: no such file"),
+    ("data.source=nothing", r"config\.data\.source = 'nothing': expected .*microlens/"),
+    ("data.source=mikrolens/50k-sequences", r"config\.data\.source = 'mikrolens/50k-sequences'.*microlens/"),
+    ("data.source=microlens/demo-sequence", r"did you mean 'microlens/demo-sequences'"),
+    ("data.min_length=50", r"none of 310 users has 50 items"),
+  ],
+  ids=lambda value: value.partition("=")[0] if "=" in value and "\\" not in value else "",
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_by_name(flag, pattern, command, pairs_file, tmp_path):
+  workdir = tmp_path / "run"
+  done = command(*tiny_arguments(pairs_file, workdir), f"--config.{flag}", TFDS_DATA_DIR=str(tmp_path / "tfds"))
+  refused(done, pattern)
+  assert not saved_steps(workdir)
+
+
+def test_a_refused_setting_does_not_keep_the_right_one_out_of_the_workdir(run_tiny, tmp_path):
+  with pytest.raises(ValueError, match="schedule"):
+    run_tiny(tmp_path / "run", **{"optimizer.schedule": "cosin"})
+  run_tiny(tmp_path / "run", **{"optimizer.schedule": "constant", "train.epochs": 1})
+
+
+CONFIG = "from mlrec.config import default_config\n\ndef get_config():\n  config = default_config()\n"
+
+
+@pytest.mark.parametrize(
+  ("text", "pattern"),
+  [
+    (None, r"experiment\.py.*|No such file"),
+    ("config = 3\n", r"get_config"),
+    ("def get_config(:\n", r"experiment\.py"),
+    ("import no_such_module\n", r"no_such_module"),
+    ("def get_config():\n  return 3\n", r"get_config|ConfigDict"),
+    (CONFIG + "  config.train.epocs = 3\n  return config\n", r"epochs"),
+    (CONFIG + "  config.train.epochs = 'three'\n  return config\n", r"epochs.*three.*int"),
+    (
+      CONFIG + "  config.model.user = {'name': 'sasrec', 'headz': 2}\n  return config\n",
+      r"'sasrec' has no option 'headz': did you mean 'heads'",
+    ),
+    (CONFIG + "  config.model.dimm = 2\n  return config\n", r'Did you mean "dim"'),
+  ],
+  ids=["missing", "no get_config", "syntax", "import", "no config", "key", "type", "option", "model key"],
+)  # fmt: skip
+def test_a_config_file_that_cannot_be_used_is_refused(text, pattern, command, pairs_file, tmp_path):
+  path = tmp_path / "experiment.py"
+  if text is not None:
+    path.write_text(text)
+  done = command(f"--config={path}", f"--workdir={tmp_path / 'run'}", f"--config.data.source={pairs_file}")
+  refused(done, pattern)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "pattern"),
+  [
+    ([], r"--config=FILE\.py is required"),
+    (["demo.py"], r"unexpected argument 'demo\.py'"),
+    (["--confg=demo.py"], r"Unknown command line flag 'confg'. Did you mean: config"),
+    (["--config"], r"Missing value for flag --config"),
+  ],
+  ids=["nothing", "positional", "unknown flag", "no value"],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(arguments, pattern, command):
+  refused(command(*arguments), pattern)
+
+
+def test_a_positional_argument_besides_a_config_is_refused(command, pairs_file, tmp_path):
+  refused(command(*tiny_arguments(pairs_file, tmp_path / "run"), "more"), r"unexpected argument 'more'")
+  assert not (tmp_path / "run").exists()
+
+
+def test_one_flag_of_several_processes_asks_for_the_others(command, pairs_file, tmp_path):
+  done = command(*tiny_arguments(pairs_file, tmp_path / "run"), "--processes=2")
+  refused(done, r"--coordinator, --processes and --process go together")
+
+
+@pytest.mark.parametrize(
+  ("text", "pattern"),
+  [
+    ("", r"_pairs\.tsv: the file is empty"),
+    ("1\t1 2 3 4 5\r\n2\t1 x 3 4 5\r\n", r"_pairs\.tsv:2: expected .*found '2\\t1 x 3 4 5'"),
+    ("1\t1 2 3 4 5\r\n\r\n2\t1 2 3 4 5\r\n", r"_pairs\.tsv:2: .*a blank line"),
+    ("1\t0 2 3 4 5\r\n", r"_pairs\.tsv:1: .*ids are positive integers"),
+    ("1\t1 2 3\r\n2\t4 5 6 7\r\n", r"none of 2 users has 5 items"),
+  ],
+  ids=["empty", "letters", "blank", "zero", "short"],
+)
+def test_a_file_of_pairs_that_cannot_be_used_is_refused(text, pattern, command, tmp_path):
+  source = tmp_path / "Bad_pairs.tsv"
+  source.write_text(text, newline="")
+  refused(command(*tiny_arguments(source, tmp_path / "run")), pattern)
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_config_is_refused_with_each_difference(command, copied, pairs_file):
+  done = command(*tiny_arguments(pairs_file, copied, **{"model.dim": 16, "optimizer.lr": 0.5}))
+  refused(done, r"(?s)config\.model\.dim: 8 there, 16 now.*config\.optimizer\.lr: 0\.003 there, 0\.5 now")
+
+
+def test_other_data_in_a_workdir_are_refused(command, copied, make_pairs):
+  (copied / "result.json").unlink()
+  refused(command(*tiny_arguments(make_pairs(seed=1), copied)), r"read other data")
+
+
+def test_evaluating_a_workdir_without_checkpoints_is_refused(command, pairs_file, tmp_path):
+  done = command(*tiny_arguments(pairs_file, tmp_path / "run"), "--evaluate_only")
+  assert "Traceback" not in done.stderr
+  assert done.returncode in (1, 2)
+  assert "no checkpoints to evaluate" in done.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def make_file(tmp_path: pathlib.Path) -> pathlib.Path:
+  (tmp_path / "file").write_text("x")
+  return tmp_path / "file"
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_workdir_that_is_a_file_or_lies_below_one_is_refused(below, command, pairs_file, tmp_path):
+  refused(command(*tiny_arguments(pairs_file, make_file(tmp_path) / below)), r"--workdir=.*file")
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(run_tiny, tmp_path, monkeypatch):
+  from mlrec.config import ConfigError
+  from mlrec.train import writers
+
+  real = writers.pathlib.Path.open
+
+  def read_only(path, mode="r", *arguments, **options):
+    if "w" in mode:
+      raise PermissionError(13, "Permission denied", str(path))
+    return real(path, mode, *arguments, **options)
+
+  monkeypatch.setattr(writers.pathlib.Path, "open", read_only)
+  with pytest.raises(ConfigError, match=r"--workdir=.*Permission denied"):
+    run_tiny(tmp_path / "run")
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(run_tiny, tmp_path, monkeypatch):
+  from mlrec.config import ConfigError
+  from mlrec.train import workdir
+
+  def denied(*unused, **options):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr(workdir.pathlib.Path, "mkdir", denied)
+  with pytest.raises(ConfigError, match=r"--workdir=.* cannot be written: Permission denied"):
+    run_tiny(tmp_path / "run")
+
+
+def test_a_workdir_whose_config_is_no_json_is_refused(command, copied, pairs_file):
+  (copied / "config.json").write_text("{")
+  refused(command(*tiny_arguments(pairs_file, copied)), r"config\.json is no valid JSON")
+
+
+def test_checkpoints_without_a_config_are_not_taken_over(command, copied, pairs_file):
+  (copied / "config.json").unlink()
+  refused(command(*tiny_arguments(pairs_file, copied)), r"holds checkpoints but no config\.json")

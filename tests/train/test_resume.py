@@ -1,0 +1,298 @@
+"""A run that was stopped or killed, at any moment, goes on as if nothing had happened: bit for bit."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from tiny_runs import assert_same_arrays
+from tiny_runs import assert_same_run
+from tiny_runs import environment
+from tiny_runs import main_command
+from tiny_runs import metric_lines
+from tiny_runs import read_json
+from tiny_runs import saved_arrays
+from tiny_runs import saved_steps
+from tiny_runs import started
+from tiny_runs import tiny_arguments
+from tiny_runs import wait_for
+
+from mlrec.train import loop
+
+# Kills the process itself, as a machine that dies would, at the n-th call of a function that it wraps.
+_KILLED_AT = """
+  import os, signal, sys
+  from mlrec import main
+  from mlrec.train import checkpoint, loop, writers
+
+  calls = 0
+
+  def killed(owner, name, at, *, after):
+    real = getattr(owner, name)
+
+    def call(*arguments, **options):
+      global calls
+      calls += 1
+      if calls == at and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+      result = real(*arguments, **options)
+      if calls == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+      return result
+
+    setattr(owner, name, call)
+
+  killed({owner}, {name!r}, {at}, after={after})
+  main.app.run(main.main, flags_parser=main._parse_flags)
+"""
+
+
+def killed_run(arguments: list[str], owner: str, name: str, at: int, *, after: bool) -> None:
+  program = textwrap.dedent(_KILLED_AT).format(owner=owner, name=name, at=at, after=after)
+  done = subprocess.run(
+    [sys.executable, "-c", program, *arguments], env=environment(), capture_output=True, text=True, timeout=300
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+class StopAt:
+  """Sends this process SIGTERM when the run looks for the n-th time whether it should stop."""
+
+  def __init__(self, monkeypatch, *looks: int):
+    self._count, self._looks, self._real = 0, looks, loop.StopSignal.agreed
+    monkeypatch.setattr(loop.StopSignal, "agreed", lambda stop: self._look(stop))
+
+  def _look(self, stop) -> bool:
+    self._count += 1
+    if self._count in self._looks:
+      if threading.current_thread() is threading.main_thread():
+        os.kill(os.getpid(), signal.SIGTERM)
+      else:
+        stop._set.set()  # no signal reaches a run outside the main thread
+    return self._real(stop)
+
+
+def run_to_the_end(run_tiny, workdir: pathlib.Path, *, stops: int, **overrides) -> None:
+  """Runs until it has been stopped so often, and then once more to the end."""
+  for _ in range(stops):
+    with pytest.raises(loop.Interrupted, match="the state is saved") as stopped:
+      run_tiny(workdir, **overrides)
+    assert not (workdir / "result.json").exists()
+    assert f"stopped at step {saved_steps(workdir)[-1]};" in str(stopped.value)
+  run_tiny(workdir, **overrides)
+
+
+@pytest.mark.parametrize("looks", [(1,), (1, 2, 3, 4)])
+def test_a_stopped_run_goes_on_bit_for_bit(looks, run_tiny, finished, tmp_path, monkeypatch):
+  StopAt(monkeypatch, *looks)
+  run_to_the_end(run_tiny, tmp_path / "run", stops=len(looks))
+  assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_run_that_saves_in_between_is_the_same_run(run_tiny, finished, tmp_path, monkeypatch):
+  StopAt(monkeypatch, 3)
+  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **{"checkpoint.every_steps": 4})
+  assert_same_run_but_for_its_config(tmp_path / "run", finished)
+
+
+def assert_same_run_but_for_its_config(actual, expected):
+  assert_same_arrays(saved_arrays(actual), saved_arrays(expected))
+  assert metric_lines(actual) == metric_lines(expected)
+  results = [read_json(workdir / "result.json") for workdir in (actual, expected)]
+  assert [results[0][split] for split in ("valid", "test")] == [results[1][split] for split in ("valid", "test")]
+
+
+def test_a_run_with_a_moving_average_goes_on_bit_for_bit(run_tiny, tmp_path, monkeypatch):
+  settings = {"train.ema_decay": 0.9, "train.epochs": 2}
+  run_tiny(tmp_path / "whole", **settings)
+  StopAt(monkeypatch, 2)
+  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **settings)
+  assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_patience_and_the_best_survive_a_stop(run_tiny, tmp_path, monkeypatch):
+  settings = {"train.patience": 1, "train.epochs": 6}
+  from mlrec.train import evaluator
+
+  real = evaluator.Evaluator.__call__
+  scores = iter([0.5, 0.6, 0.4])
+  found = {}
+
+  def call(self, params, rest, name):
+    metrics = found.setdefault(name, None) or real(self, params, rest, name)
+    found[name] = metrics
+    return metrics | {"hr@10": next(scores, 0.6)} if name == "valid" else metrics
+
+  monkeypatch.setattr(evaluator.Evaluator, "__call__", call)
+  StopAt(monkeypatch, 5)  # after the second validation
+  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **settings)
+  result = read_json(tmp_path / "run" / "result.json")
+  assert result["best_step"] == 20
+  assert [line["hr@10"] for line in metric_lines(tmp_path / "run") if line["split"] == "valid"] == [0.5, 0.6, 0.4]
+
+
+def test_a_run_whose_epochs_are_one_group_of_steps_stops_too(run_tiny, tmp_path, monkeypatch):
+  real = loop.Run._judge
+
+  def stop_then_judge(self, record, step, metrics):
+    if step == 30:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, record, step, metrics)
+
+  monkeypatch.setattr(loop.Run, "_judge", stop_then_judge)
+  with pytest.raises(loop.Interrupted):
+    run_tiny(tmp_path / "run", **{"train.steps_per_dispatch": 10, "train.epochs": 6})
+  assert saved_steps(tmp_path / "run")[-1] <= 40
+
+
+def test_groups_of_steps_of_another_size_train_the_same_parameters(run_tiny, finished, tmp_path):
+  run_tiny(tmp_path / "run", **{"train.steps_per_dispatch": 1})
+  assert_same_run_but_for_its_config(tmp_path / "run", finished)
+
+
+def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(pairs_file, finished, tmp_path):
+  command = main_command(*tiny_arguments(pairs_file, tmp_path / "run"))
+  with started(command) as process:
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size, process=process)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+  assert process.returncode == 0
+  assert "the state is saved: run the same command to go on" in output
+  assert "Traceback" not in errors
+  assert not (tmp_path / "run" / "result.json").exists()
+  done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(pairs_file, finished, run_tiny, tmp_path):
+  settings = {"checkpoint.every_steps": 4, "train.steps_per_dispatch": 1}
+  stop_at = random.Random(0).randint(11, 28)
+  metrics = tmp_path / "run" / "metrics.jsonl"
+  with started(main_command(*tiny_arguments(pairs_file, tmp_path / "run", **settings))) as process:
+    wait_for(lambda: metrics.exists() and f'"step": {stop_at}' in metrics.read_text(), process=process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  assert not (tmp_path / "run" / "result.json").exists()
+  run_tiny(tmp_path / "run", **settings)
+  assert_same_run_but_for_its_config(tmp_path / "run", finished)
+
+
+@pytest.mark.parametrize(
+  ("owner", "name", "at", "after"),
+  [
+    ("checkpoint.ocp.CheckpointManager", "save", 2, True),  # while the arrays are on their way to the disk
+    ("writers.MetricWriter", "write", 22, True),  # a validation is in metrics.jsonl, its checkpoint is not there
+    ("loop", "Outcome", 1, False),  # all is trained and tested, and result.json not yet written
+  ],
+  ids=["during a save", "between metrics and save", "before the result"],
+)
+def test_a_run_killed_at_the_worst_moment_goes_on_bit_for_bit(
+  owner, name, at, after, pairs_file, finished, run_tiny, tmp_path
+):
+  killed_run(tiny_arguments(pairs_file, tmp_path / "run"), owner, name, at, after=after)
+  assert not (tmp_path / "run" / "result.json").exists()
+  run_tiny(tmp_path / "run")
+  assert_same_run(tmp_path / "run", finished)
+  assert not list((tmp_path / "run" / "checkpoints").glob("*tmp*"))
+
+
+def rewound(workdir: pathlib.Path) -> pathlib.Path:
+  """`workdir` as if it had been killed in its last epoch, step 20 being saved."""
+  (workdir / "result.json").unlink()
+  shutil.rmtree(workdir / "checkpoints" / "30")
+  return workdir
+
+
+@pytest.mark.parametrize(
+  "rest", ['{"step": 31, "split": "tra', '{"step": 31, "split": "train", "loss": 5.1}\n', "\x00\x00"]
+)
+def test_what_was_written_after_the_checkpoint_is_written_again_once(rest, copied, finished, run_tiny):
+  with (rewound(copied) / "metrics.jsonl").open("a") as file:
+    file.write(rest)
+  run_tiny(copied)
+  assert_same_run(copied, finished)
+
+
+def test_a_line_cut_off_at_the_end_of_the_file_is_repaired(copied, finished, run_tiny):
+  path = rewound(copied) / "metrics.jsonl"
+  path.write_text(path.read_text()[:-40])
+  run_tiny(copied)
+  assert_same_run(copied, finished)
+
+
+def test_more_epochs_may_be_asked_for_on_going_on(copied, run_tiny, tmp_path):
+  run_tiny(tmp_path / "whole", **{"train.epochs": 4})
+  run_tiny(rewound(copied), **{"train.epochs": 4})
+  assert_same_run(copied, tmp_path / "whole")
+  assert read_json(copied / "config.json")["train"]["epochs"] == 4
+
+
+def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(copied, run_tiny):
+  run_tiny(copied, **{"train.epochs": 4})
+  assert saved_steps(copied)[-1] == 40
+
+
+@pytest.mark.parametrize("setting", [{"model.dim": 16}, {"optimizer.lr": 0.5}, {"train.batch_size": 16}, {"seed": 1}])
+def test_what_changes_the_model_or_its_training_is_refused_by_name(setting, copied, run_tiny, tiny_config):
+  from mlrec.config import ConfigError
+
+  ((key, value),) = setting.items()
+  old = tiny_config()
+  for part in key.split("."):
+    old = old[part]
+  before = (copied / "config.json").read_bytes()
+  with pytest.raises(ConfigError) as refused:
+    run_tiny(rewound(copied), **setting)
+  assert f"config.{key}: {old} there, {value} now" in str(refused.value)
+  assert (copied / "config.json").read_bytes() == before
+
+
+def test_every_difference_is_named_at_once(copied, run_tiny):
+  from mlrec.config import ConfigError
+
+  user = {"name": "gru4rec", "blocks": 1}
+  with pytest.raises(ConfigError) as refused:
+    run_tiny(copied, user=user, **{"model.dim": 4})
+  for line in ("config.model.dim: 8 there, 4 now", "config.model.user.name: 'sasrec' there, 'gru4rec' now"):
+    assert line in str(refused.value)
+  assert "config.model.user.heads: 2 there, '(absent)' now" in str(refused.value)
+
+
+def test_logging_may_change_on_going_on(copied, finished, run_tiny):
+  run_tiny(rewound(copied), **{"log.every_steps": 5})
+  assert_same_arrays(saved_arrays(copied), saved_arrays(finished))
+  steps = [line["step"] for line in metric_lines(copied) if line["split"] == "train"]
+  assert steps == [*range(1, 21), 25, 30]
+
+
+def test_the_same_data_elsewhere_is_the_same_data(copied, finished, run_tiny, pairs_file, tmp_path):
+  moved = tmp_path / "Moved_pairs.tsv"
+  moved.write_bytes(pairs_file.read_bytes().replace(b"\r\n", b"\n"))
+  run_tiny(rewound(copied), **{"data.source": str(moved)})
+  assert_same_run(copied, finished)
+
+
+def test_other_data_are_refused(copied, run_tiny, make_pairs):
+  with pytest.raises(ValueError, match=r"read other data \(fingerprint \w+, now \w+\)"):
+    run_tiny(rewound(copied), **{"data.source": str(make_pairs(seed=1))})
+
+
+def test_a_workdir_is_untouched_when_other_data_are_refused(copied, run_tiny, make_pairs):
+  before = json.loads((rewound(copied) / "config.json").read_text())
+  with pytest.raises(ValueError, match="other data"):
+    run_tiny(copied, **{"data.source": str(make_pairs(seed=1))})
+  assert json.loads((copied / "config.json").read_text()) == before
+
+
+def test_evaluating_other_data_is_refused(copied, run_tiny, make_pairs):
+  with pytest.raises(ValueError, match="other data"):
+    run_tiny(copied, evaluate_only=True, **{"data.source": str(make_pairs(seed=1))})
