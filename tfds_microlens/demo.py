@@ -140,6 +140,8 @@ def generate(num_users: int = 2000, num_items: int = 400, seed: int = 0) -> Demo
   users = np.arange(1, num_users + 1)
   lines = Rows.from_lengths(items[watched[real]], real.sum(axis=1))
   timestamps = _FIRST_MS + days[real] * _DAY_MS + draw.below(_DAY_MS, int(real.sum()))
+  # Times of one day are drawn in any order; a history is in the order of time.
+  timestamps = timestamps[np.lexsort((timestamps, np.repeat(users, lines.lengths)))]
   counts = np.bincount(watched[real], minlength=num_items)
   views = counts * (200 + draw.below(100, num_items)) + draw.below(100, num_items)
   likes = views * (2 + draw.below(9, num_items)) // 100
