@@ -26,7 +26,7 @@ def main() -> None:
   parser.add_argument("--name", required=True, help="of the comparison; its result replaces an earlier one")
   parser.add_argument("--figure", required=True, nargs="+", help="what to compare")
   parser.add_argument("--ours", required=True)
-  parser.add_argument("--theirs", required=True)
+  parser.add_argument("--theirs", required=True, help="a command, or a JSON file of figures recorded earlier")
   parser.add_argument("--label", default="", help="what is compared, for the table")
   parser.add_argument("--against", default="", help="what theirs is, for the table")
   parser.add_argument("--target", type=float, default=0.0, help="the ratio to reach, for the table")
@@ -35,7 +35,8 @@ def main() -> None:
   ours, theirs = [], []
   for _ in range(arguments.runs):
     ours.append(figures_of(arguments.ours))
-    theirs.append(figures_of(arguments.theirs))
+    recorded = arguments.theirs.endswith(".json")
+    theirs.append(json.loads(pathlib.Path(arguments.theirs).read_text()) if recorded else figures_of(arguments.theirs))
     print(json.dumps({"ours": ours[-1], "theirs": theirs[-1]}), flush=True)
   record = {
     "name": arguments.name, "label": arguments.label or arguments.name, "against": arguments.against,
