@@ -54,8 +54,9 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
   from mlrec.train import loop
   from mlrec.train.checkpoint import CheckpointError
 
-  # Orbax reports each save; its warnings and ours remain.
+  # Orbax logs each save, and each failure several times over; failures also raise, and are told below.
   logging.set_verbosity(logging.WARNING)
+  logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
 
   def say(text: str) -> None:
     if jax.process_index() == 0:
