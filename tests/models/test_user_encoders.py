@@ -306,8 +306,8 @@ def test_nextitnet_starts_uniform_by_its_fan_in():
 
 def test_nextitnet_dilates_by_one_and_four_and_twice_that():
   model = models.create("nextitnet", dim=1, blocks=2, rngs=nnx.Rngs(0))
-  dilations = [(block.conv1.kernel_dilation, block.conv2.kernel_dilation) for block in model.blocks]
-  assert dilations == [((1, 1), (1, 2)), ((1, 4), (1, 8))] * 2
+  dilations = [(block.conv1.dilation, block.conv2.dilation) for block in model.blocks]
+  assert dilations == [(1, 2), (4, 8)] * 2
 
 
 @names

@@ -1,0 +1,21 @@
+"""NextItNet on item IDs, tuned on the validation split of MicroLens-50k.
+
+  python -m mlrec.main --config=configs/50k/nextitnet.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
+"""
+
+from ml_collections import ConfigDict
+
+from mlrec.config import default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  config.data.source = "microlens/50k-sequences"
+  config.model.dim = 128
+  config.model.user = ConfigDict({"name": "nextitnet", "blocks": 1})
+  config.optimizer.lr = 1e-3
+  config.train.batch_size = 256
+  config.train.epochs = 40
+  config.train.patience = 3
+  config.train.ema_decay = 0.998
+  return config
