@@ -1,6 +1,6 @@
 """GRU4Rec on item IDs, tuned on the validation split of MicroLens-50k.
 
-  python -m mlrec.main --config=configs/50k/gru4rec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
+python -m mlrec.main --config=configs/50k/gru4rec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """NextItNet on item IDs, tuned on the validation split of MicroLens-50k.
 
-  python -m mlrec.main --config=configs/50k/nextitnet.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
+python -m mlrec.main --config=configs/50k/nextitnet.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 """
 
 from ml_collections import ConfigDict
