@@ -16,37 +16,38 @@ def pack(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
   Returns:
     `row [n]`, `start [n]` of each piece, and the number of rows. Which piece goes where depends on `lengths` alone.
   """
-  left = np.bincount(lengths, minlength=width + 1)
-  empty, left[0] = int(left[0]), 0
-  # By length, the places handed out: (row, start) pairs in the order of the pieces.
-  rows_of: list[list[np.ndarray]] = [[] for _ in range(width + 1)]
-  starts_of: list[list[np.ndarray]] = [[] for _ in range(width + 1)]
+  counts = np.bincount(lengths, minlength=width + 1)
+  left = counts.tolist()
+  left[0] = 0
+  # By length, the places handed out: (first row, rows, start) for runs of rows that are filled alike.
+  runs: list[list[tuple[int, int, int]]] = [[] for _ in range(width + 1)]
+  runs[0].append((0, 0, 0))
   num_rows = 0
-  while left.any():
+  longest = width
+  while True:
+    while longest and not left[longest]:
+      longest -= 1
+    if not longest:
+      break
     filling, free = [], width
-    for length in range(width, 0, -1):
-      count = min(free // length, int(left[length]))
+    for length in range(longest, 0, -1):
+      count = min(free // length, left[length])
       if count:
         filling.append((length, count))
         free -= count * length
-    repeats = min(int(left[length]) // count for length, count in filling)
+    repeats = min(left[length] // count for length, count in filling)
     start = 0
     for length, count in filling:
       left[length] -= repeats * count
       for _ in range(count):
-        rows_of[length].append(np.arange(num_rows, num_rows + repeats))
-        starts_of[length].append(np.full(repeats, start))
+        runs[length].append((num_rows, repeats, start))
         start += length
     num_rows += repeats
-  rows_of[0].append(np.zeros(empty, np.int64))
-  starts_of[0].append(np.zeros(empty, np.int64))
   order = np.argsort(lengths, kind="stable")
-  rows, starts = np.empty(len(lengths), np.int64), np.empty(len(lengths), np.int64)
-  rows[order] = _joined(rows_of)
-  starts[order] = _joined(starts_of)
-  return rows, starts, num_rows
-
-
-def _joined(by_length: list[list[np.ndarray]]) -> np.ndarray:
-  parts = [part for parts in by_length for part in parts]
-  return np.concatenate(parts) if parts else np.empty(0, np.int64)
+  first, repeated, starts = np.array([run for of_length in runs for run in of_length], np.int64).T
+  offset = np.cumsum(repeated) - repeated
+  # Pieces of no length come first in the order; they are nowhere.
+  rows, places = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+  rows[order[counts[0] :]] = np.repeat(first - offset, repeated) + np.arange(repeated.sum())
+  places[order[counts[0] :]] = np.repeat(starts, repeated)
+  return rows, places, num_rows
