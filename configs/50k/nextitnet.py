@@ -1,6 +1,8 @@
-"""NextItNet on item IDs, tuned on the validation split of MicroLens-50k.
+"""NextItNet on item IDs, with settings found on the validation split of MicroLens-50k.
 
 python -m mlrec.main --config=configs/50k/nextitnet.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
+
+Validation HR@10 .0817 (one seed, epoch 8). Of two weight decays tried the stronger overfits later: .1 reached .0791.
 """
 
 from ml_collections import ConfigDict
@@ -14,6 +16,7 @@ def get_config() -> ConfigDict:
   config.model.dim = 128
   config.model.user = ConfigDict({"name": "nextitnet", "blocks": 1})
   config.optimizer.lr = 1e-3
+  config.optimizer.weight_decay = 1.0
   config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3
