@@ -86,7 +86,7 @@ class Checkpoints:
           self._set_aside(unreadable)
         return restored
       except Exception as error:
-        logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
+        self._report_unreadable(step, error)
     if steps:
       raise CheckpointError(f"none of the checkpoints in {self._directory} (steps {steps}) can be read")
     return None
@@ -120,7 +120,7 @@ class Checkpoints:
       try:
         return self._read(step, {})[_RECORD]
       except Exception as error:
-        logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
+        self._report_unreadable(step, error)
     raise CheckpointError(f"{self._directory}: there is no whole checkpoint")
 
   def _read(self, step: int, trees: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +135,9 @@ class Checkpoints:
 
   def close(self) -> None:
     self._manager.close()
+
+  def _report_unreadable(self, step: int, error: Exception) -> None:
+    logging.error("Checkpoint of step %d in %s cannot be read (%s).", step, self._directory, _first_line(error))
 
   def _set_aside(self, step: int) -> None:
     """Moves an unreadable checkpoint out of the way, so that its step can be saved again."""

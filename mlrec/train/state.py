@@ -57,7 +57,7 @@ def state_spec(
   """Plans a state by shapes alone; `create` then makes it in place, already sharded."""
 
   def build() -> tuple[nnx.GraphDef, TrainState]:
-    graphdef, params, rest = _split(make_model(nnx.Rngs(seed)))
+    graphdef, params, rest = split_model(make_model(nnx.Rngs(seed)))
     average = jax.tree.map(jnp.copy, params) if averaged else None
     return graphdef, TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average)
 
@@ -75,7 +75,7 @@ def state_spec(
   return StateSpec(structure[0], jax.jit(only_state, out_shardings=shardings), abstract)
 
 
-def _split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
   """Structure, parameters, and all other variables of a model."""
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
   return graphdef, params, rest
@@ -94,7 +94,7 @@ def make_train_steps(
   def loss_fn(params, rest, batch: Batch, step: Array):
     model = nnx.merge(spec.graphdef, params, rest, copy=True)
     loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
-    return loss, _split(model)[2]
+    return loss, split_model(model)[2]
 
   def step(batches: Batch, n: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
     state, losses = carry

@@ -9,6 +9,7 @@ import jax
 from mlrec.config import ConfigError
 from mlrec.models import convert
 from mlrec.train.checkpoint import Checkpoints
+from mlrec.train.state import split_model
 from mlrec.train.state import StateSpec
 from mlrec.train.state import TrainState
 
@@ -49,6 +50,6 @@ def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState):
     convert.load_torch(model, path)
   except ValueError as error:
     raise ConfigError(f"config.init_from = {str(path)!r}: {error}") from error
-  _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+  _, params, rest = split_model(model)
   place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
   return jax.tree.map(place, params, spec.abstract.params), jax.tree.map(place, rest, spec.abstract.rest)
