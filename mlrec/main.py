@@ -46,6 +46,9 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
+  from mlrec.train import memory
+
+  memory.share_arenas()
   # JAX, Flax and Orbax come in here: mistakes in flags and config are told at once.
   import jax
 

@@ -9,6 +9,7 @@ from mlrec import models
 from mlrec.config import default_config
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
+from mlrec.train.optimizer import adamw
 from mlrec.train.optimizer import clip_by_global_norm
 from mlrec.train.optimizer import make_optimizer
 from mlrec.train.optimizer import make_schedule
@@ -166,3 +167,43 @@ def test_an_unknown_schedule_is_named_with_the_nearest():
 def test_a_learning_rate_is_positive(lr):
   with pytest.raises(ValueError, match=r"config\.optimizer\.lr"):
     make_optimizer(_config(lr=lr), 10)
+
+
+def test_gradients_given_by_rows_count_as_whole_ones():
+  rng = np.random.default_rng(0)
+  params = {"table": rng.normal(size=(9, 3)).astype(np.float32), "other": rng.normal(size=4).astype(np.float32)}
+  optimizer = make_optimizer(_config(lr=0.01, clip_norm=0.5), 10)
+  whole, by_rows = (jax.tree.map(jnp.asarray, params) for _ in range(2))
+  whole_state, by_rows_state = optimizer.init(whole), optimizer.init(by_rows)
+  # Row 0 is filler: it may be named again, with a gradient of 0.
+  for rows in ([0, 4, 2, 0, 0], [0, 8, 4, 1, 0], [0, 3, 5, 6, 7]):
+    values = rng.normal(size=(5, 3)).astype(np.float32) * np.array(rows)[:, None].clip(max=1)
+    other = jnp.asarray(rng.normal(size=4).astype(np.float32))
+    dense = jnp.zeros((9, 3)).at[jnp.array(rows)].add(values)
+    updates, whole_state = optimizer.update({"table": dense, "other": other}, whole_state, whole)
+    whole = optax.apply_updates(whole, updates)
+    updates, by_rows_state = optimizer.update(
+      {"table": jnp.asarray(values), "other": other}, by_rows_state, by_rows, rows={"table": jnp.array(rows)}
+    )
+    by_rows = optax.apply_updates(by_rows, updates)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), whole, by_rows)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), whole_state, by_rows_state)
+
+
+def test_adamw_is_that_of_optax():
+  rng = np.random.default_rng(1)
+  params = {"a": jnp.asarray(rng.normal(size=(4, 3)).astype(np.float32))}
+  gradients = [{"a": jnp.asarray(rng.normal(size=(4, 3)).astype(np.float32))} for _ in range(4)]
+  schedule = optax.linear_schedule(0.1, 0.01, 5)
+
+  def moved(optimizer):
+    state, after = optimizer.init(params), params
+    for gradient in gradients:
+      updates, state = optimizer.update(gradient, state, after)
+      after = optax.apply_updates(after, updates)
+    return after["a"]
+
+  options = {"eps": 1e-6, "weight_decay": 0.3}
+  np.testing.assert_allclose(
+    moved(adamw(schedule, 0.8, 0.95, **options)), moved(optax.adamw(schedule, 0.8, 0.95, **options)), rtol=1e-6
+  )

@@ -20,8 +20,10 @@ from mlrec.data.interactions import Rows
 from mlrec.data.packing import pack
 from mlrec.data.splits import Split
 
-# Batches looked at to choose the static sizes, and the growth from one size to the next where a batch does not fit.
+# Batches looked at to choose the static sizes, the standard deviations of the number of distinct items that are left
+# for (a batch that does not fit costs a compilation), and the growth from one size to the next where one does not fit.
 _PLANNED_BATCHES = 64
+_SPREAD_PLANNED = 4.5
 _BUCKET_GROWTH = 1.125
 _ALIGNMENT = 1
 
@@ -162,8 +164,8 @@ class TrainBatches:
     self._multiple = math.lcm(_ALIGNMENT, multiple_of)
     self._users = _round_up(batch_size, math.lcm(multiple_of, negative_groups))
     sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, _PLANNED_BATCHES))]
-    columns, rows = np.max(sampled, axis=0)
-    self._plan = self._round(columns), self._round(rows)
+    columns, rows = np.transpose(sampled)
+    self._plan = self._round(columns.mean() + _SPREAD_PLANNED * columns.std()), self._round(rows.max())
 
   @property
   def steps_per_epoch(self) -> int:
@@ -305,8 +307,11 @@ def eval_batches(
   if users is not None:
     inputs, seen, targets = inputs.take(users), seen.take(users), targets[users]
   parts = [np.arange(len(targets))[at : at + batch_size] for at in range(0, len(targets), batch_size)]
+  # Test histories are those of validation and one item more: rows for them serve both, compiled once.
+  longest = split.inputs("test") if users is None else split.inputs("test").take(users)
+  most_rows = max(layout.place(longest.lengths[part])[2] for part in parts)
   placed = [layout.place(inputs.lengths[part]) for part in parts]
-  num_rows = _round_up(max(rows for _, _, rows in placed), math.lcm(_ALIGNMENT, multiple_of))
+  num_rows = _round_up(max(most_rows, *(rows for _, _, rows in placed)), math.lcm(_ALIGNMENT, multiple_of))
   for part, (row, start, _) in zip(parts, placed):
     histories = inputs.take(part)
     lengths = histories.lengths

@@ -26,6 +26,7 @@ from mlrec.data.batches import Batch
 from mlrec.data.batches import Layout
 from mlrec.data.batches import TrainBatches
 from mlrec.data.splits import Split
+from mlrec.train import memory
 from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
@@ -140,6 +141,7 @@ class Run:
       self._check_data(record)
       return state, record | {"stopped": self._out_of_patience(record["stale"])}
     state = self.spec.create()
+    memory.trim()
     if self.config.init_from:
       state = warm_start.load(self.config.init_from, self.spec, state)
     return state, {
@@ -171,6 +173,7 @@ class Run:
         state = self._train_epoch(state, step, end, losses, record, checkpoints, stop)
         step = end
         losses.flush(checkpoints)
+        memory.trim()
         if (epoch + 1) % self.config.eval.every_epochs == 0 or step == self.total_steps:
           start = time.monotonic()
           metrics = self._validated(state, step, checkpoints)
@@ -187,6 +190,8 @@ class Run:
     every = self.config.checkpoint.every_steps
     for first, count, batches in self.prefetched(step, end):
       state, values = self.train_steps(state, batches, count)
+      if first == step:
+        memory.trim()  # the step may just have been compiled
       losses.add(first, count, values)
       losses.look(checkpoints)
       done = first + count

@@ -1,5 +1,12 @@
 """AdamW with a clipped global norm, and its learning-rate schedules."""
 
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax import Array
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
@@ -8,7 +15,7 @@ from mlrec.registry import closest
 SCHEDULES = ("constant", "cosine", "linear")
 
 
-def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformationExtraArgs:
   """The optimiser of a run.
 
   AdamW with decoupled decay of every parameter (Loshchilov and Hutter, ICLR 2019), after scaling gradients so that
@@ -25,9 +32,7 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     raise ValueError(f"config.optimizer.lr must be positive, not {config.lr}")
   chain = [clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
   chain.append(
-    optax.adamw(
-      make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps, weight_decay=config.weight_decay
-    )
+    adamw(make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps, weight_decay=config.weight_decay)
   )
   return optax.chain(*chain)
 
@@ -58,3 +63,49 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.tree.scale(scale, updates), state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+class AdamWState(NamedTuple):
+  """Steps taken, and the moving averages of the gradients and of their squares."""
+
+  step: Array
+  mu: Any
+  nu: Any
+
+
+def adamw(
+  schedule: optax.Schedule, b1: float, b2: float, *, eps: float, weight_decay: float
+) -> optax.GradientTransformationExtraArgs:
+  """`optax.adamw` for gradients of which some are given by the rows that a step has read.
+
+  `update(gradients, state, params, rows={name: [U] int})`: the gradient of the parameter of that name (its path, as
+  `jax.tree_util.keystr` writes it) is `[U, D]`, for those of its rows, and 0 for all others; a row named twice counts
+  twice in the first moment and adds squares in the second, so only rows of gradient 0 may be. The result is that of
+  the whole gradient: moments of rows that were not read still fade, and still move their parameters.
+  """
+
+  def init(params: Any) -> AdamWState:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return AdamWState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
+
+  def update(gradients: Any, state: AdamWState, params: Any = None, *, rows: Mapping[str, Array] = {}, **_: Any):
+    def averaged(moments, power: int, decay: float):
+      def one(path, moment, gradient):
+        new = (1 - decay) * gradient**power
+        read = rows.get(jax.tree_util.keystr(path, simple=True, separator="."))
+        return decay * moment + new if read is None else (decay * moment).at[read].add(new)
+
+      return jax.tree_util.tree_map_with_path(one, moments, gradients)
+
+    mu, nu = averaged(state.mu, 1, b1), averaged(state.nu, 2, b2)
+    step = optax.safe_increment(state.step)
+    lr = schedule(state.step)
+    # Reciprocals of scalars, so that a table's update divides once for each element.
+    mu_scale, nu_scale = 1 / (1 - b1**step), 1 / (1 - b2**step)
+
+    def change(m, v, param):
+      return -lr * (m * mu_scale / (jnp.sqrt(v * nu_scale) + eps) + weight_decay * param)
+
+    return jax.tree.map(change, mu, nu, params), AdamWState(step, mu, nu)
+
+  return optax.GradientTransformationExtraArgs(init, update)

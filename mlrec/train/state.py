@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 import optax
 
 from mlrec.data.batches import Batch
+from mlrec.models.layers.item_table import item_tables
 from mlrec.train.sharding import replicated
 from mlrec.train.sharding import state_shardings
 
@@ -90,9 +91,22 @@ def make_train_steps(
   step n is drawn from (seed, n). The state is donated; losses are `[size of the stack]`, 0 after `count`.
   """
   key = jax.random.key(seed)
+  optimizer = optax.with_extra_args_support(optimizer)
+  tables = {name for name, _ in item_tables(nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest))}
+
+  def read(params, items: Array):
+    """The parameters, with the rows of the batch's items in place of whole item tables."""
+
+    def one(path, param):
+      name = jax.tree_util.keystr(path, simple=True, separator=".")
+      return jnp.take(param, items, axis=0, mode="clip") if name in tables else param
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
   def loss_fn(params, rest, batch: Batch, step: Array):
     model = nnx.merge(spec.graphdef, params, rest, copy=True)
+    for _, table in item_tables(model):
+      table.gathered = True
     loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
     return loss, split_model(model)[2]
 
@@ -100,10 +114,11 @@ def make_train_steps(
     state, losses = carry
     batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n, keepdims=False), batches)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, rest), grads = gradient(state.params, state.rest, batch, state.step)
+    (loss, rest), grads = gradient(read(state.params, batch.items), state.rest, batch, state.step)
     # A gradient that is not finite spoils the parameters a step before the loss shows it.
     loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    rows = dict.fromkeys(tables, batch.items)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, rows=rows)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:

@@ -285,6 +285,16 @@ def test_evaluation_batches_hold_the_splits_users_in_order(split, layout, name, 
 
 
 @layouts
+def test_validation_and_test_batches_have_the_same_shapes(split, layout):
+  shapes = {
+    tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    for name in ("valid", "test")
+    for batch in eval_batches(split, name, layout, batch_size=10)
+  }
+  assert len(shapes) == 1, "else each would be compiled"
+
+
+@layouts
 def test_evaluation_of_some_users_holds_those_in_the_order_asked(split, layout):
   users = np.array([40, 3, 3, 17, 0, 42, 8])
   _check_evaluation(split, "test", layout, list(eval_batches(split, "test", layout, batch_size=4, users=users)), users)

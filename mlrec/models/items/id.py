@@ -6,6 +6,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.item_table import ItemTable
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 
@@ -21,9 +22,9 @@ class IdTower(nnx.Module):
   torch_names = ((r"^table\.", "id_encoder."),)
 
   def __init__(self, num_items: int, dim: int = 512, *, rngs: nnx.Rngs):
-    self.table = nnx.Embed(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
+    self.table = ItemTable(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
 
   def __call__(self, items: Array, *, rngs: nnx.Rngs | None = None) -> Array:
     """`items` int `[...]` to vectors `[..., dim]`."""
-    vectors = jnp.take(self.table.embedding[...], items, axis=0, mode="clip")
+    vectors = self.table(items)
     return jnp.where(items[..., None] == 0, jax.lax.stop_gradient(vectors), vectors)
