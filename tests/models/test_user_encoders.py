@@ -144,7 +144,7 @@ def test_the_last_state_depends_on_every_item_of_the_history(name):
   assert min(reach) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "nextitnet"])
 def test_dropout_is_there_only_with_random_streams(name):
   model = _encoder(name, dropout=0.4)
   x = _inputs()
@@ -171,7 +171,7 @@ def test_sasrec_drops_in_four_places_of_two_blocks():
   assert len(drawn) == 1 + 2 * 3
 
 
-def test_nextitnet_has_no_dropout():
+def test_nextitnet_has_no_dropout_unless_asked():
   model = _encoder("nextitnet")
   np.testing.assert_array_equal(_run(model, _inputs(), seed=1), _run(model, _inputs()))
 

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import uniform
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
@@ -24,15 +25,18 @@ class NextItNet(nnx.Module):
   # The reference holds a last linear layer that neither training nor evaluation uses.
   torch_dropped = (r"^final_layer\.",)
 
-  def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, rngs: nnx.Rngs):
+  def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, dropout: float = 0.0, rngs: nnx.Rngs):
+    """`dropout` acts on the input vectors; the published network has none."""
     if blocks < 1:
       raise ValueError(f"blocks must be at least 1, not {blocks}")
     del max_length  # convolutions know no longest history
+    self.dropout = Dropout(dropout)
     self.blocks = nnx.List([Block(dim, dilation, rngs=rngs) for dilation in [1, 4] * blocks])
 
   def __call__(self, x: Array, positions: Array, segments: Array, *, rngs: nnx.Rngs | None = None) -> Array:
     """`x [R, W, D]`, left-padded with the padding item's vector, to states `[R, W, D]`."""
-    del positions, segments, rngs
+    del positions, segments
+    x = self.dropout(x, rngs)
     for block in self.blocks:
       x = block(x)
     return x
