@@ -110,6 +110,12 @@ class Checkpoints:
     model = self._read(step, {_MODEL: _trees(abstract)[_MODEL]})[_MODEL]
     return model["params"], model["rest"]
 
+  def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that `restore_model` reads, by name, as they were saved at `step`."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      saved = checkpointer.metadata(self._directory / str(step) / _MODEL).item_metadata.tree
+    return {name: tuple(leaf.shape) for name, leaf in saved.items()}
+
   def latest_record(self) -> dict[str, Any]:
     """The JSON record of the latest checkpoint whose record can be read.
 
@@ -169,6 +175,11 @@ class _LatestAndBest(preservation_policy.PreservationPolicy):
     del context
     latest = sorted(checkpoint.step for checkpoint in checkpoints)[-_LATEST_KEPT:]
     return [checkpoint.step in latest or checkpoint.step == self.best_step for checkpoint in checkpoints]
+
+
+def model_shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
+  """What `Checkpoints.model_shapes` says of a checkpoint of `state`."""
+  return {name: tuple(leaf.shape) for name, leaf in _by_name(_trees(state)[_MODEL]).items()}
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

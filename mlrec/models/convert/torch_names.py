@@ -2,7 +2,8 @@
 
 A module states how its parts are called there by two class attributes: `torch_names`, pairs of a regular expression and
 its replacement, applied in turn to the names below it; and `torch_dropped`, expressions of entries of a published file
-that it does not use. Parameter kinds (a linear kernel, a convolution, a norm) convert by one fixed table.
+that it does not use. A method `torch_prepared(entries)` may first adapt what a file holds (a prefix, an older spelling,
+a table of positions of another length). Parameter kinds (a linear kernel, a convolution, a norm) convert by one table.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from flax import nnx
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.convert.torch_file import read_torch
+
 
 def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
   """All parameters and statistics of `model` by PyTorch name, as NumPy arrays in PyTorch's axis order."""
@@ -26,17 +29,14 @@ def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike)
 
   Args:
     model: any module; its `torch_names` say how it is called there.
-    arrays: a mapping of names to arrays, or the path of a safetensors file.
+    arrays: a mapping of names to arrays, or the path of a file that `read_torch` reads.
 
   Raises:
-    ValueError: an entry is missing, unused or wrongly shaped; it is named.
+    ValueError: an entry is missing, unused or wrongly shaped; it is named. Or the file is refused.
   """
-  if isinstance(arrays, Mapping):
-    entries = arrays
-  else:
-    from safetensors.numpy import load_file  # models stay importable where only JAX and Flax are
-
-    entries = load_file(arrays)
+  entries = arrays if isinstance(arrays, Mapping) else read_torch(arrays)
+  # A model may take files of several spellings, or sizes that it can adapt.
+  entries = getattr(model, "torch_prepared", dict)(entries)
   dropped = list(_dropped(model))
   unused = {name for name in entries if not any(_is_below(name, *below) for below in dropped)}
   converted = []
@@ -54,6 +54,15 @@ def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike)
   # Only a complete set of arrays touches the model.
   for variable, array in converted:
     variable[...] = jnp.asarray(array, variable.dtype)
+
+
+def names_by_path(model: nnx.Module) -> dict[tuple[Any, ...], str]:
+  """The PyTorch name of each variable of `model`, by its path in `nnx.state`."""
+  owners = {path: module for path, module in nnx.iter_modules(model)}
+  return {
+    path: _renamed_upwards(owners, path[:-1], _kind(owners[path[:-1]], str(path[-1]))[1])
+    for path, _ in nnx.to_flat_state(nnx.state(model))
+  }
 
 
 def _entries(model: nnx.Module) -> Iterator[tuple[str, str, nnx.Variable]]:

@@ -1,0 +1,96 @@
+"""Converts weights of PyTorch to safetensors: `python -m mlrec.convert FILE --to=OUT.safetensors [--key=…] [--list]`.
+
+FILE may be one of `torch.save`, in its zip or its older format, or safetensors; no code that it names is run.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+_FLAGS = flags.FlagValues()
+_TO = flags.DEFINE_string("to", None, "The safetensors file to write.", flag_values=_FLAGS)
+_KEY = flags.DEFINE_string(
+  "key", None, "Where in FILE's dict the weights lie, if not in the usual place.", flag_values=_FLAGS
+)
+_LIST = flags.DEFINE_bool("list", False, "Print names, shapes and dtypes, and write nothing.", flag_values=_FLAGS)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --to if there is one.", flag_values=_FLAGS)
+_HELP = flags.DEFINE_bool("help", False, "Print this.", flag_values=_FLAGS)
+_FLAGS.set_gnu_getopt(True)
+
+_REFUSED = 2
+
+
+def main(argv: list[str]) -> int:
+  """Does what the command line says; returns the exit status."""
+  _FLAGS.unparse_flags()
+  for name in _FLAGS:
+    _FLAGS[name].unparse()
+  try:
+    files = _FLAGS(argv)[1:]
+    if _HELP.value:
+      print(f"{__doc__}\n{_FLAGS.get_help()}")
+      return 0
+    return _convert(files)
+  except (ValueError, OSError, flags.Error) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return _REFUSED
+
+
+def _convert(files: list[str]) -> int:
+  if len(files) != 1:
+    raise ValueError(f"expected one FILE, not {len(files)}, such as: python -m mlrec.convert FILE --to=OUT.safetensors")
+  if not _LIST.value:
+    target = _target(_TO.value)
+  # JAX and Flax come in here: mistakes in flags are told at once.
+  from mlrec.models.convert import read_torch
+
+  arrays = read_torch(files[0], key=_KEY.value)
+  if _LIST.value:
+    for name, array in arrays.items():
+      print(f"{name}  {array.shape}  {array.dtype.name}")
+    return 0
+  write(arrays, target)
+  print(f"{target}: {len(arrays)} tensors")
+  return 0
+
+
+def _target(name: str | None) -> pathlib.Path:
+  if not name:
+    raise ValueError("--to=OUT.safetensors is required (or --list, to see what is in FILE)")
+  target = pathlib.Path(name).expanduser()
+  if target.suffix != ".safetensors":
+    raise ValueError(f"--to={name}: expected a name that ends in .safetensors")
+  if not target.parent.is_dir():
+    raise ValueError(f"--to={name}: there is no folder {str(target.parent)!r}")
+  if target.is_dir():
+    raise ValueError(f"--to={name}: it is a folder")
+  if target.exists() and not _OVERWRITE.value:
+    raise ValueError(f"--to={name}: the file is there already; --overwrite replaces it")
+  return target
+
+
+def write(arrays, target: pathlib.Path) -> None:
+  """Writes arrays by name as safetensors; the file appears under its name only when it is whole.
+
+  Raises:
+    ValueError: safetensors has no such dtype.
+  """
+  import numpy as np
+  from safetensors import SafetensorError
+  from safetensors.numpy import save_file
+
+  unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+  try:
+    # Safetensors writes memory as it lies, whatever the strides.
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, unfinished)
+    os.replace(unfinished, target)
+  except SafetensorError as error:
+    raise ValueError(f"{target}: cannot be written: {error}") from error
+  finally:
+    unfinished.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
