@@ -5,6 +5,7 @@ import sys
 
 from mlrec.data.interactions import DataError
 from tfds_microlens import microlens_dataset_builder
+from tfds_microlens import videos
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
   print(f"microlens/{builder.builder_config_name} is in {builder.data_dir}")
   for split, info in builder.info.splits.items():
     print(f"  {split:<12} {info.num_examples:,} rows")
+  without = builder.info.metadata.get("without_record", 0)
+  if without:
+    print(f"  {without:,} without a record: {builder.data_path / videos.REPORT}")
   return 0
 
 

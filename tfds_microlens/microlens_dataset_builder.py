@@ -1,4 +1,4 @@
-"""MicroLens (arXiv 2309.15379) as a TFDS data set: interactions, leave-one-out sequences, items."""
+"""MicroLens (arXiv 2309.15379) as a TFDS data set: interactions, leave-one-out sequences, items, frames of videos."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import pathlib
+import shutil
 import tempfile
 from typing import ClassVar
 
@@ -21,13 +22,16 @@ from mlrec.data.interactions import iter_csv
 from mlrec.data.interactions import iter_tsv
 from mlrec.data.interactions import read_pairs
 from tfds_microlens import demo
+from tfds_microlens import demo_videos
 from tfds_microlens import fetch
 from tfds_microlens import items as items_lib
 from tfds_microlens import records
 from tfds_microlens import releases
 from tfds_microlens import sequences
 from tfds_microlens import tf_reader
+from tfds_microlens import videos as videos_lib
 
+_VIDEOS = "videos"
 _KINDS = {
   "interactions": "Every interaction, in the order of the pairs file",
   "sequences": "A history a user, split leave-one-out",
@@ -36,8 +40,9 @@ _KINDS = {
 _SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items()} | {
   releases.DEMO: "a synthetic stand-in (2,000 users, 400 items), made on the spot"
 }
+_VIDEO_SHARD_ROWS = 1 << 14  # about 1 GB of five frames of 224 x 224
 # A split's examples, and how many there are.
-_Split = tuple[int, Iterator[dict]]
+_Split = tuple[int, Iterator[dict] | Iterator[bytes]]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -46,33 +51,85 @@ class MicroLensConfig(tfds.core.BuilderConfig):
 
   Attributes:
     release: `50k`, `100k`, `1m`, `full` or `demo`.
-    kind: `interactions`, `sequences` or `items`.
+    kind: `interactions`, `sequences`, `items` or `videos`.
+    frames: which frames of its videos, if it is one of `videos`.
   """
 
   release: str = ""
   kind: str = ""
+  frames: videos_lib.FrameSettings | None = None
 
 
 def _configs() -> list[MicroLensConfig]:
-  return [
+  plain = [
     MicroLensConfig(name=f"{release}-{kind}", description=f"{_KINDS[kind]}; {summary}.", release=release, kind=kind)
     for release, summary in _SUMMARIES.items()
     for kind in _KINDS
   ]
+  return plain + [_videos_config(release, videos_lib.FrameSettings()) for release in _SUMMARIES]
+
+
+@functools.cache
+def _videos_config(release: str, frames: videos_lib.FrameSettings) -> MicroLensConfig:
+  apart = f", {frames.interval} apart," if frames.interval > 1 else ""
+  return MicroLensConfig(
+    name=f"{release}-{_VIDEOS}-{frames}",
+    description=(
+      f"{frames.number} frames{apart} around the middle of every video, {frames.size} x {frames.size}; "
+      f"{_SUMMARIES[release]}."
+    ),
+    release=release,
+    kind=_VIDEOS,
+    frames=frames,
+  )
+
+
+class _Configs(dict[str, MicroLensConfig]):
+  """The configs by name; beside those listed it has `…-videos-<frames>x<size>[-i<interval>]` for any numbers.
+
+  TFDS asks `in` and `get`, and iterates to list what there is.
+  """
+
+  def get(self, name, default=None):
+    if name in self.keys():
+      return super().__getitem__(name)
+    release, _, rest = str(name).partition("-")
+    kind, _, settings = rest.partition("-")
+    if release not in _SUMMARIES or kind != _VIDEOS:
+      return default
+    frames = videos_lib.FrameSettings() if rest == _VIDEOS else videos_lib.FrameSettings.parse(settings)
+    return _videos_config(release, frames) if frames else default
+
+  def __contains__(self, name):
+    return self.get(name) is not None
+
+  def __missing__(self, name):
+    found = self.get(name)
+    if found is None:
+      raise KeyError(name)
+    return found
 
 
 class Builder(dataset_builder.FileReaderBuilder):
-  """Builder of `microlens/{50k,100k,1m,full,demo}-{interactions,sequences,items}`."""
+  """Builder of `microlens/{50k,100k,1m,full,demo}-{interactions,sequences,items,videos-<frames>x<size>}`."""
 
   name = "microlens"
   VERSION = tfds.core.Version(fetch.VERSION)
-  RELEASE_NOTES: ClassVar = {"1.0.0": "Interactions, leave-one-out sequences and items of every release, and a demo."}
+  RELEASE_NOTES: ClassVar = {
+    "1.0.0": "Interactions, leave-one-out sequences, items and videos of every release, and a demo."
+  }
   BUILDER_CONFIGS = _configs()
   DEFAULT_BUILDER_CONFIG_NAME = "50k-sequences"
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Files that cannot be downloaded are taken from manual_dir (<data_dir>/downloads/manual) under the names that the "
     "MicroLens server gives them. The full release is by e-mail from its authors only."
   )
+
+  @tfds.core.utils.classproperty
+  @classmethod
+  @functools.cache
+  def builder_configs(cls):
+    return _Configs((config.name, config) for config in cls.BUILDER_CONFIGS)
 
   def __init__(self, *, file_format=None, **kwargs):
     super().__init__(file_format=file_format, **kwargs)
@@ -93,12 +150,16 @@ class Builder(dataset_builder.FileReaderBuilder):
       "download_dir": downloads / self.name,
       "manual_dir": pathlib.Path(os.path.expanduser(manual_dir or downloads / "manual")),
     }
+    self._final_dir = self.data_path  # TFDS has it elsewhere while it is being made
     with fetch.full_disk_reported(self.data_dir_root):
       super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
+    if self.builder_config.kind == _VIDEOS:
+      # The records are packed and in place; their single files have done their work.
+      shutil.rmtree(self._frame_cache, ignore_errors=True)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(_features(self.builder_config.kind)),
+      features=tfds.features.FeaturesDict(_features(self.builder_config)),
       homepage="https://github.com/westlake-repl/MicroLens",
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
@@ -106,14 +167,23 @@ class Builder(dataset_builder.FileReaderBuilder):
 
   def _download_and_prepare(self, dl_manager, download_config=None) -> None:
     del dl_manager, download_config  # TFDS's downloader sends no headers, and the server refuses its user agent.
-    kinds = {"interactions": self._interactions, "sequences": self._sequences, "items": self._items}
+    kind = self.builder_config.kind
+    makers = {
+      "interactions": self._interactions,
+      "sequences": self._sequences,
+      "items": self._items,
+      _VIDEOS: self._videos,
+    }
     writer = writer_lib.ExampleWriter(self.info.file_format)
     infos = []
     with tempfile.TemporaryDirectory(prefix="microlens_demo_") as folder:
-      self._demo_files = demo.generate().write(folder) if self._is_demo else {}
-      for split, (count, examples) in kinds[self.builder_config.kind]().items():
+      self._demo_files = self._write_demo(folder) if self._is_demo else {}
+      for split, (count, examples) in makers[kind]().items():
         template = self._get_filename_template(split)
-        infos.append(records.write_split(split, count, examples, template=template, writer=writer))
+        shard_rows = _VIDEO_SHARD_ROWS if kind == _VIDEOS else None
+        infos.append(
+          records.write_split(split, count, examples, template=template, writer=writer, shard_rows=shard_rows)
+        )
     self.info.set_splits(tfds.core.SplitDict(infos))
 
   def _interactions(self) -> dict[str, _Split]:
@@ -148,6 +218,55 @@ class Builder(dataset_builder.FileReaderBuilder):
     likes = self._likes(optional=self._folders["manual_dir"] in (pairs.parent, titles.parent))
     found = items_lib.read_items(pairs, titles, likes, quoted_titles=self._quoted_titles)
     return {"train": (len(found.ids), _item_examples(found))}
+
+  def _videos(self) -> dict[str, _Split]:
+    folder, settings = self._video_folder(), self.builder_config.frames
+    prepared = videos_lib.prepare(folder, settings, cache_dir=self._frame_cache, expected=self._expected_items())
+    prepared.write_tables(self.data_path)
+    self.info.metadata.update(
+      frames=settings.number, size=settings.size, interval=settings.interval, without_record=len(prepared.problems)
+    )
+    if prepared.problems:
+      missing = sum(problem.reason == videos_lib.MISSING for problem in prepared.problems)
+      logging.warning(
+        "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why.",
+        folder, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
+      )  # fmt: skip
+    return {"train": (len(prepared.items), prepared.records())}
+
+  def _video_folder(self) -> pathlib.Path:
+    if self._is_demo:
+      return self._demo_files[_VIDEOS]
+    name = self._release.videos
+    places = [self._folders["manual_dir"] / name, self._folders["download_dir"] / name]
+    found = [place for place in places if place.is_dir()]
+    if not found:
+      raise fetch.PrepareError(
+        f"{name}: no such folder; expected <item>.mp4 files in {places[0]} (or in {places[1]}).\n"
+        "The README of tfds_microlens says how to get the videos."
+      )
+    return found[0]
+
+  def _expected_items(self) -> list[int]:
+    """Items that should have a video: those of the pairs; none if these cannot be had."""
+    try:
+      pairs = self._any_of("pairs_tsv", "pairs_csv")
+    except fetch.UnavailableError as error:
+      logging.warning("%s\nGoing on without it: only videos that are there can be reported.", error)
+      return []
+    return items_lib.count_items(pairs)[0].tolist()
+
+  @property
+  def _frame_cache(self) -> pathlib.Path:
+    """Single records while a data set is being made; by config, so that one can be removed without the other."""
+    return pathlib.Path(self.data_dir_root) / self.name / f".{self.builder_config.name}.frames"
+
+  def _write_demo(self, folder) -> dict[str, pathlib.Path]:
+    made = demo.generate()
+    files = made.write(folder)
+    if self.builder_config.kind == _VIDEOS:
+      files[_VIDEOS] = demo_videos.write(made, pathlib.Path(folder) / "videos")
+    return files
 
   @property
   def _release(self) -> releases.Release:
@@ -222,7 +341,8 @@ def prepare(name: str, *, data_dir=None, manual_dir=None) -> Builder:
   return builder
 
 
-def _features(kind: str) -> dict:
+def _features(config: MicroLensConfig) -> dict:
+  kind = config.kind
   scalar = functools.partial(tfds.features.Scalar, np.int64)
   user, item = scalar(doc="Original user id."), scalar(doc="Original item id.")
   if kind == "interactions":
@@ -235,6 +355,13 @@ def _features(kind: str) -> dict:
         shape=(None,), dtype=np.int64, doc="Original ids of the whole history that the split may see, oldest first."
       ),
       "target": scalar(doc="The item to predict; 0 in train, where every next item is one."),
+    }
+  if config.frames:
+    jpeg = tfds.features.Scalar(np.object_, doc="JPEG, RGB.")
+    return {
+      "item": item,
+      "frames": tfds.features.Sequence(jpeg, length=config.frames.number, doc="In order of showing."),
+      "num_frames": scalar(doc="Frames in the whole video."),
     }
   return {
     "item": item,

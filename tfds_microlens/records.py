@@ -17,12 +17,14 @@ _SHARD_ROWS = 1 << 20
 
 
 def serialize(example: Mapping[str, object]) -> bytes:
-  """A `tf.train.Example` of integers, vectors of integers (NumPy) and strings."""
+  """A `tf.train.Example` of integers, vectors of integers (NumPy), strings, and lists of bytes."""
   message = tf_example_pb2.Example()
   features = message.features.feature
   for key, value in example.items():
     if isinstance(value, str):
       features[key].bytes_list.value.append(value.encode())
+    elif isinstance(value, list):
+      features[key].bytes_list.value.extend(value)
     elif isinstance(value, int):
       features[key].int64_list.value.append(value)
     else:
@@ -30,23 +32,27 @@ def serialize(example: Mapping[str, object]) -> bytes:
   return message.SerializeToString()
 
 
-def write_split(split: str, count: int, examples: Iterable[Mapping], *, template, writer) -> tfds.core.SplitInfo:
+def write_split(
+  split: str, count: int, examples: Iterable[Mapping | bytes], *, template, writer, shard_rows: int | None = None
+) -> tfds.core.SplitInfo:
   """Writes the first `count` of `examples` as the shards of a split.
 
   Args:
     split: its name.
     count: how many examples there are, 1 or more.
-    examples: what `serialize` takes.
+    examples: what `serialize` takes, or what it gave.
     template: TFDS's template of the shards' file names.
     writer: TFDS's writer of one shard.
+    shard_rows: examples in a shard; 2^20 if None.
 
   Raises:
     RuntimeError: there are fewer examples than `count`.
   """
-  num_shards = -(-count // _SHARD_ROWS)
-  lengths = [min(_SHARD_ROWS, count - start) for start in range(0, count, _SHARD_ROWS)]
+  shard_rows = shard_rows or _SHARD_ROWS
+  num_shards = -(-count // shard_rows)
+  lengths = [min(shard_rows, count - start) for start in range(0, count, shard_rows)]
   shown = tqdm.tqdm(examples, desc=split, total=count, unit=" rows", mininterval=1.0, leave=False, disable=None)
-  numbered = enumerate(map(serialize, shown))
+  numbered = enumerate(example if isinstance(example, bytes) else serialize(example) for example in shown)
   num_bytes = written = 0
 
   def measured(length):

@@ -18,6 +18,7 @@ class Release:
     summary: what it is, in a line.
     folder: its folder on the server; empty if there is nothing to download.
     pairs_tsv, pairs_csv, titles, likes: file names; `likes` is empty if the release has no such file.
+    videos: name of the folder that holds `<item>.mp4` files.
     quoted_titles: titles with a comma or a quote are quoted, as CSV has it; else a quote is a character as any other
       and a line is cut at its first comma.
   """
@@ -28,6 +29,7 @@ class Release:
   pairs_csv: str
   titles: str
   likes: str
+  videos: str
   quoted_titles: bool
 
   def file(self, kind: str) -> fetch.RemoteFile:
@@ -48,6 +50,7 @@ RELEASES = {
     pairs_csv="MicroLens-50k_pairs.csv",
     titles="MicroLens-50k_titles.csv",
     likes="MicroLens-50k_likes_and_views.txt",
+    videos="MicroLens-50k_videos",
     quoted_titles=True,
   ),
   "100k": Release(
@@ -57,6 +60,7 @@ RELEASES = {
     pairs_csv="MicroLens-100k_pairs.csv",
     titles="MicroLens-100k_title_en.csv",
     likes="MicroLens-100k_likes_and_views.txt",
+    videos="MicroLens-100k_videos",
     quoted_titles=True,
   ),
   "1m": Release(
@@ -66,6 +70,7 @@ RELEASES = {
     pairs_csv="MicroLens-1M_pairs.csv",
     titles="MicroLens-1M_title.csv",
     likes="",
+    videos="MicroLens-1M_videos",
     quoted_titles=False,
   ),
   "full": Release(
@@ -75,6 +80,7 @@ RELEASES = {
     pairs_csv="MicroLens_pairs.csv",
     titles="MicroLens_titles.csv",
     likes="MicroLens_likes_and_views.txt",
+    videos="MicroLens_videos",
     quoted_titles=False,
   ),
 }

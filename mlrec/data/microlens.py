@@ -1,10 +1,17 @@
-"""The data source `microlens/…-sequences`: interactions from prepared TFDS data."""
+"""What prepared TFDS data holds: interactions of `microlens/…-sequences`, and frames of `microlens/…-videos-…`."""
+
+from collections.abc import Callable
+import pathlib
+
+import numpy as np
 
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
 from mlrec.data.sources import sources
 
-_DEMO = "microlens/demo-sequences"
+_DEMO = "microlens/demo-"
+# Ids of the records; `(item, JPEG frames)` of each record at the places asked for.
+VideoRecords = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]]
 
 
 @sources.register("microlens")
@@ -15,20 +22,73 @@ def read(name: str, data_dir: str = "") -> Interactions:
     DataError: the name is unknown, or the data set has not been prepared.
   """
   # These bring in TFDS, which reading a pairs file does without.
-  import tensorflow_datasets as tfds
-
   import tfds_microlens
   from tfds_microlens.sequences import read_interactions
 
-  valid = [f"microlens/{config}" for config in tfds_microlens.Builder.builder_configs if config.endswith("-sequences")]
-  if name not in valid:
-    from mlrec.registry import closest
-
-    raise DataError(f"config.data.source = {name!r}: {closest(name, valid)}")
-  builder = tfds.builder(name, data_dir=data_dir or None)
-  if name == _DEMO and not builder.info.splits:
-    builder.download_and_prepare()
   try:
-    return read_interactions(builder)
+    return read_interactions(_builder(name, data_dir, "sequences", f"config.data.source = {name!r}"))
   except tfds_microlens.PrepareError as error:
     raise DataError(str(error)) from error
+
+
+def open_videos(name: str, data_dir: str = "") -> VideoRecords:
+  """Opens `microlens/…-videos-<frames>x<size>[-i<interval>]`; the demo is made on first use.
+
+  Returns:
+    `(items [records] int64, ascending; a function from places among them to their records)`. The function may be
+    called from several threads.
+
+  Raises:
+    DataError: the name is unknown, or the data set has not been prepared.
+  """
+  from tensorflow_datasets.core import decode
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  from tfds_microlens.videos import ITEMS
+
+  builder = _builder(name, data_dir, "videos", repr(name))
+  if not builder.info.splits:
+    config = name.removeprefix("microlens/")
+    raise DataError(
+      f"{name}: not prepared in {builder.data_dir_root}; run python -m tfds_microlens {config} "
+      f"--data_dir={builder.data_dir_root}"
+    )
+  source = builder.as_data_source("train", deserialize_method=decode.DeserializeMethod.RAW_BYTES)
+  path = pathlib.Path(builder.data_dir, ITEMS)
+  try:
+    items = np.load(path, allow_pickle=False)
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path}: the ids of the records cannot be read ({error}); prepare {name} again") from error
+  if items.shape != (len(source),):
+    raise DataError(f"{path}: expected {len(source)} ids, one a record, not {items.shape}; prepare {name} again")
+
+  def records(places):
+    found = []
+    for record in source.__getitems__(places):
+      feature = tf_example_pb2.Example.FromString(record).features.feature
+      found.append((feature["item"].int64_list.value[0], list(feature["frames"].bytes_list.value)))
+    return found
+
+  return items, records
+
+
+def _builder(name: str, data_dir: str, kind: str, named_by: str):
+  import tensorflow_datasets as tfds
+
+  import tfds_microlens
+
+  configs = tfds_microlens.Builder.builder_configs
+  config = configs.get(name.removeprefix("microlens/")) if name.startswith("microlens/") else None
+  if config is None or config.kind != kind:
+    from mlrec.registry import closest
+
+    raise DataError(
+      f"{named_by}: {closest(name, [f'microlens/{config.name}' for config in configs.values() if config.kind == kind])}"
+    )
+  builder = tfds.builder(name, data_dir=data_dir or None)
+  if name.startswith(_DEMO) and not builder.info.splits:
+    try:
+      builder.download_and_prepare()
+    except tfds_microlens.PrepareError as error:
+      raise DataError(str(error)) from error
+  return builder

@@ -182,7 +182,8 @@ def test_a_builder_survives_pickling(data_dir):
 
 
 def test_every_release_and_kind_has_a_documented_config():
-  names = {f"{r}-{k}" for r in ("50k", "100k", "1m", "full", "demo") for k in ("interactions", "sequences", "items")}
+  kinds = ("interactions", "sequences", "items", "videos-5x224")
+  names = {f"{r}-{k}" for r in ("50k", "100k", "1m", "full", "demo") for k in kinds}
   assert set(tfds_microlens.Builder.builder_configs) == names
   builder = tfds.builder("microlens/50k-sequences")
   assert "2309.15379" in builder.info.citation

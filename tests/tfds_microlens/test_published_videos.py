@@ -1,0 +1,49 @@
+"""Published videos, where `MLREC_REAL_DATA` names the folder that holds `videos/<item>.mp4`."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from mlrec.data.frames import Frames
+import tfds_microlens
+from tfds_microlens import video_frames
+
+pytestmark = pytest.mark.skipif(not os.environ.get("MLREC_REAL_DATA"), reason="MLREC_REAL_DATA is not set")
+_NUM_FRAMES = {1002: 982, 10034: 227, 10040: 862}
+
+
+@pytest.fixture(scope="module")
+def folder():
+  return pathlib.Path(os.environ["MLREC_REAL_DATA"]) / "videos"
+
+
+@pytest.fixture(scope="module")
+def frames(folder, tmp_path_factory):
+  root = tmp_path_factory.mktemp("data")
+  (root / "manual").mkdir()
+  (root / "manual" / "MicroLens-100k_videos").symlink_to(folder)
+  (root / "manual" / "MicroLens-100k_pairs.tsv").write_text("1\t1002 10034 10040\n")
+  tfds_microlens.prepare("100k-videos-5x224", data_dir=root, manual_dir=root / "manual")
+  return Frames("microlens/100k-videos-5x224", root)
+
+
+def test_five_frames_are_within_36_db_at_a_fortieth_of_the_published_size(frames, folder):
+  assert frames.items.tolist() == list(_NUM_FRAMES)
+  sizes = []
+  for (item, num_frames), read in zip(_NUM_FRAMES.items(), frames.read(frames.items)):
+    original, count = video_frames.read_frames(folder / f"{item}.mp4")
+    assert count == num_frames
+    assert min(video_frames.psnr(a, b) for a, b in zip(read, original)) >= 36
+    sizes.append(sum(len(video_frames.encode_jpeg(frame)) for frame in original))
+  # The reference stores 3,014,861 bytes of float32 a video.
+  assert max(sizes) <= 3_014_861 / 40
+  assert np.mean(sizes) <= 3_014_861 / 55
+
+
+def test_seeking_finds_the_frames_that_decoding_everything_does(folder):
+  item = 10034
+  sought, _ = video_frames.read_frames(folder / f"{item}.mp4")
+  everything, _ = video_frames.read_frames(folder / f"{item}.mp4", seek=False)
+  assert np.array_equal(sought, everything)
