@@ -23,12 +23,18 @@ def default_config() -> ConfigDict:
   config.seeds = ()
   # A workdir, or a safetensors file under PyTorch's names, whose parameters training starts from.
   config.init_from = ""
+  # What the run is compared with at its end: `popularity`, and `id` for the same model on item IDs.
+  config.baselines = ()
 
   config.data = ConfigDict()
   # A TFDS name (microlens/50k-sequences), or the path of a *_pairs.tsv or *_pairs.csv file.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""
+  # The videos of the items, for towers that read frames: a TFDS name (microlens/demo-videos-5x64).
+  config.data.videos = ""
+  # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
+  config.data.features_dir = ""
   config.data.max_length = 10
   config.data.min_length = 5
 
@@ -47,6 +53,9 @@ def default_config() -> ConfigDict:
   config.optimizer = ConfigDict()
   config.optimizer.lr = 1e-4
   config.optimizer.weight_decay = 0.1
+  # Of an encoder of content and its projection; a learning rate of 0 stands for `lr`.
+  config.optimizer.encoder_lr = 0.0
+  config.optimizer.encoder_weight_decay = 0.0
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.999
   config.optimizer.eps = 1e-8
@@ -75,6 +84,8 @@ def default_config() -> ConfigDict:
   # Users and items scored at a time.
   config.eval.batch_size = 2048
   config.eval.chunk = 4096
+  # Items encoded at a time, where their content is read.
+  config.eval.item_batch = 64
 
   config.checkpoint = ConfigDict()
   # Save after so many steps, too, besides after each validation; 0 for not.
@@ -89,11 +100,13 @@ def default_config() -> ConfigDict:
 
 # What the best parameters may be chosen by.
 MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
+BASELINES = ("popularity", "id")
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
-  "seeds", "data.source", "data.data_dir", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
-  "eval.chunk", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.features_dir", "train.epochs",
+  "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch", "eval.chunk",
+  "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
@@ -138,10 +151,11 @@ def _check_type(key: str, value: Any, default: Any) -> None:
 def _check_ranges(config: ConfigDict) -> None:
   at_least = {
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
-    "train.row_width": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1, "log.every_steps": 1,
-    "checkpoint.every_steps": 0, "loss.negative_groups": 1, "data.max_length": 1, "data.min_length": 3, "seed": 0,
-    "optimizer.weight_decay": 0, "optimizer.clip_norm": 0, "optimizer.warmup_steps": 0,
-    "optimizer.final_lr_fraction": 0, "optimizer.b1": 0, "optimizer.b2": 0, "train.ema_decay": 0,
+    "train.row_width": 0, "train.ema_decay": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
+    "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
+    "data.max_length": 1, "data.min_length": 3, "seed": 0, "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
+    "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
+    "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0,
   }  # fmt: skip
   below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1}
   values = dict(flatten(config))
@@ -161,6 +175,9 @@ def _check_ranges(config: ConfigDict) -> None:
       f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
       f"config.loss.negative_groups = {config.loss.negative_groups}"
     )
+  for name in config.baselines:
+    if name not in BASELINES:
+      raise ConfigError(f"config.baselines = {config.baselines}: {closest(str(name), BASELINES)}")
   if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and s >= 0 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
 

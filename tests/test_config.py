@@ -148,7 +148,10 @@ def test_a_model_that_is_no_section_is_named():
 def test_keys_that_may_change_do_not_change_the_hash():
   reference = config_hash(validate(default_config()), "data")
   known = dict(flatten(default_config()))
-  others = {"data.source": "elsewhere.tsv", "data.data_dir": "/there", "seeds": (3, 4), "log.tensorboard": False}
+  others = {
+    "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
+    "data.features_dir": "/cache", "seeds": (3, 4), "log.tensorboard": False, "baselines": ("popularity",),
+  }  # fmt: skip
   for key in MUTABLE:
     assert key in known
     value = others.get(key, 7)

@@ -22,7 +22,14 @@ _MAY_IMPORT = {
   "mlrec.models.registry": {"mlrec.registry"},
   "mlrec.models.layers": set(),
   "mlrec.models.convert": set(),
-  "mlrec.models.items": {"mlrec.models.layers", "mlrec.models.registry"},
+  "mlrec.models.items": {
+    "mlrec.models.layers",
+    "mlrec.models.convert",
+    "mlrec.models.registry",
+    "mlrec.models",
+    "mlrec.data",
+    "mlrec.registry",
+  },
   "mlrec.models.users": {"mlrec.models.layers", "mlrec.models.registry"},
   "mlrec.models.recommenders": {
     "mlrec.models.items",

@@ -11,6 +11,7 @@ from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.train.optimizer import adamw
 from mlrec.train.optimizer import clip_by_global_norm
+from mlrec.train.optimizer import Group
 from mlrec.train.optimizer import make_optimizer
 from mlrec.train.optimizer import make_schedule
 
@@ -203,7 +204,20 @@ def test_adamw_is_that_of_optax():
       after = optax.apply_updates(after, updates)
     return after["a"]
 
-  options = {"eps": 1e-6, "weight_decay": 0.3}
   np.testing.assert_allclose(
-    moved(adamw(schedule, 0.8, 0.95, **options)), moved(optax.adamw(schedule, 0.8, 0.95, **options)), rtol=1e-6
+    moved(adamw(schedule, 0.8, 0.95, eps=1e-6, group=lambda name: Group(1.0, 0.3))),
+    moved(optax.adamw(schedule, 0.8, 0.95, eps=1e-6, weight_decay=0.3)),
+    rtol=1e-6,
   )
+
+
+def test_an_encoder_has_its_own_learning_rate_and_decay():
+  params = {"items": {"encoder": {"a": jnp.ones(3)}, "projection": {"b": jnp.ones(2)}}, "users": {"c": jnp.ones(4)}}
+  gradients = [jax.tree.map(jnp.zeros_like, params)] * 2
+  config = _config(lr=0.1, weight_decay=0.5, encoder_lr=0.01, encoder_weight_decay=0.2)
+  moved = _run(config, gradients, params)
+  np.testing.assert_allclose(moved["users"]["c"], (1 - 0.1 * 0.5) ** 2, rtol=1e-6)
+  np.testing.assert_allclose(moved["items"]["encoder"]["a"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
+  np.testing.assert_allclose(moved["items"]["projection"]["b"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
+  moved = _run(config, [jax.tree.map(jnp.ones_like, params)], jax.tree.map(jnp.zeros_like, params))
+  np.testing.assert_allclose(moved["users"]["c"] / moved["items"]["encoder"]["a"][0], 10, rtol=1e-5)

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
   config.model.dim = 128
-  config.model.user = ConfigDict({"name": "nextitnet", "blocks": 1})
+  config.model.user = ConfigDict({"name": "nextitnet", "blocks": 1, "dropout": 0.0})
   config.optimizer.lr = 1e-3
   config.optimizer.weight_decay = 1.0
   config.train.batch_size = 256

@@ -7,6 +7,7 @@ any batch, and a run resumes on another number of hosts.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import functools
 import math
@@ -58,6 +59,7 @@ class Batch(NamedTuple):
     targets: `[R, W]` int32, the column of the item that follows.
     users: `[R, W]` int32, the row of `slots` that each place belongs to.
     weights: `[R, W]` float32, 1 on real places, 0 on padding.
+    content: `[U, ...]` each, what the item tower reads of the items beside their ids.
   """
 
   items: Array
@@ -68,6 +70,7 @@ class Batch(NamedTuple):
   targets: Array
   users: Array
   weights: Array
+  content: Mapping[str, Array] = {}
 
 
 class EvalBatch(NamedTuple):

@@ -4,6 +4,7 @@ from mlrec.registry import Registry
 
 USER_ENCODER = "user encoder"
 ITEM_TOWER = "item tower"
+VIDEO_ENCODER = "video encoder"
 RECOMMENDER = "recommender"
 
 models = Registry("model", ["mlrec.models.items", "mlrec.models.users", "mlrec.models.recommenders"])

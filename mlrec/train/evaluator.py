@@ -16,9 +16,12 @@ from mlrec import metrics
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import Layout
+from mlrec.data.content import Content
 from mlrec.data.splits import Split
+from mlrec.train.prefetch import ahead
 from mlrec.train.sharding import DATA
 from mlrec.train.sharding import put
+from mlrec.train.sharding import put_content
 from mlrec.train.sharding import replicated
 
 
@@ -33,6 +36,8 @@ class Evaluator:
     mesh: devices over which users are spread.
     batch_size: users ranked at a time.
     chunk: items scored at a time.
+    content: what the item tower reads beside ids; None for nothing.
+    item_batch: items encoded at a time where there is content.
   """
 
   graphdef: nnx.GraphDef
@@ -41,6 +46,8 @@ class Evaluator:
   mesh: Mesh
   batch_size: int
   chunk: int
+  content: Content | None = None
+  item_batch: int = 64
 
   def __call__(self, params: Any, rest: Any, name: str) -> dict[str, float]:
     """Metrics of the parameters on split `name` (`valid` or `test`), as fractions.
@@ -56,7 +63,7 @@ class Evaluator:
 
   def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""
-    table = self._item_table(params, rest, jnp.arange(self.split.num_items + 1))
+    table = self.item_table(params, rest)
     outputs = []
     for batch in eval_batches(
       self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
@@ -68,12 +75,32 @@ class Evaluator:
     users = self.split.num_users
     return np.concatenate(ranks)[:users], np.concatenate(recommended)[:users]
 
-  @functools.cached_property
-  def _item_table(self):
-    def table(params, rest, ids: Array) -> Array:
-      return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(ids)
+  def item_table(self, params: Any, rest: Any) -> Array:
+    """The vectors `[num_items + 1, D]` of all items, the padding item first, on every device."""
+    number = self.split.num_items + 1
+    if self.content is None:
+      return self._encode(params, rest, jnp.arange(number), {})
+    size = -(-min(self.item_batch, number) // self.mesh.size) * self.mesh.size
+    content = self.content
 
-    return jax.jit(table, out_shardings=replicated(self.mesh))
+    def read(first: int):
+      items = np.arange(first, first + size)
+      items = np.where(items < number, items, 0)
+      return put(self.mesh, items), put_content(self.mesh, content, items)
+
+    parts = [self._encode(params, rest, *arguments) for arguments in ahead(read, range(0, number, size))]
+    return self._join(parts)[:number]
+
+  @functools.cached_property
+  def _join(self):
+    return jax.jit(jnp.concatenate, out_shardings=replicated(self.mesh))
+
+  @functools.cached_property
+  def _encode(self):
+    def encode(params, rest, items: Array, content) -> Array:
+      return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(items, content)
+
+    return jax.jit(encode, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
   def _rank_batch(self):

@@ -12,8 +12,11 @@ import numpy as np
 
 from mlrec import config as config_lib
 from mlrec.config import ConfigError
+from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data.sources import load_interactions
+from mlrec.data.splits import Split
+from mlrec.train import baselines
 from mlrec.train import loop
 from mlrec.train import workdir as workdirs
 from mlrec.train.writers import finite
@@ -37,7 +40,33 @@ def run(
   Raises:
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
+  result = _run(config, workdir, evaluate_only, say)
+  if config.baselines and not evaluate_only:
+    _compare(config, workdir, result, say)
+  return result
+
+
+def _run(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
   return (_run_seeds if config.seeds else _run_one)(config, workdir, evaluate_only, say)
+
+
+def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], say) -> None:
+  """Runs what `config.baselines` names, and shows all of it in a table."""
+  rows: dict[str, dict[str, Any]] = {}
+  for name in config.baselines:
+    if name == "popularity":
+      rows[name] = baselines.popularity_row(_split(config))
+    else:
+      say("the same on item IDs:")
+      rows["item IDs"] = _run(baselines.id_twin(config), workdir / "item_ids", False, say)["test"]
+  model = config.model
+  rows[f"this run ({model.item.get('encoder', model.item.name)})"] = result["test"]
+  baselines.compare(workdir, rows, say)
+
+
+def _split(config: ConfigDict) -> Split:
+  interactions = load_interactions(config.data.source, config.data.data_dir)
+  return leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
 
 
 def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
@@ -46,11 +75,12 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   if finished and not evaluate_only:
     say(f"{workdir} is finished; delete it, or name another --workdir, to train anew.")
     return _shown(finished, say)
-  interactions = load_interactions(config.data.source, config.data.data_dir)
-  split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  split = _split(config)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
   try:
     training = loop.Run(config, split, workdir)
+  except (ConfigError, DataError):
+    raise
   except (TypeError, ValueError) as error:
     # Planning computes shapes alone: what fails there is a name, an option or a size in the config.
     raise ConfigError(str(error)) from error

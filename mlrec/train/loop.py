@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import concurrent.futures
 import contextlib
 import errno
 import math
@@ -26,14 +25,18 @@ from mlrec.data.batches import Batch
 from mlrec.data.batches import Layout
 from mlrec.data.batches import TrainBatches
 from mlrec.data.splits import Split
+from mlrec.train import contents
 from mlrec.train import memory
+from mlrec.train import pretrained
 from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.optimizer import make_optimizer
+from mlrec.train.prefetch import ahead
 from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
+from mlrec.train.sharding import put_content
 from mlrec.train.state import make_train_steps
 from mlrec.train.state import state_spec
 from mlrec.train.state import StateSpec
@@ -86,12 +89,21 @@ class Run:
     self._start = time.monotonic()
     self.mesh = make_mesh()
     self.spec, self._optimizer, self._batches = _plan(config, split, self.mesh)
+    model = nnx.merge(self.spec.graphdef, self.spec.abstract.params, self.spec.abstract.rest)
+    self._content = contents.open_content(config, split, model)
     self.evaluator = Evaluator(
-      self.spec.graphdef, split, self._batches.layout, self.mesh, config.eval.batch_size, config.eval.chunk
-    )
+      self.spec.graphdef, split, self._batches.layout, self.mesh, config.eval.batch_size, config.eval.chunk,
+      self._content, config.eval.item_batch,
+    )  # fmt: skip
     self.train_steps = make_train_steps(
       self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
     )
+
+  @property
+  def _fingerprint(self) -> str:
+    """Of all that is read: interactions, and content where there is any."""
+    parts = [self.split.fingerprint, *([] if self._content is None else [self._content.fingerprint])]
+    return "-".join(parts)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -142,10 +154,11 @@ class Run:
       return state, record | {"stopped": self._out_of_patience(record["stale"])}
     state = self.spec.create()
     memory.trim()
+    state = pretrained.load(self.spec, state)
     if self.config.init_from:
       state = warm_start.load(self.config.init_from, self.spec, state)
     return state, {
-      "data": self.split.fingerprint,
+      "data": self._fingerprint,
       "best_step": None,
       "best": None,
       "stale": 0,
@@ -154,9 +167,9 @@ class Run:
     }
 
   def _check_data(self, record: dict[str, Any]) -> None:
-    if record["data"] != self.split.fingerprint:
+    if record["data"] != self._fingerprint:
       raise ConfigError(
-        f"{self.workdir}: its run read other data (fingerprint {record['data']}, now {self.split.fingerprint}); "
+        f"{self.workdir}: its run read other data (fingerprint {record['data']}, now {self._fingerprint}); "
         "name another --workdir"
       )
 
@@ -224,15 +237,13 @@ class Run:
 
     def make(first: int) -> tuple[int, int, Batch]:
       count = min(size - (first - epoch_start) % size, end - first)
-      return first, count, put(self.mesh, self._batches.stack(first, count, size), axis=1)
+      stacked = self._batches.stack(first, count, size)
+      batches = put(self.mesh, stacked, axis=1)
+      if self._content is not None:
+        batches = batches._replace(content=put_content(self.mesh, self._content, stacked.items))
+      return first, count, batches
 
-    firsts = [step, *range(epoch_start + (step - epoch_start) // size * size + size, end, size)]
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-      waiting = [pool.submit(make, first) for first in firsts[:_GROUPS_IN_FLIGHT]]
-      for first in [*firsts[_GROUPS_IN_FLIGHT:], *[None] * len(waiting)]:
-        yield waiting.pop(0).result()
-        if first is not None:
-          waiting.append(pool.submit(make, first))
+    return ahead(make, [step, *range(epoch_start + (step - epoch_start) // size * size + size, end, size)])
 
   def _validated(self, state: TrainState, step: int, checkpoints: Checkpoints) -> dict[str, float]:
     try:

@@ -1,6 +1,8 @@
 """AdamW with a clipped global norm, and its learning-rate schedules."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
+import re
 from typing import Any
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ import optax
 from mlrec.registry import closest
 
 SCHEDULES = ("constant", "cosine", "linear")
+# Parameters, by path, of an encoder of content and of the projection of its output.
+ENCODER = re.compile(r"(^|\.)(encoder|projection)\.")
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformationExtraArgs:
@@ -22,7 +26,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
   their global L2 norm is at most `clip_norm` (0 for no clipping).
 
   Args:
-    config: `lr`, `weight_decay`, `b1`, `b2`, `eps`, `clip_norm`, `schedule`, `warmup_steps`, `final_lr_fraction`.
+    config: `lr`, `weight_decay`, `b1`, `b2`, `eps`, `clip_norm`, `schedule`, `warmup_steps`, `final_lr_fraction`,
+      `encoder_lr`, `encoder_weight_decay`.
     num_steps: steps of the whole run, for schedules that fall over it.
 
   Raises:
@@ -31,9 +36,14 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
   if config.lr <= 0:
     raise ValueError(f"config.optimizer.lr must be positive, not {config.lr}")
   chain = [clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+  head = Group(1.0, config.weight_decay)
+  encoder = Group((config.encoder_lr or config.lr) / config.lr, config.encoder_weight_decay)
   chain.append(
-    adamw(make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps, weight_decay=config.weight_decay)
-  )
+    adamw(
+      make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps,
+      group=lambda name: encoder if ENCODER.search(name) else head,
+    )
+  )  # fmt: skip
   return optax.chain(*chain)
 
 
@@ -65,6 +75,13 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+class Group(NamedTuple):
+  """What parameters of one kind have of their own: a factor of the learning rate, and the weight decay."""
+
+  rate: float
+  weight_decay: float
+
+
 class AdamWState(NamedTuple):
   """Steps taken, and the moving averages of the gradients and of their squares."""
 
@@ -74,7 +91,7 @@ class AdamWState(NamedTuple):
 
 
 def adamw(
-  schedule: optax.Schedule, b1: float, b2: float, *, eps: float, weight_decay: float
+  schedule: optax.Schedule, b1: float, b2: float, *, eps: float, group: Callable[[str], Group]
 ) -> optax.GradientTransformationExtraArgs:
   """`optax.adamw` for gradients of which some are given by the rows that a step has read.
 
@@ -82,6 +99,13 @@ def adamw(
   `jax.tree_util.keystr` writes it) is `[U, D]`, for those of its rows, and 0 for all others; a row named twice counts
   twice in the first moment and adds squares in the second, so only rows of gradient 0 may be. The result is that of
   the whole gradient: moments of rows that were not read still fade, and still move their parameters.
+
+  Args:
+    schedule: the learning rate by step.
+    b1: decay of the gradients' average.
+    b2: decay of the squares' average.
+    eps: added to the root of the latter.
+    group: a parameter's factor of the learning rate and its weight decay, by its name.
   """
 
   def init(params: Any) -> AdamWState:
@@ -92,7 +116,7 @@ def adamw(
     def averaged(moments, power: int, decay: float):
       def one(path, moment, gradient):
         new = (1 - decay) * gradient**power
-        read = rows.get(jax.tree_util.keystr(path, simple=True, separator="."))
+        read = rows.get(_name(path))
         return decay * moment + new if read is None else (decay * moment).at[read].add(new)
 
       return jax.tree_util.tree_map_with_path(one, moments, gradients)
@@ -103,9 +127,14 @@ def adamw(
     # Reciprocals of scalars, so that a table's update divides once for each element.
     mu_scale, nu_scale = 1 / (1 - b1**step), 1 / (1 - b2**step)
 
-    def change(m, v, param):
-      return -lr * (m * mu_scale / (jnp.sqrt(v * nu_scale) + eps) + weight_decay * param)
+    def change(path, m, v, param):
+      rate, weight_decay = group(_name(path))
+      return -lr * rate * (m * mu_scale / (jnp.sqrt(v * nu_scale) + eps) + weight_decay * param)
 
-    return jax.tree.map(change, mu, nu, params), AdamWState(step, mu, nu)
+    return jax.tree_util.tree_map_with_path(change, mu, nu, params), AdamWState(step, mu, nu)
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,6 +1,7 @@
 """Where arrays lie on the devices: a mesh of one axis, and a few rules by name."""
 
 from collections.abc import Sequence
+import functools
 import re
 from typing import Any
 
@@ -10,6 +11,8 @@ from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
+
+from mlrec.data.content import Content
 
 DATA = "data"
 
@@ -51,6 +54,27 @@ def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
   return jax.tree.map(place, arrays)
+
+
+def put_content(mesh: Mesh, content: Content, items: np.ndarray) -> dict[str, jax.Array]:
+  """The content of dense ids `[..., U]`, cut along U; each process reads its devices' share alone.
+
+  The mesh divides U.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (items.ndim - 1), DATA))
+  read: dict[Any, dict[str, np.ndarray]] = {}
+
+  def share(name: str, index: tuple[slice, ...]) -> np.ndarray:
+    index = index[: items.ndim]
+    key = tuple((part.start, part.stop) for part in index)
+    if key not in read:
+      read[key] = content.read(items[index])
+    return read[key][name]
+
+  return {
+    name: jax.make_array_from_callback((*items.shape, *need.shape), sharding, functools.partial(share, name))
+    for name, need in content.needs.items()
+  }
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -56,9 +56,10 @@ def tiny_config(pairs_file) -> Callable[..., ConfigDict]:
   """Builds a validated config: `tiny_config(user={"name": "gru4rec"}, **{"train.epochs": 1})`."""
   from mlrec import config as config_lib
 
-  def make(*, user: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
+  def make(*, user: dict[str, Any] | None = None, item: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
     config = config_lib.default_config()
     config.model.user = ConfigDict(user or tiny_runs.SASREC)
+    config.model.item = ConfigDict(item or {"name": "id"})
     config.update_from_flattened_dict({**tiny_runs.TINY, "data.source": str(pairs_file), **overrides})
     return config_lib.validate(config)
 

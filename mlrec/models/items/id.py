@@ -1,10 +1,14 @@
 """The ID tower: each item is a row of a learned table."""
 
+from collections.abc import Mapping
+
 from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.item_table import ItemTable
 from mlrec.models.registry import ITEM_TOWER
@@ -24,7 +28,7 @@ class IdTower(nnx.Module):
   def __init__(self, num_items: int, dim: int = 512, *, rngs: nnx.Rngs):
     self.table = ItemTable(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
 
-  def __call__(self, items: Array, *, rngs: nnx.Rngs | None = None) -> Array:
-    """`items` int `[...]` to vectors `[..., dim]`."""
+  def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
+    """`items` int `[...]` to vectors `[..., dim]`; `content` and `context` do not matter."""
     vectors = self.table(items)
     return jnp.where(items[..., None] == 0, jax.lax.stop_gradient(vectors), vectors)

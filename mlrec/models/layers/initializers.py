@@ -25,3 +25,21 @@ def uniform(bound: float):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
   return init
+
+
+def kaiming_normal_fan_out(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  """Normal with variance 2 / (outputs times kernel size) for kernels `[..., I, O]` (He et al., ICCV 2015)."""
+  return math.sqrt(2 / (shape[-1] * math.prod(shape[:-2]))) * jax.random.normal(key, shape, dtype)
+
+
+def truncated_normal(deviation: float):
+  """Normal of that standard deviation, drawn again beyond 2 (not 2 deviations), as timm and PyTorch cut it."""
+
+  def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    bound = 2 / deviation
+    if bound > 6:
+      # A float32 normal ends before; the truncated one would put what underflows, one in 10 million, at the cut itself.
+      return deviation * jax.random.normal(key, shape, dtype)
+    return deviation * jax.random.truncated_normal(key, -bound, bound, shape, dtype)
+
+  return init

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from mlrec import losses
 from mlrec.data.batches import Batch
 from mlrec.data.batches import History
+from mlrec.data.content import Need
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
@@ -54,9 +57,14 @@ class Sequential(nnx.Module):
     """Whether the user encoder needs whole left-padded rows, not packed ones."""
     return self.users.reads_padding
 
-  def item_vectors(self, items: Array, *, rngs: nnx.Rngs | None = None) -> Array:
-    """Item ids `[U]` to vectors `[U, D]`."""
-    return self.items(items, rngs=rngs)
+  @property
+  def reads(self) -> Mapping[str, Need]:
+    """What the item tower reads of each item beside its id."""
+    return getattr(self.items, "reads", {})
+
+  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
+    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, D]`."""
+    return self.items(items, content, context)
 
   def user_states(self, vectors: Array, history: History, *, rngs: nnx.Rngs | None = None) -> Array:
     """The states `[R, W, D]` of a history whose tokens are rows of `vectors [U, D]`."""
@@ -65,7 +73,8 @@ class Sequential(nnx.Module):
 
   def loss(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch: a mean over all its real positions, whatever the groups of negatives (scalar float32)."""
-    vectors = self.item_vectors(batch.items, rngs=rngs)
+    context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
+    vectors = self.item_vectors(batch.items, batch.content, context)
     states = self.user_states(vectors, batch.history, rngs=rngs)
     num_users, num_columns = batch.slots.shape[0], batch.items.shape[0]
     own = jnp.zeros((num_users, num_columns), bool)

@@ -1,0 +1,109 @@
+"""What item towers read beside ids: arrays by dense item id, made where they are needed."""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
+
+import numpy as np
+
+from mlrec.data.interactions import DataError
+
+
+class Need(NamedTuple):
+  """An array that a tower reads for each item.
+
+  Attributes:
+    shape: of one item's.
+    dtype: its NumPy name.
+  """
+
+  shape: tuple[int, ...]
+  dtype: str
+
+
+class Content(Protocol):
+  """Arrays by name for any items."""
+
+  @property
+  def needs(self) -> Mapping[str, Need]:
+    """What there is for each item, by name."""
+
+  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
+    """For dense ids of any shape, `[*items.shape, *need.shape]` each; zeros for id 0 and for items without content."""
+
+  @property
+  def fingerprint(self) -> str:
+    """Stands for what is read."""
+
+
+class Together:
+  """Several contents as one."""
+
+  def __init__(self, parts: list[Content]):
+    self._parts = parts
+    self.needs = {name: need for part in parts for name, need in part.needs.items()}
+
+  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array for part in self._parts for name, array in part.read(items).items()}
+
+  @property
+  def fingerprint(self) -> str:
+    return "-".join(part.fingerprint for part in self._parts)
+
+
+class FrameContent:
+  """Frames of a prepared video set, for the items of a split."""
+
+  def __init__(self, frames: Any, item_ids: np.ndarray, need: Need):
+    """Looks up which items have a video.
+
+    Args:
+      frames: a `Frames`, or anything that has its `items` and `read`.
+      item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
+      need: `[F, S, S, 3]` uint8.
+
+    Raises:
+      DataError: no item has a video.
+    """
+    self._frames, self._ids = frames, np.asarray(item_ids)
+    self._there = np.isin(self._ids, np.asarray(frames.items))
+    self._there[0] = False
+    self.needs = {"frames": need}
+    if not self._there.any():
+      raise DataError(
+        f"config.data.videos: none of its {len(frames.items):,} videos is of the {len(item_ids) - 1:,} items"
+      )
+
+  @property
+  def missing(self) -> np.ndarray:
+    """Original ids of the items that have no video: their frames are zeros, as the padding item's."""
+    return self._ids[1:][~self._there[1:]]
+
+  @property
+  def fingerprint(self) -> str:
+    return str(self._frames.fingerprint)
+
+  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
+    """`{"frames": [*items.shape, F, S, S, 3] uint8}`."""
+    shape, dtype = self.needs["frames"]
+    flat = items.reshape(-1)
+    out = np.zeros((flat.size, *shape), dtype)
+    there = np.flatnonzero(self._there[flat])
+    if there.size:
+      out[there] = self._frames.read(self._ids[flat[there]], frames=shape[0], size=shape[1])
+    return {"frames": out.reshape(*items.shape, *shape)}
+
+
+class FeatureContent:
+  """Vectors computed beforehand, a row for each dense id."""
+
+  def __init__(self, vectors: np.ndarray, fingerprint: str):
+    """`vectors [num_items + 1, D]`, memory-mapped or not; row 0 is the padding item's."""
+    self._vectors = vectors
+    self.fingerprint = fingerprint
+    self.needs = {"features": Need(vectors.shape[1:], str(vectors.dtype))}
+
+  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
+    """`{"features": [*items.shape, D]}`."""
+    return {"features": np.asarray(self._vectors[items])}

@@ -1,0 +1,1 @@
+"""Video encoders, a file for each family: frames in, one vector out."""

@@ -1,0 +1,95 @@
+"""What all video encoders have in common: stages that run one after the other, and a specification."""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
+
+# Statistics of the pixels, on a scale of 0 to 1, that published encoders were trained with.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+KINETICS = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What an encoder expects and where its weights come from.
+
+  Attributes:
+    frames: frames it is fed.
+    interval: source frames from one to the next.
+    size: their height and width in pixels.
+    mean: of each colour, on a scale of 0 to 1; frames are fed as (pixel / 255 - mean) / std.
+    std: likewise.
+    features: the width of its output.
+    weights: name of the published file.
+    licence: of those weights.
+    top: the first stage that is trained in the mode `top`.
+    half: likewise where half of the encoder is trained, for encoders published so.
+    source: where architecture and weights were published.
+  """
+
+  frames: int
+  interval: int
+  size: int
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  features: int
+  weights: str
+  licence: str
+  top: str
+  half: str | None = None
+  source: str = ""
+
+
+class VideoEncoder(nnx.Module):
+  """Frames to a vector, stage by stage.
+
+  A family's class builds its parts, names its stages and says what each does. Stages before the first trained one run
+  as in evaluation, and no gradient enters them.
+
+  Attributes:
+    spec: what it expects.
+    stages: the stages' names in order of computation. Each is the prefix, up to a dot, of the PyTorch names of its
+      parameters, or the whole name of its only one, and PyTorch's parameter order is the order of stages.
+    remat: whether trained stages are computed again in the backward pass, instead of keeping what it needs.
+  """
+
+  spec: Spec
+  stages: tuple[str, ...]
+  remat: bool = False
+
+  def stage(self, index: int, x: Any, context: Context) -> Any:
+    """What stage `index` makes of the result of the one before (of the frames, for 0)."""
+    raise NotImplementedError
+
+  def __call__(self, frames: Array, context: Context = EVALUATION, *, first_trained: int = 0) -> Array:
+    """Encodes clips.
+
+    Args:
+      frames: `[B, T, H, W, 3]` float, normalised by `spec`.
+      context: how trained stages are run.
+      first_trained: the number of the first trained stage; `len(stages)` where all are frozen.
+
+    Returns:
+      `[B, spec.features]`.
+    """
+    x: Any = frames
+    for index in range(len(self.stages)):
+      if index == first_trained and index:
+        x = jax.lax.stop_gradient(x)
+      x = self._run(index, x, context) if index >= first_trained else self.stage(index, x, EVALUATION)
+    return jax.lax.stop_gradient(x) if first_trained >= len(self.stages) else x
+
+  def _run(self, index: int, x: Any, context: Context) -> Any:
+    if not self.remat:
+      return self.stage(index, x, context)
+
+    def run(encoder: VideoEncoder, x: Any, rngs: nnx.Rngs | None) -> Any:
+      return encoder.stage(index, x, context._replace(rngs=rngs))
+
+    return nnx.remat(run)(self, x, context.rngs)

@@ -1,0 +1,96 @@
+"""Clips cut into patches and positions of those, for transformers."""
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+from mlrec.models.layers.convolution import Conv3D
+from mlrec.models.layers.initializers import truncated_normal
+
+_INIT = truncated_normal(0.02)
+
+
+class PatchEmbedding(Conv3D):
+  """A convolution whose windows touch and do not overlap, `[B, T, H, W, 3]` to `[B, T / t, H / p, W / p, dim]`.
+
+  It is computed as one product of matrices. Frames beyond the last whole window are not read.
+  """
+
+  def __init__(self, dim: int, frames: int, size: int, *, kernel_init: Any = _INIT, dtype: Any, rngs: nnx.Rngs):
+    """A window is `frames` by `size` by `size`."""
+    window = (frames, size, size)
+    super().__init__(
+      3, dim, window, stride=window, padding=(0, 0, 0), use_bias=True, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+    )
+
+  def __call__(self, x: Array) -> Array:  # type: ignore[override]
+    """Computes in `dtype` (the input's, where there is none).
+
+    Raises:
+      ValueError: `x` is no clip, is shorter than a window, or its height or width is no multiple of one.
+    """
+    kernel = self.kernel[...]
+    frames, size = kernel.shape[:2]
+    if x.ndim != 5 or x.shape[-1] != 3 or x.shape[1] < frames or 0 in x.shape or x.shape[2] % size or x.shape[3] % size:
+      raise ValueError(
+        f"expected clips [B, T, H, W, 3] of at least T = {frames} frames, H and W multiples of {size}, "
+        f"not an array of shape {x.shape}"
+      )
+    dtype = self.dtype or x.dtype
+    batch, length, height, width = x.shape[0], x.shape[1] // frames, x.shape[2] // size, x.shape[3] // size
+    x = x[:, : length * frames].reshape(batch, length, frames, height, size, width, size, 3)
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, length, height, width, -1).astype(dtype)
+    out = x @ kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
+    return out if self.bias is None else out + self.bias[...].astype(dtype)
+
+
+def whole_windows(x: Array, frames: int) -> Array:
+  """A clip `[B, T, ...]` whose last frame is repeated until T is a multiple of `frames`."""
+  missing = -x.shape[1] % frames if x.ndim > 1 and x.shape[1] else 0
+  return jnp.concatenate([x, *[x[:, -1:]] * missing], axis=1) if missing else x
+
+
+@functools.lru_cache(maxsize=32)
+def sinusoids(length: int, dim: int) -> np.ndarray:
+  """Fixed positions `[length, dim]`, float32: sines at even channels, cosines at odd ones (Vaswani et al., 2017)."""
+  channel = np.arange(dim)
+  angles = np.arange(length)[:, None] / np.power(10000.0, 2 * (channel // 2) / dim)
+  return np.where(channel % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
+
+
+def resized(table: Array | np.ndarray, old: Sequence[int], new: Sequence[int]) -> Array:
+  """A table of positions of a grid, for a grid of another size.
+
+  Each axis is interpolated linearly. Cells keep their extent: the ends of the two grids do not lie on each other, only
+  their edges do, and beyond the first and last old centre the old value stays.
+
+  Args:
+    table: `[product of old, C]`.
+    old: the sizes of the grid that it is for.
+    new: the sizes wanted.
+
+  Returns:
+    float32 `[product of new, C]`; the table itself where the sizes are the same.
+  """
+  grid = jnp.asarray(table)
+  if tuple(old) == tuple(new):
+    return grid
+  grid = grid.reshape(*old, -1)
+  for axis, (before, after) in enumerate(zip(old, new)):
+    if before != after:
+      grid = jnp.moveaxis(grid, axis, 0)
+      grid = jnp.tensordot(_interpolation(before, after), grid, 1, precision=jax.lax.Precision.HIGHEST)
+      grid = jnp.moveaxis(grid, 0, axis)
+  return grid.reshape(-1, grid.shape[-1])
+
+
+def _interpolation(old: int, new: int) -> np.ndarray:
+  """`[new, old]`: how much of each old cell a new one takes."""
+  place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+  return np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0).astype(np.float32)

@@ -1,0 +1,35 @@
+"""Published weights for the encoders inside a model."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+
+from mlrec.config import ConfigError
+from mlrec.models import convert
+from mlrec.train.state import split_model
+from mlrec.train.state import StateSpec
+from mlrec.train.state import TrainState
+
+
+def load(spec: StateSpec, state: TrainState) -> TrainState:
+  """`state` with the weights that modules of the model ask for: those with a file's name in their `weights`.
+
+  Raises:
+    ConfigError: a file cannot be read, or holds other entries than the encoder's.
+  """
+  model = nnx.merge(spec.graphdef, state.params, state.rest, copy=True)
+  asking: list[Any] = [module for _, module in nnx.iter_modules(model) if getattr(module, "weights", "")]
+  if not asking:
+    return state
+  for module in asking:
+    try:
+      convert.load_torch(module.encoder, module.weights)
+    except (OSError, ValueError) as error:
+      raise ConfigError(f"config.model.item.weights = {module.weights!r}: {error}") from error
+  _, params, rest = split_model(model)
+  place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
+  params = jax.tree.map(place, params, spec.abstract.params)
+  rest = jax.tree.map(place, rest, spec.abstract.rest)
+  average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+  return state._replace(params=params, rest=rest, average=average)
