@@ -2,8 +2,8 @@
 
 python -m mlrec.main --config=configs/50k/gru4rec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-Validation HR@10 .0883 (one seed, epoch 14 of 16). Of two learning rates tried the higher is far faster: at 1e-3 ten
-epochs reach .0557.
+Validation HR@10 by setting (one seed each): one layer of width 128 with dropout .4 .0883, with .5 .0886, at either of
+the learning rates 3e-3 and 5e-3 (1e-3 is far too slow); two layers .0852, width 256 .0844. README has the test scores.
 """
 
 from ml_collections import ConfigDict
@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
   config.model.dim = 128
-  config.model.user = ConfigDict({"name": "gru4rec", "blocks": 1, "dropout": 0.4})
-  config.optimizer.lr = 3e-3
+  config.model.user = ConfigDict({"name": "gru4rec", "blocks": 1, "dropout": 0.5})
+  config.optimizer.lr = 5e-3
   config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3

@@ -143,5 +143,5 @@ def _pillow():
   try:
     from PIL import Image
   except ImportError as error:
-    raise DataError(f'frames need Pillow ({error}); pip install pillow') from error
+    raise DataError(f"frames need Pillow ({error}); pip install pillow") from error
   return Image

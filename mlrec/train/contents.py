@@ -1,6 +1,7 @@
 """Opens what a model's item tower reads beside ids."""
 
 from collections.abc import Callable
+import sys
 from typing import Any
 
 from absl import logging
@@ -42,11 +43,15 @@ def _frames(config: ConfigDict, split: Split, model: Any, need: Need) -> Content
 
 def _features(config: ConfigDict, split: Split, model: Any, need: Need) -> Content:
   vectors, fingerprint = frozen_features.load_or_make(
-    model.items.frozen, open_videos(config), split.item_ids, folder=config.data.features_dir
+    model.items.frozen, open_videos(config), split.item_ids, folder=config.data.features_dir, say=_tell
   )
   if vectors.shape[1:] != need.shape:
     raise ConfigError(f"vectors of the frozen encoder are {vectors.shape[1:]}; the item tower expects {need.shape}")
   return FeatureContent(vectors, fingerprint)
+
+
+def _tell(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 def open_videos(config: ConfigDict) -> Any:

@@ -1,5 +1,7 @@
 """Vectors of frozen encoders: computed once for all videos of a set, kept on disk, read by every head."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import hashlib
 import json
 import os
@@ -18,6 +20,8 @@ from mlrec.models import convert
 from mlrec.models.items.video.tower import FrozenEncoder
 from mlrec.models.items.video.tower import normalise
 from mlrec.models.items.video.tower import RANDOM
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
 from mlrec.train.prefetch import ahead
 from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
@@ -29,8 +33,31 @@ _PART = 256
 _FORMAT = 1
 
 
+def recipe_of(item: Mapping[str, Any]) -> FrozenEncoder:
+  """What makes the vectors of a tower of the mode `frozen`, by the options of `config.model.item`.
+
+  Raises:
+    ValueError: a name or an option is unknown, or the mode is another.
+  """
+  options = dict(item)
+
+  def build():
+    return models.create(options.pop("name"), 1, 1, kind=ITEM_TOWER, rngs=nnx.Rngs(0), **options)
+
+  recipe = nnx.eval_shape(build).frozen
+  if recipe is None:
+    raise ValueError("vectors are kept for towers of the mode 'frozen' alone")
+  return recipe
+
+
 def load_or_make(
-  recipe: FrozenEncoder, videos: Any, item_ids: np.ndarray, *, folder: str = "", batch_size: int = 16
+  recipe: FrozenEncoder,
+  videos: Any,
+  item_ids: np.ndarray,
+  *,
+  folder: str = "",
+  batch_size: int = 16,
+  say: Callable[[str], None] = logging.info,
 ) -> tuple[np.ndarray, str]:
   """The vectors of a split's items, made where they are not there yet.
 
@@ -40,12 +67,13 @@ def load_or_make(
     item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
     folder: where vectors are kept; empty for the default place.
     batch_size: clips encoded at a time, on all devices together.
+    say: is told how far it is.
 
   Returns:
     `[num_items + 1, D]` float32 by dense id, those of the padding item and of items without a video being what the
     encoder makes of a clip of zeros; and a fingerprint of recipe and videos.
   """
-  where, fingerprint = make(recipe, videos, folder=folder, batch_size=batch_size)
+  where, fingerprint = make(recipe, videos, folder=folder, batch_size=batch_size, say=say)
   vectors = np.load(where / "vectors.npy", mmap_mode="r")
   items = np.load(where / "items.npy")
   place = np.searchsorted(items, item_ids).clip(max=len(items) - 1)
@@ -54,11 +82,18 @@ def load_or_make(
   return np.asarray(vectors[rows]), fingerprint
 
 
-def make(recipe: FrozenEncoder, videos: Any, *, folder: str = "", batch_size: int = 16) -> tuple[pathlib.Path, str]:
+def make(
+  recipe: FrozenEncoder,
+  videos: Any,
+  *,
+  folder: str = "",
+  batch_size: int = 16,
+  say: Callable[[str], None] = logging.info,
+) -> tuple[pathlib.Path, str]:
   """Encodes all videos that are not encoded yet.
 
   Several processes share the work through `folder`, which all of them must see. A run that was killed goes on after
-  the last whole part.
+  the last whole part. `say` is told how far it is.
 
   Returns:
     The folder of `vectors.npy [videos + 1, D]` float32 (first what a clip of zeros gives), `items.npy [videos]` int64
@@ -69,7 +104,7 @@ def make(recipe: FrozenEncoder, videos: Any, *, folder: str = "", batch_size: in
   where = (pathlib.Path(folder).expanduser() if folder else _default_folder()) / fingerprint
   if not (where / "recipe.json").exists():
     where.mkdir(parents=True, exist_ok=True)
-    _make_parts(recipe, videos, where, batch_size)
+    _make_parts(recipe, videos, where, batch_size, say)
     _wait_for_all(fingerprint)
     if jax.process_index() == 0:
       _join_parts(videos, where, stated)
@@ -92,7 +127,7 @@ def _default_folder() -> pathlib.Path:
   return pathlib.Path(cache).expanduser() / "mlrec" / "features"
 
 
-def _make_parts(recipe: FrozenEncoder, videos: Any, where: pathlib.Path, batch_size: int) -> None:
+def _make_parts(recipe: FrozenEncoder, videos: Any, where: pathlib.Path, batch_size: int, say) -> None:
   starts = range(0, len(videos.items), _PART)
   missing = [start for start in starts if not _part(where, start).exists()]
   mine = missing[jax.process_index() :: jax.process_count()]
@@ -117,7 +152,8 @@ def _make_parts(recipe: FrozenEncoder, videos: Any, where: pathlib.Path, batch_s
     vectors = [np.asarray(encode(state, frames, False))[:count] for count, frames in ahead(read, batches)]
     _write(_part(where, start), np.concatenate(vectors))
     done += len(ids)
-    logging.info("%s: %d clips encoded, %.1f a second", recipe.encoder, done, done / (time.monotonic() - begin))
+    rate = done / (time.monotonic() - begin)
+    say(f"{recipe.encoder}: {start + len(ids):,} of {len(videos.items):,} clips encoded, {rate:,.1f} a second")
 
 
 def _encoder(recipe: FrozenEncoder, mesh) -> tuple[Any, Any]:

@@ -22,6 +22,8 @@ def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   done = command(
     "--config=configs/demo.py", f"--workdir={workdir}", "--config.train.epochs=2", "--config.model.dim=16",
     "--config.model.user.blocks=1", f"--config.data.data_dir={tmp_path / 'tfds'}",
+    "--config.data.videos=microlens/demo-videos-2x32", "--config.model.item.frames=2",
+    "--config.model.item.options.dim=48", "--config.model.item.options.depth=1",
     cwd=ROOT,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr[-2000:]
@@ -43,11 +45,15 @@ def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   assert re.search(r"(?m)^epoch 1 · mean loss \d+\.\d{4} · valid hr@10 0\.\d{4} · ", done.stderr)
   assert re.search(r"(?m)^test +hr@10 0\.\d{4} · ", done.stdout)
   assert f"{result['test']['hr@10']:.4f}" in done.stdout
+  comparison = read_json(workdir / "comparison.json")
+  assert list(comparison) == ["popularity", "item IDs", "this run (vit_s)"]
+  assert comparison["this run (vit_s)"]["hr@10"] == result["test"]["hr@10"]
+  assert all(row["cold/hr@10"] is not None for row in comparison.values())
 
 
 def test_without_a_workdir_there_is_a_readable_one_under_runs(command, finished, pairs_file, tmp_path):
   arguments = [flag for flag in tiny_arguments(pairs_file, "") if not flag.startswith("--workdir")]
-  target = tmp_path / "runs" / "demo_Tiny_pairs_sasrec_d8_seed42"
+  target = tmp_path / "runs" / "id_sasrec_Tiny_pairs_sasrec_d8_seed42"
   target.parent.mkdir()
   target.symlink_to(finished)
   done = command(*arguments, cwd=tmp_path)

@@ -67,11 +67,11 @@ def environment(*, devices: int = 1, **variables: str) -> dict[str, str]:
 
 
 def tiny_arguments(source: pathlib.Path | str, workdir: pathlib.Path | str, **overrides: Any) -> list[str]:
-  """The command line that makes `configs/demo.py` the same experiment as the fixture `tiny_config` makes."""
+  """The command line that makes `configs/id_sasrec.py` the same experiment as the fixture `tiny_config` makes."""
   user = {f"model.user.{key}": value for key, value in SASREC.items()}
   settings = {**TINY, "data.source": source, **user, **overrides}
   flags = [f"--config.{key}={value}" for key, value in settings.items()]
-  return [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={workdir}", *flags]
+  return [f"--config={ROOT / 'configs' / 'id_sasrec.py'}", f"--workdir={workdir}", *flags]
 
 
 def main_command(*arguments: Any) -> list[str]:

@@ -55,7 +55,7 @@ def average_pool(x: Array, window: Sequence[int], stride: Sequence[int] = (1, 1,
   dtype, sizes = x.dtype, x.shape[1:4]
   # A plain mean where a window is all there is: the gradient of a windowed sum is slow on a CPU.
   whole = [size == wide for size, wide in zip(sizes, window)]
-  x = x.astype(jnp.float32).mean([axis + 1 for axis in range(3) if whole[axis]], keepdims=True)
+  x = x.astype(jnp.float32).mean(tuple(axis + 1 for axis in range(3) if whole[axis]), keepdims=True)
   rest = [1 if full else wide for full, wide in zip(whole, window)]
   if any(size > 1 for size in (*rest, *[1 if full else step for full, step in zip(whole, stride)])):
     x = nnx.avg_pool(x, tuple(rest), tuple(stride), "VALID")

@@ -1,0 +1,246 @@
+"""VideoPrism's video encoder (Zhao et al., ICML 2024), as Hugging Face's library publishes it."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+import re
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.models.items.video.encoder import Spec
+from mlrec.models.items.video.encoder import VideoEncoder
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.patches import PatchEmbedding
+from mlrec.models.layers.transformer import Attention
+from mlrec.models.layers.transformer import MLP
+from mlrec.models.registry import models
+from mlrec.models.registry import VIDEO_ENCODER
+
+_EPSILON = 1e-6
+_INIT = nnx.initializers.lecun_normal()
+
+
+class VideoPrism(VideoEncoder):
+  """A transformer over the patches of each frame, then one over the times of each patch (ViViT's factorised encoder).
+
+  The output is the mean over all frames and patches after the last norm; the pooling head of the models for text is
+  not used. Learned positions are interpolated for clips of other lengths and sizes, as the published code does it. It
+  was trained with 8 frames; the published tables of positions have 16.
+  """
+
+  torch_names = (
+    (r"^spatial\.patches\.", "spatial_embeddings.patch_embeddings.projection."),
+    (r"^(spatial|temporal)\.table$", r"\1_embeddings.position_embeddings"),
+    (r"^spatial_norm\.", "layernorm1."),
+    (r"^temporal_norm\.", "layernorm2."),
+  )
+  torch_dropped = (r"^(text_model|auxiliary_layers|head|head_layernorm|classifier)\.",)
+
+  def __init__(
+    self,
+    *,
+    spec: Spec,
+    dim: int = 768,
+    spatial_depth: int = 12,
+    temporal_depth: int = 4,
+    heads: int = 12,
+    hidden: int = 3072,
+    patch: int = 18,
+    size: int = 288,
+    num_frames: int = 16,
+    cap: float = 50.0,
+    dtype: Any = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    """Builds the net.
+
+    Args:
+      spec: what it expects, but for `features`, `frames` and `size`.
+      dim: channels.
+      spatial_depth: blocks over patches.
+      temporal_depth: blocks over times.
+      heads: of the attention.
+      hidden: channels within the MLPs.
+      patch: height and width of a patch.
+      size: height and width of the frames that the table of positions fits, a multiple of `patch`.
+      num_frames: rows of the table of times.
+      cap: scores of the attention stay below it.
+      dtype: of the computation; parameters are float32.
+      rngs: the stream `params`.
+
+    Raises:
+      ValueError: an option is not possible.
+    """
+    if spatial_depth < 1 or temporal_depth < 1 or num_frames < 1:
+      raise ValueError(
+        f"spatial_depth = {spatial_depth}, temporal_depth = {temporal_depth} and num_frames = {num_frames} must all "
+        "be at least 1"
+      )
+    if cap <= 0:
+      raise ValueError(f"cap = {cap} must be above 0")
+    if size < patch or size % patch:
+      nearest = patch * max(1, round(size / patch))
+      raise ValueError(f"size = {size} must be a multiple of patch = {patch}: the nearest is {nearest}")
+    self.spec = dataclasses.replace(spec, features=dim, frames=num_frames, size=size)
+    self.stages = (
+      "spatial_embeddings", *(f"spatial_layers.{n}" for n in range(spatial_depth)), "layernorm1",
+      "temporal_embeddings", *(f"temporal_layers.{n}" for n in range(temporal_depth)), "layernorm2",
+    )  # fmt: skip
+
+    def blocks(depth: int) -> nnx.List:
+      return nnx.List([Block(dim, heads, hidden, cap, dtype=dtype, rngs=rngs) for _ in range(depth)])
+
+    self.spatial = SpatialEmbedding(dim, patch, size // patch, dtype=dtype, rngs=rngs)
+    self.spatial_layers = blocks(spatial_depth)
+    self.spatial_norm = OffsetNorm(dim)
+    self.temporal = TemporalEmbedding(dim, num_frames, rngs=rngs)
+    self.temporal_layers = blocks(temporal_depth)
+    self.temporal_norm = OffsetNorm(dim)
+
+  def stage(self, index: int, x: Array, context: Context) -> Array:
+    """Tokens are `[B, T, N, D]`, N patches of a frame; the last stage's result is float32 `[B, D]`."""
+    del context  # Nothing here acts otherwise in training.
+    name, _, number = self.stages[index].partition(".")
+    if name == "spatial_embeddings":
+      return self.spatial(x)
+    if name == "spatial_layers":
+      return _along(self.spatial_layers[int(number)], x)
+    if name == "layernorm1":
+      return self.spatial_norm(x)
+    if name == "temporal_embeddings":
+      return self.temporal(x)
+    if name == "temporal_layers":
+      return _along(self.temporal_layers[int(number)], x.swapaxes(1, 2)).swapaxes(1, 2)
+    return self.temporal_norm(x).mean((1, 2), dtype=jnp.float32)
+
+  def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's entries without the prefixes that those of models for text or classes have."""
+    return {re.sub(r"^(video_model\.)?(vision_model\.)?", "", name): array for name, array in entries.items()}
+
+
+class SpatialEmbedding(nnx.Module):
+  """Patches of each frame and their places."""
+
+  def __init__(self, dim: int, patch: int, side: int, *, dtype: Any, rngs: nnx.Rngs):
+    self.side = side
+    self.table = nnx.Param(_positions(rngs, side * side, dim))
+    self.patches = PatchEmbedding(dim, 1, patch, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x: Array) -> Array:
+    """`x [B, T, H, W, 3]` to `[B, T, N, dim]`."""
+    tokens = self.patches(x)
+    batch, length, height, width, dim = tokens.shape
+    places = _interpolated(self.table[...].reshape(self.side, self.side, dim), (height, width, dim))
+    return (tokens + places.astype(tokens.dtype)).reshape(batch, length, height * width, dim)
+
+
+class TemporalEmbedding(nnx.Module):
+  """The times of a clip's frames."""
+
+  def __init__(self, dim: int, num_frames: int, *, rngs: nnx.Rngs):
+    self.table = nnx.Param(_positions(rngs, num_frames, dim))
+
+  def __call__(self, x: Array) -> Array:
+    """`x [B, T, N, dim]` to the same shape."""
+    times = _interpolated(self.table[...][0], (x.shape[1], x.shape[-1]))
+    return x + times[:, None].astype(x.dtype)
+
+
+class OffsetNorm(nnx.Module):
+  """A layer norm in float32 whose scale is kept as its difference from 1."""
+
+  def __init__(self, features: int):
+    self.scale = nnx.Param(jnp.zeros(features))
+    self.bias = nnx.Param(jnp.zeros(features))
+
+  def __call__(self, x: Array) -> Array:
+    """`x [..., features]` to the same shape and dtype."""
+    exact = x.astype(jnp.float32)
+    centred = exact - exact.mean(-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
+    return (normed * (1 + self.scale[...]) + self.bias[...]).astype(x.dtype)
+
+
+class CappedAttention(Attention):
+  """Attention whose scores s become cap tanh(s / cap), so that none leaves (-cap, cap)."""
+
+  torch_names = ((r"^(query|key|value|out)\.", lambda match: f"{match[1][0]}_proj."),)
+
+  def __init__(self, dim: int, heads: int, cap: float, *, dtype: Any, rngs: nnx.Rngs):
+    super().__init__(dim, heads, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    self.cap = cap
+
+  def __call__(self, x: Array) -> Array:
+    """`x [B, N, D]` to the same shape."""
+    query, key, value = (layer(x).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value))
+    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = self.cap * jnp.tanh(scores / (self.cap * math.sqrt(query.shape[-1])))
+    weights = nnx.softmax(scores).astype(x.dtype)
+    return self.out(jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(x.shape))
+
+
+class Block(nnx.Module):
+  """Attention, then an MLP, each after a norm of its input and beside a shortcut."""
+
+  torch_names = (
+    (r"^attention_norm\.", "layernorm_before."),
+    (r"^mlp_norm\.", "layernorm_after."),
+    (r"^mlp\.up\.", "mlp.fc1."),
+    (r"^mlp\.down\.", "mlp.fc2."),
+  )
+
+  def __init__(self, dim: int, heads: int, hidden: int, cap: float, *, dtype: Any, rngs: nnx.Rngs):
+    self.attention_norm = OffsetNorm(dim)
+    self.attention = CappedAttention(dim, heads, cap, dtype=dtype, rngs=rngs)
+    self.mlp_norm = OffsetNorm(dim)
+    self.mlp = MLP(dim, hidden, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x: Array) -> Array:
+    """`x [B, N, D]` to the same shape."""
+    x = x + self.attention(self.attention_norm(x))
+    return x + self.mlp(self.mlp_norm(x))
+
+
+def _along(block: Block, x: Array) -> Array:
+  """The block over the third axis of `x [B, M, N, D]`."""
+  return block(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+
+
+def _positions(rngs: nnx.Rngs, rows: int, dim: int) -> Array:
+  """A first table `[1, rows, dim]`, of the length that a token has."""
+  return nnx.initializers.normal(dim**-0.5)(rngs.params(), (1, rows, dim))
+
+
+def _interpolated(table: Array, shape: tuple[int, ...]) -> Array:
+  """A table for another grid: linear, and over as many old rows as a new one spans where there are fewer new ones."""
+  if table.shape == shape:
+    return table
+  return jax.image.resize(table, shape, "linear", antialias=True, precision=jax.lax.Precision.HIGHEST)
+
+
+VARIANTS: dict[str, Spec] = {
+  # Pixels are fed on a scale of 0 to 1.
+  "videoprism_b": Spec(
+    frames=16, interval=1, size=288, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), features=768,
+    weights="model.safetensors", licence="Apache-2.0", top="temporal_layers.2", half="spatial_layers.8",
+    source="google/videoprism-base-f16r288",
+  ),
+}  # fmt: skip
+
+
+def _factory(spec: Spec) -> Callable[..., VideoPrism]:
+  @functools.wraps(VideoPrism.__init__)  # its options are what the registry offers
+  def build(**options: Any) -> VideoPrism:
+    return VideoPrism(**{"spec": spec} | options)
+
+  return build
+
+
+for _name, _variant in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))

@@ -1,0 +1,70 @@
+import pathlib
+import subprocess
+import sys
+
+from flax import nnx
+from ml_collections import config_flags
+import pytest
+
+from mlrec import models
+from mlrec.config import validate
+from mlrec.models.registry import VIDEO_ENCODER
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_PUBLISHED = (
+  "videomae_b", "mvit_b_16x4", "mvit_b_32x3", "slowfast_r50", "slowfast_r101", "slow_r50", "c2d_r50", "i3d_r50",
+  "r2plus1d_r50", "r3d_r18", "csn_r101", "x3d_xs", "x3d_s", "x3d_m", "x3d_l",
+)  # fmt: skip
+
+
+def _config(head: str, argument: str):
+  loaded = config_flags.config_flags._LoadConfigModule("config", str(_ROOT / "configs" / f"video_{head}.py"))
+  return validate(loaded.get_config(argument))
+
+
+@pytest.mark.parametrize("encoder", _PUBLISHED)
+def test_every_published_encoder_has_its_settings_in_every_mode(encoder):
+  batches = {mode: _config("sasrec", f"{encoder},{mode}").train.batch_size for mode in ("frozen", "top", "full")}
+  assert batches["full"] < batches["frozen"] == batches["top"]
+  assert all(size % 4 == 0 for size in batches.values())
+
+
+@pytest.mark.parametrize("head", ["sasrec", "gru4rec", "nextitnet"])
+@pytest.mark.parametrize("mode", ["frozen", "top", "scratch"])
+def test_every_head_plans_a_model_of_full_size(head, mode):
+  config = _config(head, f"slow_r50,{mode}")
+  options = config.model.to_dict()
+  name = options.pop("name")
+  model = nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
+  assert model.users.__class__.__name__.lower() == head
+  assert list(model.reads) == (["features"] if mode == "frozen" else ["frames"])
+  assert config.loss.negative_groups == 4
+
+
+def test_a_wrong_encoder_or_mode_is_named():
+  with pytest.raises(ValueError, match=r"'slow_r5'.*'slow_r50'"):
+    _config("sasrec", "slow_r5")
+  with pytest.raises(ValueError, match=r"'topp'.*'top'"):
+    _config("gru4rec", "slow_r50,topp")
+
+
+def test_all_published_encoders_are_registered():
+  assert set(_PUBLISHED) <= set(models.names(VIDEO_ENCODER))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--encoder=vit_s", "--weights=random"], "--videos is required"),
+    (["--videos=microlens/demo-videos-1x32", "--encoder=vit_z", "--weights=random"], "'vit_z'"),
+    (["--videos=microlens/demo-videos-1x32", "--encoder=vit_s", "--weights=random", "--options=depth"], "'depth'"),
+  ],
+)
+def test_features_refuses_what_it_cannot_make(arguments, message, tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", "mlrec.features", f"--data_dir={tmp_path}", *arguments],
+    cwd=_ROOT, capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert "Traceback" not in done.stderr
