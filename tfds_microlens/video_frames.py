@@ -368,4 +368,4 @@ def require_libraries() -> None:
 
 
 def _not_installed(what: str, package: str, error: ImportError) -> fetch.PrepareError:
-  return fetch.PrepareError(f'videos need {what} ({error}); install it by: pip install {package}')
+  return fetch.PrepareError(f"videos need {what} ({error}); install it by: pip install {package}")
