@@ -145,3 +145,8 @@ def test_the_demo_is_made_on_first_use(tmp_path, monkeypatch):
   monkeypatch.setattr(demo, "generate", lambda: made)
   frames = Frames("microlens/demo-videos-2x16", tmp_path)
   assert frames.read(frames.items).shape == (120, 2, 16, 16, 3)
+
+
+def test_the_fingerprint_is_that_of_what_is_stored(frames, data_dir):
+  assert Frames("microlens/100k-videos-5x48", data_dir).fingerprint == frames.fingerprint
+  assert Frames("microlens/100k-videos-4x16", data_dir).fingerprint != frames.fingerprint
