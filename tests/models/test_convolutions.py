@@ -18,7 +18,7 @@ from mlrec.models.layers.convolution import average_pool
 from mlrec.models.layers.convolution import Conv3D
 from mlrec.models.layers.convolution import max_pool
 from mlrec.models.layers.convolution_forms import convolve
-from mlrec.models.layers.convolution_forms import largest
+from mlrec.models.layers.convolution_shifts import largest
 
 # Kernel, stride, padding, groups, inputs, outputs, time, height, width: one of each form.
 FORMS = {

@@ -8,7 +8,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec.models.layers.convolution_forms import convolve
-from mlrec.models.layers.convolution_forms import largest
+from mlrec.models.layers.convolution_shifts import largest
 from mlrec.models.layers.initializers import kaiming_normal_fan_out
 
 
