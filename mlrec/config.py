@@ -71,7 +71,7 @@ def default_config() -> ConfigDict:
   # Stop after so many validations without a better `monitor`; 0 for never.
   config.train.patience = 5
   config.train.monitor = "hr@10"
-  # Steps that one dispatch to the devices takes.
+  # Steps that one dispatch to the devices takes: the result is the same, but that a 1 may round otherwise.
   config.train.steps_per_dispatch = 8
   # Width of packed rows; 0 for a good one.
   config.train.row_width = 0
