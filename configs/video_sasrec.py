@@ -58,8 +58,15 @@ def get_config(argument: str = "slowfast_r50,top") -> ConfigDict:
     "weights": "" if mode == "scratch" else f"weights/{encoder}.safetensors",
     "frames": 5,
     "size": 224,
+    "pixels": "spec",
     "dtype": "bfloat16",
     "remat": False,
+    "accumulate": 1,
+    "train_from": "",
+    "frozen_in_training": False,
+    "cache": True,
+    # What those encoders have that publish classes.
+    "options": {"feature": "classes"} if "feature" in models.options(encoder) else {},
   })  # fmt: skip
   config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.1})
   config.loss.negative_groups = _DEVICES

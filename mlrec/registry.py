@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 import difflib
 import importlib
 import inspect
@@ -67,14 +68,16 @@ class Registry:
       ValueError: the name, or an option, is unknown; the message names the closest ones.
     """
     entry = self.get(name, kind=kind)
-    # A class's own signature may be hidden by its metaclass, as NNX's does.
-    signature = inspect.signature(entry.__init__ if inspect.isclass(entry) else entry)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    known = [parameter for parameter in signature.parameters if parameter not in ("self", "rngs")]
+    parameters = _parameters(entry)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for option in options:
-      if option not in signature.parameters and not takes_any:
-        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, known)}")
+      if option not in parameters and not takes_any:
+        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, self.options(name))}")
     return entry(*args, **options)
+
+  def options(self, name: str) -> list[str]:
+    """The names of what may be set of the entry of that name."""
+    return [parameter for parameter in _parameters(self.get(name)) if parameter not in ("self", "rngs")]
 
   def _load(self) -> None:
     if self._loaded:
@@ -84,3 +87,8 @@ class Registry:
       path = importlib.import_module(package).__path__
       for module in pkgutil.walk_packages(path, package + "."):
         importlib.import_module(module.name)
+
+
+def _parameters(entry: Callable) -> Mapping[str, inspect.Parameter]:
+  # A class's own signature may be hidden by its metaclass, as NNX's does.
+  return inspect.signature(entry.__init__ if inspect.isclass(entry) else entry).parameters  # type: ignore[misc]

@@ -29,13 +29,25 @@ def test_every_published_encoder_has_its_settings_in_every_mode(encoder):
   assert all(size % 4 == 0 for size in batches.values())
 
 
+def _planned(config):
+  options = config.model.to_dict()
+  name = options.pop("name")
+  return nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("slow_r50", 2048), ("slowfast_r50", 2304), ("mvit_b_16x4", 768)])
+def test_vectors_before_the_classes_may_be_asked_for(encoder, width):
+  config = _config("sasrec", f"{encoder},top")
+  assert _planned(config).items.projection.in_features == 400
+  config.model.item.options.feature = "pooled"
+  assert _planned(config).items.projection.in_features == width
+
+
 @pytest.mark.parametrize("head", ["sasrec", "gru4rec", "nextitnet"])
 @pytest.mark.parametrize("mode", ["frozen", "top", "scratch"])
 def test_every_head_plans_a_model_of_full_size(head, mode):
   config = _config(head, f"slow_r50,{mode}")
-  options = config.model.to_dict()
-  name = options.pop("name")
-  model = nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
+  model = _planned(config)
   assert model.users.__class__.__name__.lower() == head
   assert list(model.reads) == (["features"] if mode == "frozen" else ["frames"])
   assert config.loss.negative_groups == 4

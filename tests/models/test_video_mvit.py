@@ -267,7 +267,7 @@ def test_clips_of_other_lengths_and_sizes_are_encoded(name):
 def test_features_below_the_classes_are_offered():
   shallow = {"depth": 1, "halved": ()}
   with_classes = _tiny("mvit_b_16", **shallow)
-  model = _built("mvit_b_16", **_TINY | shallow | {"num_classes": None})
+  model = _built("mvit_b_16", **_TINY | shallow | {"feature": "pooled"})
   load_torch(model, to_torch(with_classes))
   assert model.spec.features == 4
   features = _run(model, _clips())

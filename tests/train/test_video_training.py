@@ -190,6 +190,24 @@ def test_rematerialised_stages_give_the_same_losses(run_video, tmp_path):
   np.testing.assert_allclose(_losses(tmp_path / "kept"), _losses(tmp_path / "again"), rtol=1e-4)
 
 
+def test_statistics_and_dropout_run_through_the_parts(run_video, tmp_path):
+  options = {"item.mode": "top", "item.weights": "random", "train.epochs": 1, "item.accumulate": 3}
+  run_video(tmp_path / "run", **options, **{"checkpoint.every_steps": 2})
+  early, late = (saved_arrays(tmp_path / "run", step) for step in (8, 10))
+  moved = {name.split("encoder.")[1].split(".")[0] for name in _moved(early, late) if "norm.mean" in name}
+  assert moved == {"high"}
+  assert np.isfinite(_losses(tmp_path / "run")).all()
+
+
+def test_frozen_stages_run_as_in_training_where_asked(run_video, tmp_path):
+  options = {"item.mode": "frozen", "item.weights": "random", "item.cache": False, "item.frozen_in_training": True}
+  run_video(tmp_path / "run", **options, **{"checkpoint.every_steps": 2, "train.epochs": 1})
+  early, late = (saved_arrays(tmp_path / "run", step) for step in (8, 10))
+  moved = {name for name in _moved(early, late) if "items.encoder" in name}
+  assert moved
+  assert all(name.removesuffix(".value").endswith(("norm.mean", "norm.var")) for name in moved)
+
+
 def test_the_encoder_may_compute_in_bfloat16(run_video, tmp_path):
   result = run_video(tmp_path / "run", **{"item.dtype": "bfloat16", "train.epochs": 1})
   assert np.isfinite(_losses(tmp_path / "run")).all()
@@ -218,6 +236,8 @@ def test_videos_of_other_items_are_refused(run_video, clips, tmp_path):
     ({"item.mode": "top", "item.weights": "random", "item.train_from": "hihg"}, "'hihg'.*'high'"),
     ({"item.mode": "full", "item.weights": "/no/such.safetensors"}, r"weights = '/no/such.safetensors'"),
     ({"item.pixels": "singel"}, "'singel'"),
+    ({"item.accumulate": 0}, "accumulate = 0"),
+    ({"item.mode": "frozen", "item.weights": "random", "item.frozen_in_training": True}, "cache=False"),
   ],
 )
 def test_a_tower_that_cannot_be_built_is_refused_by_name(run_video, tmp_path, options, message):

@@ -87,7 +87,8 @@ class MViT(VideoEncoder):
     kv_stride: int = 8,
     size: int = 224,
     num_frames: int = 6,
-    num_classes: int | None = 400,
+    num_classes: int = 400,
+    feature: str = "classes",
     dropout: float = 0.5,
     dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
@@ -103,13 +104,14 @@ class MViT(VideoEncoder):
       kv_stride: by how much the first block pools keys and values; each block that halves the grid halves it too.
       size: height and width of the frames that the tables of positions fit.
       num_frames: the frames that they fit.
-      num_classes: the width of the output; None for the normalised class token.
+      num_classes: the width of the output.
+      feature: `classes`, or `pooled` for the normalised class token in their place.
       dropout: before the classes.
       dtype: of the computation; parameters are float32.
       rngs: the stream `params`.
 
     Raises:
-      ValueError: blocks or heads do not fit.
+      ValueError: blocks or heads do not fit, or `feature` is unknown.
     """
     if depth < 1 or dim % heads or not all(0 < n < depth for n in halved):
       raise ValueError(
@@ -117,11 +119,12 @@ class MViT(VideoEncoder):
         f"heads = {heads}"
       )
     widths = [dim * 2 ** sum(n <= block for n in halved) for block in range(depth)]
-    self.spec = dataclasses.replace(spec, features=num_classes or widths[-1])
+    scored = self.scores_classes(feature)
+    self.spec = dataclasses.replace(spec, features=num_classes if scored else widths[-1])
     self.stages = ("patch_embed", "cls_positional_encoding", *(f"blocks.{n}" for n in range(depth)), "norm_embed")
-    if num_classes is not None:
+    if scored:
       self.stages += ("head",)
-    self.torch_dropped = (r"^head\.",) if num_classes is None else ()
+    self.torch_dropped = () if scored else (r"^head\.",)
     self.patches = self._patches(dim, dtype, rngs)
     # Windows of 3 frames, 2 apart, and of 7 pixels, 4 apart.
     frames = _ceil(num_frames, 2) if self._spans_time else 1
@@ -142,9 +145,7 @@ class MViT(VideoEncoder):
       )
     self.norm = LayerNorm(widths[-1], _EPSILON, rngs=rngs)
     self.dropout = Dropout(dropout)
-    self.classes = (
-      None if num_classes is None else nnx.Linear(widths[-1], num_classes, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-    )
+    self.classes = nnx.Linear(widths[-1], num_classes, kernel_init=_INIT, dtype=dtype, rngs=rngs) if scored else None
 
   def stage(self, index: int, x: Any, context: Context) -> Any:
     if index == 0:

@@ -20,9 +20,7 @@ from mlrec.models.layers.resnet3d import ResStem
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
-from mlrec.registry import closest
 
-FEATURES = ("classes", "pooled")
 _DEPTHS_50, _DEPTHS_101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 
@@ -96,10 +94,8 @@ class ResNet3D(VideoEncoder):
     depths = tuple(variant.depths if depths is None else depths)
     if len(depths) != 4 or min(depths) < 1:
       raise ValueError(f"depths = {depths} must be of four stages, each of at least one block")
-    if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
     width = 32 * stem
-    scored = feature == "classes"
+    scored = self.scores_classes(feature)
     self.spec = dataclasses.replace(variant.spec, features=num_classes if scored else width)
     self.time_pool = variant.time_pool
     blocks: list[nnx.Module] = [

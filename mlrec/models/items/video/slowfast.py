@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from mlrec.models.items.video.encoder import KINETICS
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
-from mlrec.models.items.video.resnet import FEATURES
 from mlrec.models.layers.batch_norm import BatchNorm
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.convolution import Conv3D
@@ -24,7 +23,6 @@ from mlrec.models.layers.resnet3d import ResStem
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
-from mlrec.registry import closest
 
 # Blocks of the third stage, from its first, whose convolutions cover time: all of 6, but not all of 23.
 _TEMPORAL_BLOCKS = 6
@@ -93,10 +91,8 @@ class SlowFast(VideoEncoder):
       raise ValueError(f"lateral_kernel = {lateral_kernel} must be odd, so that both pathways have the same times")
     if alpha < 1 or len(widths) != 2:
       raise ValueError(f"alpha = {alpha} must be at least 1, and widths = {tuple(widths)} of two pathways")
-    if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
     slow, fast = widths
-    width, scored = 32 * (slow + fast), feature == "classes"
+    width, scored = 32 * (slow + fast), self.scores_classes(feature)
     self.spec = dataclasses.replace(spec, features=num_classes if scored else width)
     self.alpha = alpha
     options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}

@@ -1,6 +1,7 @@
 """The video tower: an item is what a video encoder makes of its frames."""
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ import jax.numpy as jnp
 
 from mlrec.data.content import Need
 from mlrec.models.convert.torch_names import names_by_path
+from mlrec.models.items.video.encoder import FROZEN
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.frozen import freeze
-from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
@@ -61,6 +62,10 @@ class VideoTower(nnx.Module):
   Modes: `frozen` takes the encoder as it is, its vectors computed once and kept on disk, and trains the projection;
   `top` trains the encoder from a stage on; `full` trains all of it from published weights; `scratch` from a random
   start. Frozen stages run as in evaluation: their statistics do not move. The padding item is a clip of zeros.
+
+  Gradients may be accumulated over parts of a batch's items: the loss stays that of the whole batch, with all of its
+  negatives, and so does the gradient, but what the backward pass needs is kept for one part at a time. Batch
+  normalisation then takes the statistics of a part.
   """
 
   def __init__(
@@ -77,6 +82,8 @@ class VideoTower(nnx.Module):
     pixels: str = "spec",
     dtype: str = "float32",
     remat: bool = False,
+    accumulate: int = 1,
+    frozen_in_training: bool = False,
     cache: bool = True,
     options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
@@ -95,6 +102,10 @@ class VideoTower(nnx.Module):
       pixels: `spec` normalises by the encoder's statistics; `double` and `reference` do as MicroLens's code did.
       dtype: of the encoder's computation; parameters are float32.
       remat: computes each stage again in the backward pass instead of keeping what it needs.
+      accumulate: the number of parts in which a training step encodes its items, each computed again in the backward
+        pass. On a CPU convolutions are slow in parts.
+      frozen_in_training: runs frozen stages as in training, as MicroLens's code did: their statistics move and dropout
+        draws. Their vectors cannot be kept then.
       cache: in the mode `frozen`, whether vectors are computed once and kept.
       options: the encoder's options.
       rngs: random streams.
@@ -116,6 +127,12 @@ class VideoTower(nnx.Module):
           else f"needs config.model.item.weights: a file, or {RANDOM!r}"
         )
       )
+    if accumulate < 1:
+      raise ValueError(f"config.model.item.accumulate = {accumulate}: expected at least 1 part")
+    if frozen_in_training and mode == "frozen" and cache:
+      raise ValueError(
+        "config.model.item.frozen_in_training changes vectors from step to step: it needs config.model.item.cache=False"
+      )
     given = dict(options)
     recipe = FrozenEncoder(encoder, given, weights or RANDOM, pixels, frames, size, dtype)
     built = recipe.build(rngs=rngs)
@@ -128,16 +145,17 @@ class VideoTower(nnx.Module):
     self.dtype = dtype
     clip = (recipe.frames, recipe.size, recipe.size, 3)
     self.reads = {"features": Need((spec.features,), "float32")} if self.frozen else {"frames": Need(clip, "uint8")}
+    self.accumulate = accumulate
     self.torch_names = (
       (r"^encoder\.", "video_encoder.video_net."),
-      (r"^projection\.", f"video_encoder.{getattr(built, 'projection_name', 'video_proj')}."),
+      (r"^projection\.", f"video_encoder.{built.projection_name}."),
     )
     if self.frozen is None:
-      built.remat = remat
+      built.remat, built.frozen_in_training = remat, frozen_in_training
       below = tuple(f"{stage}." for stage in built.stages[: self.first_trained])
       freeze(built, [path for path, name in names_by_path(built).items() if below and f"{name}.".startswith(below)])
       self.encoder = built
-    self.projection = nnx.Linear(spec.features, dim, kernel_init=xavier_normal, rngs=rngs)
+    self.projection = built.projection(dim, rngs=rngs)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors of items.
@@ -155,8 +173,38 @@ class VideoTower(nnx.Module):
     else:
       clips = normalise(content["frames"], self.mean, self.std, self.pixels)
       clips = jnp.where((items == 0)[:, None, None, None, None], 0, clips).astype(self.dtype)
-      features = self.encoder(clips, context, first_trained=self.first_trained)
+      if context.train and self.accumulate > 1:
+        features = self._encode_in_parts(clips, context)
+      else:
+        features = self.encoder(clips, context, first_trained=self.first_trained)
     return jax.nn.gelu(self.projection(features.astype(jnp.float32)), approximate=False)
+
+  def _encode_in_parts(self, clips: Array, context: Context) -> Array:
+    """The encoder's `[U, F]` of `clips [U, ...]`, in training, a part of the clips after another."""
+    weights = jnp.ones(len(clips)) if context.weights is None else context.weights.astype(jnp.float32)
+    number, parts = len(clips), self.accumulate
+    filler = -number % parts
+
+    def split(x: Array) -> Array:
+      # Strided: a part is spread over the devices as the batch is, and filler over the parts.
+      x = jnp.pad(x, [(0, filler)] + [(0, 0)] * (x.ndim - 1))
+      return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    key = None if context.rngs is None else context.rngs.dropout()
+    graph, params, statistics, rest = nnx.split(self.encoder, nnx.Param, nnx.BatchStat, ...)  # type: ignore[misc]
+
+    # The scan itself keeps the compiler from merging the two computations of a part.
+    @functools.partial(jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(FROZEN))
+    def encode(statistics, part):
+      index, clips, weights = part
+      encoder = nnx.merge(graph, params, statistics, rest, copy=True)
+      rngs = None if key is None else nnx.Rngs(dropout=jax.random.fold_in(key, index))
+      features = encoder(clips, Context(True, rngs, weights), first_trained=self.first_trained)
+      return nnx.state(encoder, nnx.BatchStat), features
+
+    statistics, features = jax.lax.scan(encode, statistics, (jnp.arange(parts), split(clips), split(weights)))
+    nnx.update(self.encoder, statistics)
+    return features.swapaxes(0, 1).reshape(-1, features.shape[-1])[:number]
 
 
 def normalise(frames: Array, mean: tuple[float, ...], std: tuple[float, ...], pixels: str = "spec") -> Array:

@@ -16,6 +16,7 @@ from mlrec.models.items.video.encoder import IMAGENET
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
+from mlrec.models.layers.initializers import uniform
 from mlrec.models.layers.patches import PatchEmbedding
 from mlrec.models.layers.patches import sinusoids
 from mlrec.models.layers.transformer import Block
@@ -94,6 +95,11 @@ class VideoMAE(VideoEncoder):
       self.blocks.append(
         Block(dim, heads, hidden=hidden, biases="qv", epsilon=_EPSILON, kernel_init=_INIT, dtype=dtype, rngs=rngs)
       )
+
+  def projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """As for all encoders, but that MicroLens's code leaves this one at PyTorch's own start."""
+    start = uniform(self.spec.features**-0.5)
+    return nnx.Linear(self.spec.features, dim, kernel_init=start, bias_init=start, rngs=rngs)
 
   def stage(self, index: int, x: Array, context: Context) -> Array:
     del context  # Nothing here acts otherwise in training.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from mlrec.models.items.video.encoder import KINETICS
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
-from mlrec.models.items.video.resnet import FEATURES
 from mlrec.models.layers.batch_norm import BatchNorm
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.convolution import average_pool
@@ -23,7 +22,6 @@ from mlrec.models.layers.resnet3d import ResHead
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
-from mlrec.registry import closest
 
 _EXPANSION = 2.25
 
@@ -98,9 +96,7 @@ class X3D(VideoEncoder):
         f"depths = {tuple(depths)}, widths = {tuple(widths)} and strides = {tuple(strides)} must be of four stages, "
         "each of at least one block"
       )
-    if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
-    scored = feature == "classes"
+    scored = self.scores_classes(feature)
     self.spec = dataclasses.replace(spec, features=num_classes if scored else head)
     inputs = (stem, *widths[:-1])
     blocks: list[Any] = [Stem(stem, dtype=dtype, rngs=rngs)]
@@ -149,7 +145,7 @@ class EfficientX3D(X3D):
   def __init__(self, *, feature: str = "classes", **options: Any):
     """As `X3D`."""
     super().__init__(feature=feature, **options)
-    self.torch_dropped = () if feature == "classes" else (r"^projection\.",)
+    self.torch_dropped = () if self.scores_classes(feature) else (r"^projection\.",)
 
   def stage(self, index: int, x: Array, context: Context) -> Array:
     if index < len(self.blocks):
