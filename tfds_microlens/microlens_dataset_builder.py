@@ -29,6 +29,7 @@ from tfds_microlens import records
 from tfds_microlens import releases
 from tfds_microlens import sequences
 from tfds_microlens import tf_reader
+from tfds_microlens import video_sources
 from tfds_microlens import videos as videos_lib
 
 _VIDEOS = "videos"
@@ -57,7 +58,7 @@ class MicroLensConfig(tfds.core.BuilderConfig):
 
   release: str = ""
   kind: str = ""
-  frames: videos_lib.FrameSettings | None = None
+  frames: video_sources.FrameSettings | None = None
 
 
 def _configs() -> list[MicroLensConfig]:
@@ -66,16 +67,17 @@ def _configs() -> list[MicroLensConfig]:
     for release, summary in _SUMMARIES.items()
     for kind in _KINDS
   ]
-  return plain + [_videos_config(release, videos_lib.FrameSettings()) for release in _SUMMARIES]
+  return plain + [_videos_config(release, video_sources.FrameSettings()) for release in _SUMMARIES]
 
 
 @functools.cache
-def _videos_config(release: str, frames: videos_lib.FrameSettings) -> MicroLensConfig:
+def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLensConfig:
   apart = f", {frames.interval} apart," if frames.interval > 1 else ""
+  chosen = " as the benchmark's released code finds them" if frames.reference else ""
   return MicroLensConfig(
     name=f"{release}-{_VIDEOS}-{frames}",
     description=(
-      f"{frames.number} frames{apart} around the middle of every video, {frames.size} x {frames.size}; "
+      f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
       f"{_SUMMARIES[release]}."
     ),
     release=release,
@@ -85,7 +87,8 @@ def _videos_config(release: str, frames: videos_lib.FrameSettings) -> MicroLensC
 
 
 class _Configs(dict[str, MicroLensConfig]):
-  """The configs by name; beside those listed it has `…-videos-<frames>x<size>[-i<interval>]` for any numbers.
+  """The configs by name; beside those listed it has `…-videos-<frames>x<size>[-i<interval>][-reference]` for any
+  numbers.
 
   TFDS asks `in` and `get`, and iterates to list what there is.
   """
@@ -97,7 +100,7 @@ class _Configs(dict[str, MicroLensConfig]):
     kind, _, settings = rest.partition("-")
     if release not in _SUMMARIES or kind != _VIDEOS:
       return default
-    frames = videos_lib.FrameSettings() if rest == _VIDEOS else videos_lib.FrameSettings.parse(settings)
+    frames = video_sources.FrameSettings() if rest == _VIDEOS else video_sources.FrameSettings.parse(settings)
     return _videos_config(release, frames) if frames else default
 
   def __contains__(self, name):
@@ -220,32 +223,42 @@ class Builder(dataset_builder.FileReaderBuilder):
     return {"train": (len(found.ids), _item_examples(found))}
 
   def _videos(self) -> dict[str, _Split]:
-    folder, settings = self._video_folder(), self.builder_config.frames
-    prepared = videos_lib.prepare(folder, settings, cache_dir=self._frame_cache, expected=self._expected_items())
+    source, settings = self._video_source(), self.builder_config.frames
+    prepared = videos_lib.prepare(source, settings, cache_dir=self._frame_cache, expected=self._expected_items())
     prepared.write_tables(self.data_path)
     self.info.metadata.update(
-      frames=settings.number, size=settings.size, interval=settings.interval, without_record=len(prepared.problems)
-    )
+      frames=settings.number, size=settings.size, interval=settings.interval, reference=settings.reference,
+      made_of=type(source).__name__.lower(), without_record=len(prepared.problems),
+    )  # fmt: skip
     if prepared.problems:
-      missing = sum(problem.reason == videos_lib.MISSING for problem in prepared.problems)
+      missing = sum(problem.reason == video_sources.MISSING for problem in prepared.problems)
       logging.warning(
         "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why.",
-        folder, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
+        source, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
       )  # fmt: skip
     return {"train": (len(prepared.items), prepared.records())}
 
-  def _video_folder(self) -> pathlib.Path:
+  def _video_source(self) -> video_sources.Source:
+    """The published archive of frames, where it is there and has those wanted; else the folder of videos."""
     if self._is_demo:
-      return self._demo_files[_VIDEOS]
+      return video_sources.Folder(self._demo_files[_VIDEOS])
+    settings = self.builder_config.frames
+    published = (settings.number, settings.interval) == (video_sources.ARCHIVE_NUMBER, video_sources.ARCHIVE_INTERVAL)
+    archive = self._release.frames if published else ""
+    places = [self._folders["manual_dir"], self._folders["download_dir"]]
+    for place in places:
+      if archive and (place / archive).is_file():
+        logging.info("Frames are taken from %s.", place / archive)
+        return video_sources.Archive(place / archive)
     name = self._release.videos
-    places = [self._folders["manual_dir"] / name, self._folders["download_dir"] / name]
-    found = [place for place in places if place.is_dir()]
-    if not found:
-      raise fetch.PrepareError(
-        f"{name}: no such folder; expected <item>.mp4 files in {places[0]} (or in {places[1]}).\n"
-        "The README of tfds_microlens says how to get the videos."
-      )
-    return found[0]
+    for place in places:
+      if (place / name).is_dir():
+        return video_sources.Folder(place / name)
+    raise fetch.PrepareError(
+      f"{name}: no such folder; expected <item>.mp4 files in {places[0] / name} (or in {places[1] / name})"
+      + (f", or the archive {archive} beside it" if archive else "")
+      + ".\nThe README of tfds_microlens says how to get the videos."
+    )
 
   def _expected_items(self) -> list[int]:
     """Items that should have a video: those of the pairs; none if these cannot be had."""
@@ -361,7 +374,7 @@ def _features(config: MicroLensConfig) -> dict:
     return {
       "item": item,
       "frames": tfds.features.Sequence(jpeg, length=config.frames.number, doc="In order of showing."),
-      "num_frames": scalar(doc="Frames in the whole video."),
+      "num_frames": scalar(doc="Frames in the whole video; -1 where only an archive of frames was there."),
     }
   return {
     "item": item,

@@ -19,6 +19,7 @@ class Release:
     folder: its folder on the server; empty if there is nothing to download.
     pairs_tsv, pairs_csv, titles, likes: file names; `likes` is empty if the release has no such file.
     videos: name of the folder that holds `<item>.mp4` files.
+    frames: name of the archive of five frames of each video; empty if there is none.
     quoted_titles: titles with a comma or a quote are quoted, as CSV has it; else a quote is a character as any other
       and a line is cut at its first comma.
   """
@@ -30,6 +31,7 @@ class Release:
   titles: str
   likes: str
   videos: str
+  frames: str
   quoted_titles: bool
 
   def file(self, kind: str) -> fetch.RemoteFile:
@@ -51,6 +53,7 @@ RELEASES = {
     titles="MicroLens-50k_titles.csv",
     likes="MicroLens-50k_likes_and_views.txt",
     videos="MicroLens-50k_videos",
+    frames="MicroLens-50k_frames_interval_1_number_5.zip",
     quoted_titles=True,
   ),
   "100k": Release(
@@ -61,6 +64,7 @@ RELEASES = {
     titles="MicroLens-100k_title_en.csv",
     likes="MicroLens-100k_likes_and_views.txt",
     videos="MicroLens-100k_videos",
+    frames="MicroLens-100k_frames_interval_1_number_5.zip",
     quoted_titles=True,
   ),
   "1m": Release(
@@ -71,6 +75,7 @@ RELEASES = {
     titles="MicroLens-1M_title.csv",
     likes="",
     videos="MicroLens-1M_videos",
+    frames="",
     quoted_titles=False,
   ),
   "full": Release(
@@ -81,6 +86,7 @@ RELEASES = {
     titles="MicroLens_titles.csv",
     likes="MicroLens_likes_and_views.txt",
     videos="MicroLens_videos",
+    frames="",
     quoted_titles=False,
   ),
 }

@@ -125,8 +125,20 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def decode_jpeg(coded: bytes) -> np.ndarray:
-  """`[height, width, 3]` uint8, RGB."""
-  return np.asarray(_import_pillow().open(io.BytesIO(coded)).convert("RGB"))
+  """`[height, width, 3]` uint8, RGB; OSError where it is no JPEG, or one beyond all measure."""
+  image = _import_pillow()
+  try:
+    return np.asarray(image.open(io.BytesIO(coded), formats=("JPEG",)).convert("RGB"))
+  except (image.DecompressionBombError, SyntaxError, ValueError) as error:
+    raise OSError(str(error)) from error
+
+
+def scaled(rgb: np.ndarray, size: int) -> np.ndarray:
+  """`[height, width, 3]` uint8 as a square of side `size`, whatever the aspect (Pillow's bilinear filter)."""
+  image = _import_pillow()
+  if rgb.shape[:2] != (size, size):
+    rgb = np.asarray(image.fromarray(rgb).resize((size, size), image.Resampling.BILINEAR))
+  return np.ascontiguousarray(rgb)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -277,11 +289,7 @@ def _disposition(stream) -> str:
 
 def _pixels(frame, size: int) -> np.ndarray:
   """`[size, size, 3]` uint8, RGB, upright."""
-  image = _import_pillow()
-  rgb = _upright(_rgb(frame), frame)
-  if rgb.shape[:2] != (size, size):
-    rgb = np.asarray(image.fromarray(rgb).resize((size, size), image.Resampling.BILINEAR))
-  return np.ascontiguousarray(rgb)
+  return scaled(_upright(_rgb(frame), frame), size)
 
 
 def _rgb(frame) -> np.ndarray:

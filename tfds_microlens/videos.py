@@ -1,4 +1,4 @@
-"""A folder of `<item>.mp4` to records of JPEG frames, in parallel, resumable, and whatever a file is like.
+"""Videos to records of JPEG frames, in parallel, resumable, and whatever a file is like.
 
 Each video's record is first kept as a small file of its own, so that a run that was killed goes on where it stopped;
 then all are packed, in order of item id. A video that no frames can be had from has no record: it is listed, with the
@@ -13,11 +13,9 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
-import re
 import struct
 import sys
 import time
-from typing import NamedTuple
 import zlib
 
 import numpy as np
@@ -26,39 +24,15 @@ import tqdm
 from tfds_microlens import fetch
 from tfds_microlens import records
 from tfds_microlens import video_frames
+from tfds_microlens.video_sources import FrameSettings
+from tfds_microlens.video_sources import MISSING
+from tfds_microlens.video_sources import Problem
+from tfds_microlens.video_sources import Source
 
 REPORT = "videos_without_record.tsv"
-MISSING = "missing"
 ITEMS = "items.npy"
-_NAME = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})(?:-i([1-9]\d{0,3}))?")
-_SUFFIX = ".mp4"
 _NOTE_EVERY_S = 30.0
 _FILES_A_FOLDER = 1000
-
-
-class FrameSettings(NamedTuple):
-  """Which frames are kept: `number` of them, `interval` apart around the middle, as squares of side `size`."""
-
-  number: int = 5
-  size: int = 224
-  interval: int = 1
-
-  @classmethod
-  def parse(cls, text: str) -> "FrameSettings | None":
-    """What `5x224` or `5x224-i5` says; None if it is neither."""
-    found = _NAME.fullmatch(text)
-    return cls(int(found[1]), int(found[2]), int(found[3] or 1)) if found else None
-
-  def __str__(self) -> str:
-    return f"{self.number}x{self.size}" + (f"-i{self.interval}" if self.interval > 1 else "")
-
-
-class Problem(NamedTuple):
-  """A video that gives no record; `item` is empty if its name is no item id."""
-
-  item: int | str
-  file: str
-  reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +66,12 @@ class Prepared:
 
 
 def prepare(
-  folder, settings: FrameSettings, *, cache_dir, expected: Iterable[int] = (), workers: int | None = None
+  source: Source, settings: FrameSettings, *, cache_dir, expected: Iterable[int] = (), workers: int | None = None
 ) -> Prepared:
-  """Takes the frames of every video in `folder` that are not yet in the cache.
+  """Takes the frames of every item of `source` that are not yet in the cache.
 
   Args:
-    folder: holds `<item>.mp4` files.
+    source: where they are.
     settings: which frames.
     cache_dir: a folder for this release and these settings alone.
     expected: items that should have a video; those without are reported as missing.
@@ -107,15 +81,14 @@ def prepare(
     PrepareError: no video at all could be used, or PyAV or Pillow is not installed.
   """
   video_frames.require_libraries()
-  folder = pathlib.Path(folder)
-  paths, problems = _list_videos(folder)
-  missing = sorted(set(expected) - paths.keys())
-  cache = Cache(cache_dir, settings)
+  problems = list(source.problems)
+  missing = sorted(set(expected) - set(source.items))
+  cache = Cache(cache_dir, source, settings)
   items = []
-  progress = _Progress(len(paths))
-  for item, reason in in_order(cache.fill, sorted(paths.items()), workers):
+  progress = _Progress(len(source.items))
+  for item, reason in in_order(cache.fill, source.items, workers):
     if reason:
-      problems.append(Problem(item, str(paths[item]), reason))
+      problems.append(Problem(item, source.name(item), reason))
     else:
       items.append(item)
     progress.update(bad=bool(reason))
@@ -123,9 +96,9 @@ def prepare(
   if not items:
     shown = "".join(f"\n  {problem.file}: {problem.reason}" for problem in problems[:5])
     raise fetch.PrepareError(
-      f"{folder}: expected videos named <item>{_SUFFIX}; found {len(paths):,}, none of which can be used{shown}"
+      f"{source}: expected {source.expected}; found {len(source.items):,}, none of which can be used{shown}"
     )
-  problems += [Problem(item, str(folder / f"{item}{_SUFFIX}"), MISSING) for item in missing]
+  problems += [Problem(item, source.name(item), MISSING) for item in missing]
   problems.sort(key=lambda problem: (not problem.item, problem.item or 0, problem.file))
   return Prepared(np.array(items, np.int64), problems, cache)
 
@@ -133,27 +106,24 @@ def prepare(
 class Cache:
   """Records of single videos, a file each, which says what video it was made of and whether it is whole."""
 
-  # A mark, CRC-32 of the record, its bytes, and bytes and time (ns) of the video.
+  # A mark, CRC-32 of the record, its bytes, and the stamp of what it was made of.
   _HEAD = struct.Struct("<4sIQQq")
   _MARK = b"MLV1"  # another one whenever the same video would give other bytes
 
-  def __init__(self, folder: str | os.PathLike, settings: FrameSettings):
+  def __init__(self, folder: str | os.PathLike, source: Source, settings: FrameSettings):
     self.folder = pathlib.Path(folder)
-    self._settings = settings
+    self._source, self._settings = source, settings
 
   def path(self, item: int) -> pathlib.Path:
     return self.folder / f"{item // _FILES_A_FOLDER}" / f"{item}.frames"
 
-  def fill(self, video: tuple[int, pathlib.Path]) -> tuple[int, str]:
-    """Makes sure of the record of an `(item, path)`; gives the item, and why it has no record, or an empty string."""
-    item, path = video
-    number, size, interval = self._settings
+  def fill(self, item: int) -> tuple[int, str]:
+    """Makes sure of the record of `item`; gives the item, and why it has no record, or an empty string."""
     try:
-      found = path.stat()
-      stamp = found.st_size, found.st_mtime_ns
+      stamp = self._source.stamp(item)
       if self.read(item, stamp) is not None:
         return item, ""
-      pixels, num_frames = video_frames.read_frames(path, frames=number, size=size, interval=interval)
+      pixels, num_frames = self._source.read(item, self._settings)
       frames = [video_frames.encode_jpeg(frame) for frame in pixels]
     except video_frames.VideoError as error:
       return item, str(error)
@@ -163,7 +133,7 @@ class Cache:
     return item, ""
 
   def read(self, item: int, stamp: tuple[int, int] | None = None) -> bytes | None:
-    """The record of `item`, if it is there, whole, and (where a stamp is given) made of that very video."""
+    """The record of `item`, if it is there, whole, and (where a stamp is given) made of what has that stamp."""
     try:
       content = self.path(item).read_bytes()
     except OSError:
@@ -202,21 +172,6 @@ def in_order(work: Callable, jobs: Iterable, workers: int | None = None) -> Iter
         yield under_way.popleft().result()
     finally:
       pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _list_videos(folder: pathlib.Path) -> tuple[dict[int, pathlib.Path], list[Problem]]:
-  """`{item: path}` of the folder's videos, and those whose name is no item id."""
-  paths, problems = {}, []
-  with os.scandir(folder) as entries:
-    for entry in entries:
-      stem, suffix = os.path.splitext(entry.name)
-      if suffix.lower() != _SUFFIX or stem.startswith("."):
-        continue
-      if re.fullmatch(r"[1-9]\d{0,17}", stem) and suffix == _SUFFIX:
-        paths[int(stem)] = pathlib.Path(entry.path)
-      else:
-        problems.append(Problem("", entry.path, f"its name is not that of an item: expected <item>{_SUFFIX}"))
-  return paths, problems
 
 
 def _on_one_line(value) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 from absl import logging
 from flax import nnx
 import jax
+from jax import Array
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 
 from mlrec.models import convert
@@ -133,7 +135,7 @@ def _make_parts(recipe: FrozenEncoder, videos: Any, where: pathlib.Path, batch_s
   mine = missing[jax.process_index() :: jax.process_count()]
   mesh = make_mesh(jax.local_devices())
   batch_size = -(-batch_size // mesh.size) * mesh.size
-  encode, state = _encoder(recipe, mesh)
+  encode, state = encoder_of(recipe, mesh)
   if jax.process_index() == 0:
     # A clip of zeros after normalisation, not a black one.
     zeros = put(mesh, np.zeros((batch_size, recipe.frames, recipe.size, recipe.size, 3), np.uint8))
@@ -156,7 +158,11 @@ def _make_parts(recipe: FrozenEncoder, videos: Any, where: pathlib.Path, batch_s
     say(f"{recipe.encoder}: {start + len(ids):,} of {len(videos.items):,} clips encoded, {rate:,.1f} a second")
 
 
-def _encoder(recipe: FrozenEncoder, mesh) -> tuple[Any, Any]:
+def encoder_of(recipe: FrozenEncoder, mesh: Mesh) -> tuple[Callable[[Any, Array, bool], Array], Any]:
+  """A compiled function `(state, frames [B, F, S, S, 3] uint8, padding) -> [B, D]` float32, and its state.
+
+  `padding` is whether zeros after normalisation stand in for the frames.
+  """
   model = recipe.build(rngs=nnx.Rngs(0))
   if recipe.weights != RANDOM:
     convert.load_torch(model, pathlib.Path(recipe.weights).expanduser())

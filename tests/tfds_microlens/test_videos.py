@@ -1,11 +1,14 @@
 """The `…-videos` data sets: from a folder of files, good and bad, to records."""
 
+import io
 import os
 import pathlib
 import pickle
+import zipfile
 
 import clips
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 from test_video_frames import BAD_FILES
@@ -73,7 +76,9 @@ def test_settings_are_read_from_the_name(tmp_path, manual):
   (first, *_) = builder.as_data_source("train")
   assert [clips.shown_index(frame) for frame in _decode(first["frames"])] == [7, 13]
   configs = tfds_microlens.Builder.builder_configs
-  assert configs["full-videos-16x112-i25"].frames == (16, 112, 25)
+  assert configs["full-videos-16x112-i25"].frames == (16, 112, 25, False)
+  assert configs["1m-videos-3x64-i2-reference"].frames == (3, 64, 2, True)
+  assert configs["1m-videos-3x64-i2-reference"].name == "1m-videos-3x64-i2-reference"
   for alias, name in (
     ("demo-videos", "demo-videos-5x224"), ("50k-videos", "50k-videos-5x224"), ("1m-videos-8x96-i1", "1m-videos-8x96"),
   ):  # fmt: skip
@@ -142,6 +147,86 @@ def test_a_missing_folder_is_named(tmp_path):
     fetch.PrepareError, match=r"MicroLens-1M_videos: no such folder; expected <item>.mp4 files in .*by"
   ):
     tfds_microlens.prepare("1m-videos-5x224", data_dir=tmp_path, manual_dir=tmp_path / "by_hand")
+
+
+def _archive(path, *, items=(2, 9), side=60, change=lambda item, k, coded: coded):
+  """The published archive's form: five frames of each item, in a folder, that show item and number."""
+  with zipfile.ZipFile(path, "w") as archive:
+    for item in items:
+      for k in range(1, 6):
+        out = io.BytesIO()
+        Image.fromarray(np.full((side, 2 * side, 3), 10 * (item % 10) + 20 * k, np.uint8)).save(out, "JPEG", quality=95)
+        coded = change(item, k, out.getvalue())
+        if coded is not None:
+          archive.writestr(f"frames/{item}-{k}.jpg", coded)
+  return path
+
+
+def _shades(row) -> list[float]:
+  return [round(float(frame.mean())) for frame in _decode(row["frames"])]
+
+
+_ARCHIVE = "MicroLens-100k_frames_interval_1_number_5.zip"
+
+
+@pytest.mark.parametrize("name", ["100k-videos-5x40", "100k-videos-5x40-reference"])
+def test_the_published_archive_of_frames_goes_before_videos(tmp_path, manual, name):
+  _archive(manual / _ARCHIVE)
+  builder = tfds_microlens.prepare(name, data_dir=tmp_path, manual_dir=manual)
+  rows = builder.as_data_source("train")
+  assert [(row["item"], row["num_frames"]) for row in rows] == [(2, -1), (9, -1)]
+  for row in rows:
+    assert _decode(row["frames"]).shape == (5, 40, 40, 3)
+    np.testing.assert_allclose(_shades(row), [10 * row["item"] + 20 * k for k in range(1, 6)], atol=2)
+  assert builder.info.metadata["made_of"] == "archive"
+
+
+def test_frames_that_the_archive_does_not_have_come_from_videos(tmp_path, manual):
+  _archive(manual / _ARCHIVE)
+  for name in ("100k-videos-4x16", "100k-videos-5x16-i2"):
+    builder = tfds_microlens.prepare(name, data_dir=tmp_path, manual_dir=manual)
+    assert [row["item"] for row in builder.as_data_source("train")] == list(_ITEMS)
+    assert builder.info.metadata["made_of"] == "folder"
+
+
+def test_an_archives_missing_frames_repeat_the_nearest_and_bad_ones_are_reported(tmp_path, manual):
+  def change(item, k, coded):
+    return {
+      (9, 1): None, (9, 3): None, (9, 4): None,
+      (31, 2): coded[:100], (400, 5): b"GIF89a", (10, 1): b"",
+    }.get((item, k), coded)  # fmt: skip
+
+  path = _archive(manual / _ARCHIVE, items=(2, 9, 10, 31, 400), side=30, change=change)
+  with zipfile.ZipFile(path, "a") as archive:
+    archive.writestr("frames/cat.jpg", b"x")
+    archive.writestr("frames/7-6.jpg", b"x")
+  content = bytearray(path.read_bytes())
+  at = content.index(b"frames/2-3.jpg") + 200  # within the first of the two places of that name, its data
+  content[at] ^= 255
+  path.write_bytes(content)
+  builder = tfds_microlens.prepare("100k-videos-5x16", data_dir=tmp_path, manual_dir=manual)
+  (row,) = builder.as_data_source("train")
+  np.testing.assert_allclose(_shades(row), [130, 130, 130, 190, 190], atol=2)
+  report = {item: reason for item, _, reason in _report(builder)}
+  assert set(report) == {"2", "7", "10", "31", "400", ""}
+  assert "2-3.jpg cannot be read as a JPEG: Bad CRC-32" in report["2"]
+  assert "none of frames 1 to 5 is there" in report["7"]
+  assert all("cannot be read as a JPEG" in report[item] for item in ("10", "31", "400"))
+  assert "expected frames named" in report[""]
+
+
+def test_half_an_archive_is_refused(tmp_path, manual):
+  path = _archive(manual / _ARCHIVE)
+  path.write_bytes(path.read_bytes()[:-200])
+  with pytest.raises(fetch.PrepareError, match=r"number_5\.zip: expected a whole zip file .*remove it"):
+    tfds_microlens.prepare("100k-videos-5x16", data_dir=tmp_path, manual_dir=manual)
+
+
+def test_the_released_codes_frames_may_be_asked_for(tmp_path, manual):
+  builder = tfds_microlens.prepare("100k-videos-3x40-reference", data_dir=tmp_path, manual_dir=manual)
+  (first, *_) = builder.as_data_source("train")
+  assert [clips.shown_index(frame) for frame in _decode(first["frames"])] == [7, 8, 9]
+  assert builder.info.metadata["reference"]
 
 
 def test_downloaded_videos_are_found(tmp_path, manual):
