@@ -1,5 +1,7 @@
 """Training through a video encoder, on clips made in memory."""
 
+import runpy
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,11 @@ from safetensors.numpy import save_file
 from tiny_runs import assert_same_run
 from tiny_runs import metric_lines
 from tiny_runs import read_json
+from tiny_runs import ROOT
 from tiny_runs import saved_arrays
 
 from mlrec.config import ConfigError
+from mlrec.config import validate
 from mlrec.data import DataError
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
@@ -24,6 +28,7 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
 from mlrec.train import contents
+from mlrec.train import experiment
 from mlrec.train import loop
 
 _SIZE = 8
@@ -270,3 +275,24 @@ def test_a_run_is_compared_with_popularity_and_with_item_ids(run_video, run_tiny
   table = lines[-4:]
   assert table[0].split() == ["test", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10"]
   assert [line.split("  ")[0] for line in table[1:]] == list(rows)
+
+
+@pytest.mark.parametrize(
+  ("head", "argument", "options"),
+  [
+    ("sasrec", "r3d_r18,top", {"depths": (1, 1, 1, 1)}),
+    ("gru4rec", "vit_s,frozen", {"depth": 2}),
+    ("nextitnet", "vit_s,full", {"depth": 2}),
+  ],
+)
+def test_the_shipped_configs_train_through_their_encoders(head, argument, options, clips, pairs_file, tmp_path):
+  config = runpy.run_path(str(ROOT / "configs" / f"video_{head}.py"))["get_config"](argument)
+  config.update_from_flattened_dict({
+    "data.source": str(pairs_file), "data.features_dir": str(tmp_path / "features"), "model.dim": 16,
+    "model.item.weights": "random", "model.item.frames": 2, "model.item.size": 32,
+    "model.item.options": {**config.model.item.options, **options},
+    "train.batch_size": 160, "train.epochs": 1, "eval.item_batch": 32, "log.tensorboard": False,
+  })  # fmt: skip
+  result = experiment.run(validate(config), tmp_path / "run", say=lambda text: None)
+  assert np.isfinite(_losses(tmp_path / "run")).all()
+  assert 0 <= result["test"]["hr@10"] <= 1
