@@ -35,6 +35,9 @@ def default_config() -> ConfigDict:
   config.data.videos = ""
   # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
   config.data.features_dir = ""
+  # Vectors of the items, for models that read them: a .npy or .json file of MicroLens's release, or a folder that
+  # mlrec.features has made.
+  config.data.features = ""
   config.data.max_length = 10
   config.data.min_length = 5
 
@@ -104,8 +107,8 @@ BASELINES = ("popularity", "id")
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
-  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.features_dir", "train.epochs",
-  "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch", "eval.chunk",
+  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.features_dir", "data.features",
+  "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch", "eval.chunk",
   "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Sections whose keys are the options of what `name` chooses; constructors check those.

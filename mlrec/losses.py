@@ -59,12 +59,134 @@ def in_batch_softmax_sums(
 ) -> tuple[Array, Array]:
   """The weighted sum of `in_batch_softmax`'s losses and the sum of its weights, for means over several groups."""
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  return scored_softmax_sums(
+    states @ items.T, jnp.sum(states * items[targets], axis=-1), targets=targets, struck=own[users], counts=counts,
+    log_popularity=log_popularity, weights=weights,
+  )  # fmt: skip
+
+
+def scored_softmax_sums(
+  scores: Array,
+  target_scores: Array,
+  *,
+  targets: Array,
+  struck: Array,
+  counts: Array,
+  log_popularity: Array,
+  weights: Array,
+) -> tuple[Array, Array]:
+  """`in_batch_softmax_sums` of scores, whatever they come from.
+
+  Args:
+    scores: `[T, U]` float32.
+    target_scores: `[T]` float32, each row's score of its target.
+    targets: `[T]` int, the column of each row's target.
+    struck: `[T, U]` bool, the columns that are no negatives of a row, its target's among them.
+    counts: `[U]`, as for `in_batch_softmax`, as are `log_popularity` and `weights`.
+    log_popularity: `[U]`.
+    weights: `[T]`.
+  """
   weights = weights.astype(jnp.float32)
   debias = -jnp.maximum(log_popularity.astype(jnp.float32), _MIN_LOG_POPULARITY)
   multiplicity = jnp.where(counts > 0, jnp.log(jnp.maximum(counts, 1).astype(jnp.float32)) + debias, _STRUCK)
-  logits = jnp.where(own[users], _STRUCK, states @ items.T + multiplicity)
-  target_logit = jnp.sum(states * items[targets], axis=-1) + debias[targets]
+  logits = jnp.where(struck, _STRUCK, scores + multiplicity)
+  target_logit = target_scores + debias[targets]
+  losses = _cross_entropy(target_logit, logits)
+  return jnp.sum(weights * losses), jnp.sum(weights)
+
+
+def sampled_softmax_sums(
+  states: Array, items: Array, *, targets: Array, users: Array, own: Array, negatives: Array, weights: Array
+) -> tuple[Array, Array]:
+  """Softmax over each row's target and items drawn uniformly: the weighted sum of losses, and that of weights.
+
+  (Jean et al., ACL 2015, of which the uniform proposal's correction is a constant.) All rows share the items drawn;
+  those in the row of its own user are struck.
+
+  Args:
+    states: `[T, D]`, as for `in_batch_softmax`, as are `items`, `targets`, `users`, `own` and `weights`.
+    items: `[U, D]`.
+    targets: `[T]`.
+    users: `[T]`.
+    own: `[B, U]`.
+    negatives: `[K]` int, columns of the items drawn.
+    weights: `[T]`.
+  """
+  target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
+  weights = weights.astype(jnp.float32)
+  losses = _cross_entropy(target_scores, jnp.where(struck, _STRUCK, scores))
+  return jnp.sum(weights * losses), jnp.sum(weights)
+
+
+def calibrated_bce_sums(
+  states: Array,
+  items: Array,
+  *,
+  targets: Array,
+  users: Array,
+  own: Array,
+  negatives: Array,
+  weights: Array,
+  num_items: int,
+  calibration: float,
+) -> tuple[Array, Array]:
+  """gBCE, gSASRec's binary cross entropy (Petrov and Macdonald, RecSys 2023, equations 6 and 11): sums as above.
+
+  A row's loss is -(beta log sigmoid(s+) + the sum over negatives of log(1 - sigmoid(s-))) / (K + 1), where
+  beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1) is the share of items drawn, and t the calibration:
+  0 for plain binary cross entropy, 1 for scores whose probabilities are as if all items had been negatives.
+
+  Args:
+    states: as for `sampled_softmax_sums`, as are `items`, `targets`, `users`, `own`, `negatives` and `weights`.
+    items: `[U, D]`.
+    targets: `[T]`.
+    users: `[T]`.
+    own: `[B, U]`.
+    negatives: `[K]`.
+    weights: `[T]`.
+    num_items: items that exist, N.
+    calibration: t, 0 to 1.
+  """
+  target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
+  drawn = negatives.shape[0]
+  alpha = drawn / max(num_items - 1, 1)
+  beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+  against = jnp.where(struck, 0.0, jax.nn.softplus(scores)).sum(-1)
+  losses = (beta * jax.nn.softplus(-target_scores) + against) / (drawn + 1)
+  weights = weights.astype(jnp.float32)
+  return jnp.sum(weights * losses), jnp.sum(weights)
+
+
+def bpr(positive: Array, negative: Array, weights: Array) -> Array:
+  """Bayesian personalised ranking (Rendle et al., UAI 2009): the weighted mean of -log sigmoid(s+ - s-).
+
+  Args:
+    positive: `[B]` scores of the items that users have.
+    negative: `[B, K]` scores of items that they have not; a row's loss is the mean over its K.
+    weights: `[B]`; 0 on filler.
+
+  Returns:
+    Scalar float32; 0 when the weights sum to 0.
+  """
+  difference = positive.astype(jnp.float32)[:, None] - negative.astype(jnp.float32)
+  return weighted_mean(jax.nn.softplus(-difference).mean(-1), weights)
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+  """The mean of `values [B]` by `weights [B]`, float32; 0 when those sum to 0."""
+  weights = weights.astype(jnp.float32)
+  total = weights.sum()
+  return jnp.sum(values * weights) / jnp.where(total > 0, total, 1.0)
+
+
+def _against_drawn(states, items, targets, users, own, negatives) -> tuple[Array, Array, Array]:
+  """Scores of targets `[T]` and of the items drawn `[T, K]`, and which of those are the row's own."""
+  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  return jnp.sum(states * items[targets], axis=-1), states @ items[negatives].T, own[:, negatives][users]
+
+
+def _cross_entropy(target_logit: Array, logits: Array) -> Array:
+  """-log softmax of a row's target `[T]` among itself and `logits [T, K]`."""
   highest = jax.lax.stop_gradient(jnp.maximum(jnp.max(logits, axis=-1), target_logit))
   partition = jnp.sum(jnp.exp(logits - highest[:, None]), axis=-1) + jnp.exp(target_logit - highest)
-  losses = jnp.log(partition) + highest - target_logit
-  return jnp.sum(weights * losses), jnp.sum(weights)
+  return jnp.log(partition) + highest - target_logit

@@ -5,7 +5,9 @@ scores have collapsed earns nothing. Candidates are all items less those the use
 2020, on why the ranking must not be sampled).
 """
 
+from collections.abc import Callable
 import functools
+from typing import Any
 
 import jax
 from jax import Array
@@ -58,39 +60,68 @@ def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, ch
   return ranks
 
 
-@functools.partial(jax.jit, static_argnames=("chunk", "length"))
+def dot_scores(states: Array, items: Array) -> Array:
+  """Scores `[T, B]` of items `[T, D]` for user states `[B, D]`: their dot products in float32."""
+  return items.astype(jnp.float32) @ states.astype(jnp.float32).T
+
+
+@functools.partial(jax.jit, static_argnames=("chunk", "length", "score"))
 def rank_and_recommend(
-  states: Array, items: Array, targets: Array, seen: Array, *, chunk: int, length: int = LIST_LENGTH
+  states: Any,
+  items: Any,
+  targets: Array,
+  seen: Array,
+  *,
+  chunk: int,
+  length: int = LIST_LENGTH,
+  score: Callable[[Any, Any], Array] = dot_scores,
 ) -> tuple[Array, Array, Array]:
   """Ranks and recommendations in one pass over the scores, for use inside `jit`.
 
   Args:
-    states: as for `target_ranks`, as are `items`, `targets`, `seen` and `chunk`.
+    states: as for `target_ranks`, as are `items`, `targets`, `seen` and `chunk`; with another `score` whatever that
+      takes, arrays `[B, ...]` of users and `[N + 1, ...]` of items.
+    targets: `[B]`.
+    seen: `[B, H]`.
+    chunk: items scored at once.
     length: how many items to recommend; 0 for none.
+    score: `(states of USER_TILE users, ITEM_TILE items) -> [ITEM_TILE, USER_TILE]` float32.
 
   Returns:
     The ranks, int32 `[B]`; the best items, best first, int32 `[B, length]` (0 where there are too few); and a bool that
     is false if any score may not be finite.
   """
-  num_users, num_rows = states.shape[0], items.shape[0]
-  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  num_users, num_rows = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
   chunk = -(-min(chunk, num_rows) // ITEM_TILE) * ITEM_TILE
   chunks = -(-num_rows // chunk)
-  table = jnp.pad(items, ((0, chunks * chunk - num_rows), (0, 0))).reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, -1)
+  # Dot products are bounded by norms; of other scores each is looked at.
+  bounded = score is dot_scores
+  finite = _dot_scores_are_finite(states, items) if bounded else jnp.asarray(True)
+
+  def in_chunks(x: Array) -> Array:
+    x = jnp.pad(x, ((0, chunks * chunk - num_rows),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, *x.shape[1:])
+
+  table = jax.tree.map(in_chunks, items)
   columns = jnp.arange(USER_TILE)
 
   def rank_tile(tile):
     states, targets, seen = tile
     # A tile of the users' targets gives each target's score by the arithmetic that scores it as a candidate.
-    own_items = jnp.zeros((ITEM_TILE, items.shape[1]), jnp.float32).at[:USER_TILE].set(items[targets])
-    threshold = jnp.diagonal(own_items @ states.T)
+    own_items = jax.tree.map(
+      lambda x: jnp.zeros((ITEM_TILE, *x.shape[1:]), x.dtype).at[:USER_TILE].set(x[targets]), items
+    )
+    threshold = jnp.diagonal(score(states, own_items))
     struck = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
 
     def one_chunk(carry, part):
-      count, best = carry
+      count, best, finite = carry
       first, chunk_items = part
-      scores = jnp.concatenate([tile_items @ states.T for tile_items in chunk_items])
+      tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
+      scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles])
       exists = (first + jnp.arange(chunk) < num_rows)[:, None]
+      if not bounded:
+        finite &= jnp.all(jnp.isfinite(scores) | ~exists)
       scores = scores.at[_inside(struck - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
       count += jnp.sum((scores >= threshold) & exists, axis=0, dtype=jnp.int32)
       # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
@@ -98,12 +129,12 @@ def rank_and_recommend(
       count -= (own >= threshold).astype(jnp.int32)
       if length:
         best = _merge_best(best, jnp.where(exists, scores, -jnp.inf), first, length)
-      return (count, best), None
+      return (count, best, finite), None
 
     best = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
-    parts = jnp.arange(chunks) * chunk, table
-    (count, (_, recommended)), _ = jax.lax.scan(one_chunk, (jnp.zeros(USER_TILE, jnp.int32), best), parts)
-    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T
+    start = jnp.zeros(USER_TILE, jnp.int32), best, jnp.asarray(True)
+    (count, (_, recommended), finite), _ = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
+    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T, finite
 
   tiles = -(-num_users // USER_TILE)
 
@@ -111,9 +142,55 @@ def rank_and_recommend(
     x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(tiles, USER_TILE, *x.shape[1:])
 
-  ranks, recommended = jax.lax.map(rank_tile, (tiled(states), tiled(targets), tiled(seen)))
+  ranks, recommended, each_finite = jax.lax.map(rank_tile, jax.tree.map(tiled, (states, targets, seen)))
   ranks, recommended = ranks.reshape(-1)[:num_users], recommended.reshape(tiles * USER_TILE, length)[:num_users]
-  return ranks, recommended, _scores_are_finite(states, items)
+  return ranks, recommended, finite & jnp.all(each_finite)
+
+
+def rank_scores(
+  scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, *, length: int = LIST_LENGTH
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ranks and recommendations, by the same rule, of scores that exist as a matrix on the host.
+
+  Args:
+    scores: `[B, N + 1]` float; column 0 is the padding and never a candidate. Overwritten.
+    targets: `[B]` int in 1..N.
+    seen: `[B, H]` int, items struck from the user's ranking; 0 is filler.
+    length: how many items to recommend.
+
+  Returns:
+    The ranks, int32 `[B]`, `MISS` where the target is among the seen items; and the best items, best first and of equal
+    ones the lowest id, int32 `[B, length]` (0 where there are too few).
+
+  Raises:
+    ValueError: a score is not finite.
+  """
+  if not np.isfinite(scores[:, 1:]).all():
+    raise ValueError("scores are not finite")
+  users = np.arange(len(scores))
+  threshold = scores[users, targets]
+  scores[:, 0] = -np.inf
+  scores[users[:, None], seen] = -np.inf
+  # The target is among those that reach its score.
+  ranks = (scores >= threshold[:, None]).sum(axis=1, dtype=np.int32)
+  ranks[(seen == targets[:, None]).any(axis=1)] = MISS
+  return ranks, _best(scores, length)
+
+
+def _best(scores: np.ndarray, length: int) -> np.ndarray:
+  """The places of the `length` highest of each row, of equal ones the lowest, int32; 0 for those of -inf."""
+  taken = min(length, scores.shape[1])
+  best = np.zeros((len(scores), length), np.int32)
+  if not taken:
+    return best
+  lowest = np.partition(scores, scores.shape[1] - taken, axis=1)[:, scores.shape[1] - taken]
+  for user, row in enumerate(scores):
+    above = np.flatnonzero(row > lowest[user])
+    level = np.flatnonzero(row == lowest[user])[: taken - len(above)]
+    places = np.sort(np.concatenate([above, level]))
+    places = places[np.argsort(-row[places], kind="stable")]
+    best[user, :taken] = np.where(row[places] > -np.inf, places, 0)
+  return best
 
 
 def _inside(places: Array, size: int) -> Array:
@@ -163,7 +240,8 @@ def _largest(values: Array, count: int) -> tuple[Array, Array]:
   return tops, where
 
 
-def _scores_are_finite(states: Array, items: Array) -> Array:
+def _dot_scores_are_finite(states: Array, items: Array) -> Array:
+  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
   # By Cauchy-Schwarz no score, nor any partial sum of one, passes the product of the largest norms.
   bound = jnp.linalg.norm(states, axis=-1).max() * jnp.linalg.norm(items, axis=-1).max()
   return jnp.isfinite(bound)
@@ -184,6 +262,22 @@ def ndcg(ranks: Array | np.ndarray, k: int) -> Array | np.ndarray:
 def mean_reciprocal_rank(ranks: Array | np.ndarray) -> Array | np.ndarray:
   """Mean of 1 / rank over the full ranking (MRR; scalar)."""
   return (1.0 / ranks.astype(_namespace(ranks).float32)).mean()
+
+
+def all_metrics(
+  ranks: np.ndarray, recommended: np.ndarray, target_counts: np.ndarray, num_items: int
+) -> dict[str, float]:
+  """All that is reported of an evaluation, as fractions.
+
+  Args:
+    ranks: int32 `[B]`.
+    recommended: `[B, LIST_LENGTH]` first places' items.
+    target_counts: `[B]`, training interactions of each target.
+    num_items: items that exist.
+  """
+  figures = ranking_metrics(ranks)
+  figures[f"coverage@{LIST_LENGTH}"] = coverage(recommended, num_items)
+  return figures | bucket_metrics(ranks, target_counts)
 
 
 def ranking_metrics(ranks: np.ndarray) -> dict[str, float]:

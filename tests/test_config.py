@@ -150,7 +150,8 @@ def test_keys_that_may_change_do_not_change_the_hash():
   known = dict(flatten(default_config()))
   others = {
     "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
-    "data.features_dir": "/cache", "seeds": (3, 4), "log.tensorboard": False, "baselines": ("popularity",),
+    "data.features_dir": "/cache", "data.features": "/v.npy", "seeds": (3, 4), "log.tensorboard": False,
+    "baselines": ("popularity",),
   }  # fmt: skip
   for key in MUTABLE:
     assert key in known

@@ -38,11 +38,13 @@ _MAY_IMPORT = {
     "mlrec.models.registry",
     "mlrec.losses",
     "mlrec.data",
+    "mlrec.registry",
   },
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": {"mlrec.models", "mlrec.data", "mlrec.losses", "mlrec.metrics", "mlrec.config", "mlrec.registry"},
 }
-_LIGHT = {"jax", "flax", "optax", "einops", "numpy", "absl", "ml_collections"}
+# SciPy comes with JAX.
+_LIGHT = {"jax", "flax", "optax", "einops", "numpy", "scipy", "absl", "ml_collections"}
 
 
 def _layer(module: str) -> str | None:

@@ -14,20 +14,16 @@ import math
 from typing import Any
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from mlrec.data.interactions import Rows
 from mlrec.data.packing import pack
+from mlrec.data.sizes import most
+from mlrec.data.sizes import PLANNED_BATCHES
+from mlrec.data.sizes import round_up
+from mlrec.data.sizes import stacked
+from mlrec.data.sizes import StaticSizes
 from mlrec.data.splits import Split
-
-# Batches looked at to choose the static sizes, the standard deviations of the number of distinct items that are left
-# for (a batch that does not fit costs a compilation), and the growth from one size to the next where one does not fit.
-_PLANNED_BATCHES = 64
-_SPREAD_PLANNED = 4.5
-_BUCKET_GROWTH = 1.125
-_ALIGNMENT = 1
-
 
 # A NumPy array on the host; a JAX array once it is on devices.
 Array = Any
@@ -59,6 +55,7 @@ class Batch(NamedTuple):
     targets: `[R, W]` int32, the column of the item that follows.
     users: `[R, W]` int32, the row of `slots` that each place belongs to.
     weights: `[R, W]` float32, 1 on real places, 0 on padding.
+    negatives: `[K]` int32, columns of items drawn uniformly for the whole batch.
     content: `[U, ...]` each, what the item tower reads of the items beside their ids.
   """
 
@@ -70,6 +67,7 @@ class Batch(NamedTuple):
   targets: Array
   users: Array
   weights: Array
+  negatives: Array = np.zeros(0, np.int32)
   content: Mapping[str, Array] = {}
 
 
@@ -81,12 +79,14 @@ class EvalBatch(NamedTuple):
     last: `[B]` int32, the flat place in `history` of each user's newest item.
     targets: `[B]` int32; 1 for filler users.
     seen: `[B, H]` int32, items struck from the ranking; 0 is filler.
+    users: `[B]` int32, the users' rows in the split; 0 for filler users.
   """
 
   history: History
   last: Array
   targets: Array
   seen: Array
+  users: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +141,7 @@ class TrainBatches:
     batch_size: int,
     seed: int,
     negative_groups: int = 1,
+    negatives: int = 0,
     popularity_power: float = 1.0,
     multiple_of: int = 1,
   ):
@@ -152,6 +153,7 @@ class TrainBatches:
       batch_size: users in a global batch.
       seed: of the order of users.
       negative_groups: groups that see only their own negatives; divides the batch size.
+      negatives: items drawn for each batch, uniformly and each for itself.
       popularity_power: the exponent of the item counts in the popularity shares.
       multiple_of: what every sharded axis must be divisible by (the number of devices).
 
@@ -161,14 +163,13 @@ class TrainBatches:
     if batch_size < 1 or negative_groups < 1 or batch_size % negative_groups:
       raise ValueError(f"batch_size {batch_size} must be a positive multiple of negative_groups {negative_groups}")
     self.split, self.layout, self.batch_size, self.seed = split, layout, batch_size, seed
-    self.negative_groups = negative_groups
+    self.negative_groups, self._negatives = negative_groups, negatives
     self._rows = split.train
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
-    self._multiple = math.lcm(_ALIGNMENT, multiple_of)
-    self._users = _round_up(batch_size, math.lcm(multiple_of, negative_groups))
-    sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, _PLANNED_BATCHES))]
+    self._users = round_up(batch_size, math.lcm(multiple_of, negative_groups))
+    sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, PLANNED_BATCHES))]
     columns, rows = np.transpose(sampled)
-    self._plan = self._round(columns.mean() + _SPREAD_PLANNED * columns.std()), self._round(rows.max())
+    self._sizes = StaticSizes([most(columns), rows.max()], multiple_of)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -177,28 +178,22 @@ class TrainBatches:
   def batch(self, step: int) -> Batch:
     """The batch of one step, arrays in host memory."""
     raw = self._raw(step)
-    return self._sized(raw, self._bucket([raw.sizes]))
+    return self._sized(raw, self._sizes.holding([raw.sizes]))
 
   def stack(self, first: int, count: int, size: int) -> Batch:
     """The batches of `count` steps from `first` on, on a new leading axis of `size` (zeros after the last)."""
     raws = [self._raw(first + n) for n in range(count)]
-    bucket = self._bucket([raw.sizes for raw in raws])
-    batches = [self._sized(raw, bucket) for raw in raws]
-
-    def stacked(*arrays):
-      out = np.zeros((size, *arrays[0].shape), arrays[0].dtype)
-      for n, array in enumerate(arrays):
-        out[n] = array
-      return out
-
-    return jax.tree.map(stacked, *batches)
+    sizes = self._sizes.holding([raw.sizes for raw in raws])
+    return stacked([self._sized(raw, sizes) for raw in raws], size)
 
   def _raw(self, step: int) -> "_Raw":
     epoch, place = divmod(step, self.steps_per_epoch)
     users = self._order(epoch)[place :: self.steps_per_epoch]
     rows = self._rows.take(users)
-    distinct, columns = np.unique(rows.values, return_inverse=True)
-    slots = Rows((columns + 1).astype(np.int32), rows.offsets)
+    negatives = np.random.default_rng([self.seed, step, 1]).integers(1, self.split.num_items + 1, self._negatives)
+    distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
+    columns = (columns + 1).astype(np.int32)
+    slots, drawn = Rows(columns[: len(rows.values)], rows.offsets), columns[len(rows.values) :]
     groups = np.arange(len(users)) % self.negative_groups
     lengths = slots.lengths - 1
     row, start = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
@@ -207,10 +202,10 @@ class TrainBatches:
       inside = groups == group
       row[inside], start[inside], rows_here = self.layout.place(lengths[inside])
       num_rows = max(num_rows, rows_here)
-    return _Raw(distinct, slots, groups, row, start, (len(distinct) + 1, num_rows))
+    return _Raw(distinct, slots, drawn, groups, row, start, (len(distinct) + 1, num_rows))
 
-  def _sized(self, raw: "_Raw", bucket: tuple[int, int]) -> Batch:
-    num_columns, num_rows = bucket
+  def _sized(self, raw: "_Raw", sizes: tuple[int, ...]) -> Batch:
+    num_columns, num_rows = sizes
     groups, width, length = self.negative_groups, self.layout.width, self.layout.max_length
     items = np.zeros(num_columns, np.int32)
     items[1 : len(raw.distinct) + 1] = raw.distinct
@@ -244,21 +239,8 @@ class TrainBatches:
       laid_out(followers.values),
       laid_out(which),
       laid_out(1.0, np.float32),
+      raw.drawn,
     )
-
-  def _bucket(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """The planned sizes, or the next larger ones that hold what is needed."""
-    columns, rows = self._plan
-    needed_columns, needed_rows = np.max(sizes, axis=0)
-    return self._grown(columns, needed_columns), self._grown(rows, needed_rows)
-
-  def _grown(self, size: int, needed: int) -> int:
-    while size < needed:
-      size = self._round(size * _BUCKET_GROWTH)
-    return size
-
-  def _round(self, size: float) -> int:
-    return _round_up(math.ceil(size), self._multiple)
 
   @functools.lru_cache(maxsize=2)  # noqa: B019 - one stream lives as long as its run
   def _order(self, epoch: int) -> np.ndarray:
@@ -272,6 +254,7 @@ class _Raw(NamedTuple):
 
   distinct: np.ndarray
   columns: Rows
+  drawn: np.ndarray
   groups: np.ndarray
   row: np.ndarray
   start: np.ndarray
@@ -305,7 +288,7 @@ def eval_batches(
     multiple_of: what sharded axes must be divisible by.
     users: `[n]` row numbers of the users wanted.
   """
-  batch_size = _round_up(batch_size, multiple_of)
+  batch_size = round_up(batch_size, multiple_of)
   inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
   if users is not None:
     inputs, seen, targets = inputs.take(users), seen.take(users), targets[users]
@@ -314,7 +297,7 @@ def eval_batches(
   longest = split.inputs("test") if users is None else split.inputs("test").take(users)
   most_rows = max(layout.place(longest.lengths[part])[2] for part in parts)
   placed = [layout.place(inputs.lengths[part]) for part in parts]
-  num_rows = _round_up(max(most_rows, *(rows for _, _, rows in placed)), math.lcm(_ALIGNMENT, multiple_of))
+  num_rows = round_up(max(most_rows, *(rows for _, _, rows in placed)), multiple_of)
   for part, (row, start, _) in zip(parts, placed):
     histories = inputs.take(part)
     lengths = histories.lengths
@@ -332,16 +315,14 @@ def eval_batches(
     history = History(laid_out(histories.values), positions, laid_out(start[which] + 1))
     last = row * layout.width + start + lengths - 1
     seen_here = seen.take(part).padded(split.max_length + 2)
+    whom = part if users is None else users[part]
     yield EvalBatch(
-      history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size)
-    )
+      history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size),
+      _filled(whom, batch_size),
+    )  # fmt: skip
 
 
 def _filled(array: np.ndarray, size: int, filler: int = 0) -> np.ndarray:
   out = np.full((size, *array.shape[1:]), filler, np.int32)
   out[: len(array)] = array
   return out
-
-
-def _round_up(size: int, multiple: int) -> int:
-  return -(-size // multiple) * multiple

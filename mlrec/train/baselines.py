@@ -5,36 +5,16 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
-import numpy as np
 
-from mlrec import metrics
 from mlrec.data.splits import Split
+from mlrec.models.recommenders.popularity import Popularity
+from mlrec.train import fitted_run
 from mlrec.train.writers import finite
 from mlrec.train.writers import write_json
 
 COMPARISON = "comparison.json"
 _COLUMNS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
-# Users ranked at a time; the states are one number each.
-_USERS = 4096
-
-
-def popularity(split: Split, name: str) -> dict[str, float]:
-  """Metrics of ranking all items by their training interactions, the user's history struck, on split `name`."""
-  counts = jnp.asarray(split.train_counts.astype(np.float32)[:, None])
-  targets, seen = split.targets(name), split.seen(name).padded(split.max_length + 2)
-  ranks = []
-  for at in range(0, split.num_users, _USERS):
-    users = slice(at, at + _USERS)
-    states = jnp.ones((len(targets[users]), 1))
-    ranks.append(
-      np.asarray(
-        metrics.target_ranks(states, counts, targets=jnp.asarray(targets[users]), seen=jnp.asarray(seen[users]))
-      )
-    )
-  found = np.concatenate(ranks)
-  return metrics.ranking_metrics(found) | metrics.bucket_metrics(found, split.train_counts[targets])
 
 
 def id_twin(config: ConfigDict) -> ConfigDict:
@@ -63,7 +43,8 @@ def compare(workdir: pathlib.Path, rows: dict[str, dict[str, Any]], say: Callabl
 
 
 def popularity_row(split: Split) -> dict[str, float | None]:
-  return finite(popularity(split, "test"))
+  """Test metrics of ranking all items by their training interactions, the user's history struck."""
+  return finite(fitted_run.evaluate(Popularity(split.train, split.num_items), split, "test"))
 
 
 def _figure(value: Any) -> str:

@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mlrec.config import ConfigError
+from mlrec.data import feature_files
 from mlrec.data.content import Content
 from mlrec.data.content import FeatureContent
 from mlrec.data.content import FrameContent
@@ -42,6 +43,9 @@ def _frames(config: ConfigDict, split: Split, model: Any, need: Need) -> Content
 
 
 def _features(config: ConfigDict, split: Split, model: Any, need: Need) -> Content:
+  if getattr(model.items, "frozen", None) is None:
+    read = feature_files.read(config.data.features, split.item_ids)
+    return FeatureContent(read.vectors, read.fingerprint)
   vectors, fingerprint = frozen_features.load_or_make(
     model.items.frozen, open_videos(config), split.item_ids, folder=config.data.features_dir, say=_tell
   )

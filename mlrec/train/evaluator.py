@@ -56,27 +56,28 @@ class Evaluator:
       ValueError: a score is not finite.
     """
     ranks, recommended = self.ranks(params, rest, name)
-    targets = self.split.targets(name)
-    figures = metrics.ranking_metrics(ranks)
-    figures[f"coverage@{metrics.LIST_LENGTH}"] = metrics.coverage(recommended, self.split.num_items)
-    return figures | metrics.bucket_metrics(ranks, self.split.train_counts[targets])
+    counts = self.split.train_counts[self.split.targets(name)]
+    return metrics.all_metrics(ranks, recommended, counts, self.split.num_items)
 
   def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""
-    table = self.item_table(params, rest)
+    table, users = self.item_table(params, rest), self._encode_users(params, rest)
     outputs = []
     for batch in eval_batches(
       self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
     ):
-      outputs.append(self._rank_batch(params, rest, table, put(self.mesh, batch)))
+      outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch)))
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise ValueError("scores are not finite: a user state or an item vector holds NaN or infinity")
-    users = self.split.num_users
-    return np.concatenate(ranks)[:users], np.concatenate(recommended)[:users]
+    number = self.split.num_users
+    return np.concatenate(ranks)[:number], np.concatenate(recommended)[:number]
 
-  def item_table(self, params: Any, rest: Any) -> Array:
-    """The vectors `[num_items + 1, D]` of all items, the padding item first, on every device."""
+  def item_table(self, params: Any, rest: Any) -> Any:
+    """The vectors `[num_items + 1, D]` of all items, the padding item first, on every device.
+
+    A model that does not score by dot products may have several arrays of `num_items + 1` rows.
+    """
     number = self.split.num_items + 1
     if self.content is None:
       return self._encode(params, rest, jnp.arange(number), {})
@@ -89,7 +90,7 @@ class Evaluator:
       return put(self.mesh, items), put_content(self.mesh, content, items)
 
     parts = [self._encode(params, rest, *arguments) for arguments in ahead(read, range(0, number, size))]
-    return self._join(parts)[:number]
+    return jax.tree.map(lambda *cut: self._join(cut)[:number], *parts)
 
   @functools.cached_property
   def _join(self):
@@ -97,8 +98,15 @@ class Evaluator:
 
   @functools.cached_property
   def _encode(self):
-    def encode(params, rest, items: Array, content) -> Array:
+    def encode(params, rest, items: Array, content) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(items, content)
+
+    return jax.jit(encode, out_shardings=replicated(self.mesh))
+
+  @functools.cached_property
+  def _encode_users(self):
+    def encode(params, rest) -> Any:
+      return nnx.merge(self.graphdef, params, rest, copy=True).user_table()
 
     return jax.jit(encode, out_shardings=replicated(self.mesh))
 
@@ -106,18 +114,21 @@ class Evaluator:
   def _rank_batch(self):
     users, whole = PartitionSpec(DATA), PartitionSpec()
 
-    def rank(states, table, targets, seen):
-      ranks, recommended, finite = metrics.rank_and_recommend(states, table, targets, seen, chunk=self.chunk)
+    def rank(params, rest, states, table, targets, seen):
+      model = nnx.merge(self.graphdef, params, rest, copy=True)
+      score = metrics.dot_scores if model.scores_by_dot else model.score
+      ranks, recommended, finite = metrics.rank_and_recommend(
+        states, table, targets, seen, chunk=self.chunk, score=score
+      )
       return ranks, recommended, jax.lax.pmin(finite.astype(jnp.int32), DATA)
 
     ranked = jax.shard_map(
-      rank, mesh=self.mesh, in_specs=(users, whole, users, users), out_specs=(users, users, whole), check_vma=False
-    )
+      rank, mesh=self.mesh, in_specs=(whole, whole, users, whole, users, users), out_specs=(users, users, whole),
+      check_vma=False,
+    )  # fmt: skip
 
-    def rank_batch(params, rest, table: Array, batch: EvalBatch):
-      model = nnx.merge(self.graphdef, params, rest, copy=True)
-      states = model.user_states(table, batch.history)
-      states = states.reshape(-1, states.shape[-1])[batch.last]
-      return ranked(states, table, batch.targets, batch.seen)
+    def rank_batch(params, rest, table: Any, user_table: Any, batch: EvalBatch):
+      states = nnx.merge(self.graphdef, params, rest, copy=True).states(table, user_table, batch)
+      return ranked(params, rest, states, table, batch.targets, batch.seen)
 
     return jax.jit(rank_batch, out_shardings=replicated(self.mesh))

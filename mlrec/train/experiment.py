@@ -16,9 +16,12 @@ from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data.sources import load_interactions
 from mlrec.data.splits import Split
+from mlrec.models.registry import models
+from mlrec.models.registry import RECOMMENDER
 from mlrec.train import baselines
 from mlrec.train import loop
 from mlrec.train import workdir as workdirs
+from mlrec.train.fitted_run import FittedRun
 from mlrec.train.writers import finite
 from mlrec.train.writers import write_json
 
@@ -78,7 +81,8 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   split = _split(config)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
   try:
-    training = loop.Run(config, split, workdir)
+    entry = models.get(config.model.name, kind=RECOMMENDER)
+    training: loop.Run | FittedRun = (FittedRun if entry.fitted else loop.Run)(config, split, workdir)
   except (ConfigError, DataError):
     raise
   except (TypeError, ValueError) as error:

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from typing import Any
-from typing import NamedTuple
 from typing import NoReturn
 
 from flax import nnx
@@ -19,11 +18,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 import numpy as np
 
-from mlrec import models
 from mlrec.config import ConfigError
-from mlrec.data.batches import Batch
+from mlrec.data import examples
 from mlrec.data.batches import Layout
 from mlrec.data.batches import TrainBatches
+from mlrec.data.examples import InteractionBatches
 from mlrec.data.splits import Split
 from mlrec.train import contents
 from mlrec.train import memory
@@ -32,7 +31,9 @@ from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.evaluator import Evaluator
+from mlrec.train.facts import Facts
 from mlrec.train.optimizer import make_optimizer
+from mlrec.train.outcome import Outcome
 from mlrec.train.prefetch import ahead
 from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
@@ -58,22 +59,6 @@ class Interrupted(RuntimeError):
   """The run was asked to stop (SIGTERM, SIGINT), has saved its state, and can be continued."""
 
 
-class Outcome(NamedTuple):
-  """What a run found.
-
-  Attributes:
-    metrics: of the best parameters, by split.
-    best_step: the step they come from.
-    best_epoch: epochs done by then.
-    seconds: wall time of training and evaluation, over all continuations.
-  """
-
-  metrics: dict[str, dict[str, float]]
-  best_step: int
-  best_epoch: int
-  seconds: float
-
-
 class Run:
   """A run's data, model, compiled functions and workdir; `train` and `evaluate` are what it is for."""
 
@@ -88,11 +73,12 @@ class Run:
     self.config, self.split, self.workdir = config, split, workdir
     self._start = time.monotonic()
     self.mesh = make_mesh()
-    self.spec, self._optimizer, self._batches = _plan(config, split, self.mesh)
+    self._facts = Facts(config, split)
+    self.spec, self._optimizer, layout, self._batches = _plan(config, split, self._facts, self.mesh)
     model = nnx.merge(self.spec.graphdef, self.spec.abstract.params, self.spec.abstract.rest)
     self._content = contents.open_content(config, split, model)
     self.evaluator = Evaluator(
-      self.spec.graphdef, split, self._batches.layout, self.mesh, config.eval.batch_size, config.eval.chunk,
+      self.spec.graphdef, split, layout, self.mesh, config.eval.batch_size, config.eval.chunk,
       self._content, config.eval.item_batch,
     )  # fmt: skip
     self.train_steps = make_train_steps(
@@ -102,7 +88,9 @@ class Run:
   @property
   def _fingerprint(self) -> str:
     """Of all that is read: interactions, and content where there is any."""
-    parts = [self.split.fingerprint, *([] if self._content is None else [self._content.fingerprint])]
+    parts = [self.split.fingerprint, *self._facts.fingerprints]
+    if self._content is not None:
+      parts.append(self._content.fingerprint)
     return "-".join(parts)
 
   @property
@@ -226,7 +214,7 @@ class Run:
     record = record | {"seconds": record["seconds"] + time.monotonic() - self._start}
     checkpoints.save(state, record, best_step=record["best_step"])
 
-  def prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Batch]]:
+  def prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Any]]:
     """Groups of batches on the devices, made a little ahead by another thread.
 
     A group ends where a multiple of its size from the epoch's start does, so that a run that was interrupted repeats
@@ -235,7 +223,7 @@ class Run:
     size = self.config.train.steps_per_dispatch
     epoch_start = step - step % self.steps_per_epoch
 
-    def make(first: int) -> tuple[int, int, Batch]:
+    def make(first: int) -> tuple[int, int, Any]:
       count = min(size - (first - epoch_start) % size, end - first)
       stacked = self._batches.stack(first, count, size)
       batches = put(self.mesh, stacked, axis=1)
@@ -279,30 +267,28 @@ class Run:
     return Outcome(metrics, best, math.ceil(best / self.steps_per_epoch), seconds)
 
 
-def _plan(config: ConfigDict, split: Split, mesh) -> tuple[StateSpec, Any, TrainBatches]:
-  """The state's shapes, the optimiser and the stream of batches."""
+def _plan(config: ConfigDict, split: Split, facts: Facts, mesh) -> tuple[StateSpec, Any, Layout, Any]:
+  """The state's shapes, the optimiser, how histories are laid out, and the stream of batches."""
 
   def make_model(rngs: nnx.Rngs) -> nnx.Module:
-    options = config.model.to_dict()
-    return models.create(
-      options.pop("name"), rngs=rngs, num_items=split.num_items, max_length=split.max_length, **options
-    )
+    return facts.create(rngs=rngs)
 
-  steps_per_epoch = -(-split.num_users // config.train.batch_size)
-  optimizer = make_optimizer(config.optimizer, config.train.epochs * steps_per_epoch)
+  steps = examples.steps_per_epoch(split, facts.recommender.examples, config.train.batch_size)
+  optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
   model = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
   width = config.train.row_width or max(_ROW_WIDTH, split.max_length)
-  batches = TrainBatches(
-    split,
-    Layout.of(split.max_length, packed=not model.reads_padding, width=width),
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    negative_groups=config.loss.negative_groups,
-    popularity_power=config.loss.popularity_power,
-    multiple_of=mesh.size,
-  )
-  return spec, optimizer, batches
+  layout = Layout.of(split.max_length, packed=not model.reads_padding, width=width)
+  shared: dict[str, Any] = {
+    "batch_size": config.train.batch_size,
+    "seed": config.seed,
+    "negatives": model.negatives,
+    "popularity_power": config.loss.popularity_power,
+    "multiple_of": mesh.size,
+  }
+  if model.examples == examples.INTERACTIONS:
+    return spec, optimizer, layout, InteractionBatches(split, inputs=model.reads_inputs, **shared)
+  return spec, optimizer, layout, TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
 
 
 class _Losses:

@@ -10,19 +10,29 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import Batch
+from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.data.content import Need
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.models.recommenders.recommender import Recommender
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import closest
+
+# What a position's target is told apart from: the items of the batch, or items drawn at random.
+IN_BATCH, SAMPLED, CALIBRATED = "in_batch_softmax", "sampled_softmax", "gbce"
+LOSSES = (IN_BATCH, SAMPLED, CALIBRATED)
 
 
 @models.register("sequential", kind=RECOMMENDER)
-class Sequential(nnx.Module):
-  """SASRec, GRU4Rec or NextItNet over any item tower, trained by the in-batch softmax (arXiv 2309.15379, section 4)."""
+class Sequential(Recommender):
+  """A user encoder over any item tower (arXiv 2309.15379, section 4).
+
+  Trained by MicroLens's in-batch softmax, or against items drawn at random by a softmax or by gSASRec's loss.
+  """
 
   torch_names = ((r"^users\.", "user_encoder."), (r"^items\.", ""))
 
@@ -34,6 +44,10 @@ class Sequential(nnx.Module):
     item: Mapping[str, Any] = {"name": "id"},
     user: Mapping[str, Any] = {"name": "sasrec"},
     *,
+    loss: str = IN_BATCH,
+    negatives: int = 0,
+    calibration: float = 0.75,
+    feature_dim: int = 0,
     rngs: nnx.Rngs,
   ):
     """Builds both towers.
@@ -44,16 +58,33 @@ class Sequential(nnx.Module):
       dim: width of item vectors and user states.
       item: `name` of the item tower and its options.
       user: `name` of the user encoder and its options.
+      loss: one of `LOSSES`.
+      negatives: items drawn for each batch, which the other losses than the in-batch softmax need.
+      calibration: t of `losses.calibrated_bce_sums`.
+      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
       rngs: random streams for the parameters.
+
+    Raises:
+      ValueError: a name is unknown, or a value out of range.
     """
+    if loss not in LOSSES:
+      raise ValueError(f"config.model.loss = {loss!r}: {closest(loss, LOSSES)}")
+    if (loss == IN_BATCH) != (negatives == 0) or negatives < 0:
+      needed = "draws none: it must be 0" if loss == IN_BATCH else f"of {loss} must be at least 1"
+      raise ValueError(f"config.model.negatives = {negatives} {needed}")
+    if not 0 <= calibration <= 1:
+      raise ValueError(f"config.model.calibration = {calibration} must be between 0 and 1")
     if num_items < 1 or max_length < 1 or dim < 1:
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     item, user = dict(item), dict(user)
+    if "feature_dim" in models.options(item["name"]):
+      item["feature_dim"] = feature_dim
+    self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
     self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
     self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
 
   @property
-  def reads_padding(self) -> bool:
+  def reads_padding(self) -> bool:  # type: ignore[override]
     """Whether the user encoder needs whole left-padded rows, not packed ones."""
     return self.users.reads_padding
 
@@ -71,6 +102,11 @@ class Sequential(nnx.Module):
     x = jnp.take(vectors, history.tokens, axis=0, mode="clip")
     return self.users(x, history.positions, history.segments, rngs=rngs)
 
+  def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
+    """The states `[B, D]` of users after their newest items."""
+    states = self.user_states(table, batch.history)
+    return states.reshape(-1, states.shape[-1])[batch.last]
+
   def loss(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch: a mean over all its real positions, whatever the groups of negatives (scalar float32)."""
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
@@ -80,6 +116,13 @@ class Sequential(nnx.Module):
     own = jnp.zeros((num_users, num_columns), bool)
     own = own.at[jnp.arange(num_users)[:, None], batch.slots].set(True)
 
+    if self.loss_name == IN_BATCH:
+      total, weight = self._in_batch_sums(states, vectors, own, batch)
+    else:
+      total, weight = self._drawn_sums(states, vectors, own, batch)
+    return total / jnp.maximum(weight, 1.0)
+
+  def _in_batch_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
     def grouped(x):
       return x.reshape(batch.counts.shape[0], -1, *x.shape[2:])
 
@@ -91,7 +134,16 @@ class Sequential(nnx.Module):
 
     arguments = [grouped(x) for x in (states, batch.targets, batch.users, batch.weights)] + [batch.counts]
     if batch.counts.shape[0] == 1:
-      total, weight = sums(*(x[0] for x in arguments))
-    else:
-      total, weight = (part.sum() for part in jax.vmap(sums)(*arguments))
-    return total / jnp.maximum(weight, 1.0)
+      return sums(*(x[0] for x in arguments))
+    totals, weights = jax.vmap(sums)(*arguments)
+    return totals.sum(), weights.sum()
+
+  def _drawn_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
+    places = {"targets": batch.targets.ravel(), "users": batch.users.ravel(), "weights": batch.weights.ravel()}
+    arguments = {**places, "own": own, "negatives": batch.negatives}
+    states = states.reshape(-1, states.shape[-1])
+    if self.loss_name == SAMPLED:
+      return losses.sampled_softmax_sums(states, vectors, **arguments)
+    return losses.calibrated_bce_sums(
+      states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration
+    )

@@ -1,0 +1,141 @@
+"""Vectors of items that were computed elsewhere: published feature files, and those that `mlrec.features` keeps.
+
+Three forms (the first two are those of MicroLens's release, `extracted_modality_features/`):
+
+* `*.npy`: float `[items, D]`; row r is the item of original id r + 1.
+* `*.json`: an object of item id (a string) to a list of D numbers.
+* a folder of `vectors.npy [items + 1, D]` (row 0 stands for the padding and for items without content) and `items.npy`,
+  ascending original ids, as `python -m mlrec.features` prints.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+from typing import NamedTuple
+
+from absl import logging
+import numpy as np
+
+from mlrec.data.interactions import DataError
+
+_FORMS = "a .npy or .json file of MicroLens's release, or a folder that python -m mlrec.features has made"
+
+
+class Features(NamedTuple):
+  """Vectors by dense id.
+
+  Attributes:
+    vectors: `[num_items + 1, D]` float32; row 0 is the padding item's.
+    missing: original ids of the items that have none: theirs is the padding item's, zeros but where a folder says
+      otherwise.
+    fingerprint: stands for the content.
+  """
+
+  vectors: np.ndarray
+  missing: np.ndarray
+  fingerprint: str
+
+
+def width(source: str) -> int:
+  """D of the vectors that `source` names.
+
+  Raises:
+    DataError: there are none, or they are malformed.
+  """
+  return _open(source).vectors.shape[1]
+
+
+def read(source: str, item_ids: np.ndarray) -> Features:
+  """The vectors of a split's items.
+
+  Args:
+    source: a path, of one of the forms above.
+    item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
+
+  Raises:
+    DataError: there are none, they are malformed, none is of these items, or one is not finite (its item is named).
+  """
+  stored = _open(source)
+  place = np.searchsorted(stored.items, item_ids).clip(max=len(stored.items) - 1)
+  there = stored.items[place] == item_ids
+  there[0] = False
+  if not there.any():
+    raise DataError(f"config.data.features = {source!r}: none of its {len(stored.items):,} vectors is of these items")
+  vectors = np.tile(stored.padding, (len(item_ids), 1))
+  vectors[there] = stored.vectors[stored.rows[place[there]]]
+  finite = np.isfinite(vectors).all(axis=1)
+  if not finite.all():
+    raise DataError(
+      f"config.data.features = {source!r}: the vector of item {item_ids[int(np.argmin(finite))]} holds NaN or infinity "
+      f"({int((~finite).sum()):,} such items)"
+    )
+  missing = item_ids[1:][~there[1:]]
+  if len(missing):
+    logging.warning(
+      "%s: %d of %d items have no vector (item %d first); theirs is the padding item's.",
+      source, len(missing), len(item_ids) - 1, missing[0],
+    )  # fmt: skip
+  digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest()
+  return Features(vectors, missing, digest[:16])
+
+
+class _Stored(NamedTuple):
+  """`vectors [rows, D]`; the item `items[k]` (ascending) is in row `rows[k]`."""
+
+  vectors: np.ndarray
+  items: np.ndarray
+  rows: np.ndarray
+  padding: np.ndarray
+
+
+@functools.lru_cache(maxsize=2)
+def _open(source: str) -> _Stored:
+  path = pathlib.Path(source).expanduser()
+  if not source or not path.exists():
+    raise DataError(f"config.data.features = {source!r}: no such file; expected {_FORMS}")
+  try:
+    if path.is_dir():
+      return _folder(path)
+    if path.suffix == ".npy":
+      vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
+      rows = np.arange(len(vectors))
+      return _Stored(vectors, rows + 1, rows, np.zeros(vectors.shape[1], np.float32))
+    if path.suffix == ".json":
+      return _json(path)
+  except (OSError, ValueError, EOFError) as error:
+    raise DataError(f"config.data.features = {source!r}: {error}") from error
+  raise DataError(f"config.data.features = {source!r}: expected {_FORMS}")
+
+
+def _folder(path: pathlib.Path) -> _Stored:
+  for name in ("vectors.npy", "items.npy", "recipe.json"):
+    if not (path / name).exists():
+      raise ValueError(f"the folder has no {name}: it is not, or not yet, one that mlrec.features has finished")
+  vectors = _matrix(np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False))
+  items = np.load(path / "items.npy", allow_pickle=False)
+  if len(vectors) != len(items) + 1:
+    raise ValueError(f"{len(items)} items, but {len(vectors)} vectors where one more than items were expected")
+  return _Stored(vectors, items, np.arange(len(items)) + 1, np.asarray(vectors[0], np.float32))
+
+
+def _json(path: pathlib.Path) -> _Stored:
+  content = json.loads(path.read_text(encoding="utf-8"))
+  if not isinstance(content, dict) or not content:
+    raise ValueError("expected an object of item ids to lists of numbers")
+  try:
+    items = np.array([int(key) for key in content])
+  except ValueError as error:
+    raise ValueError(f"its keys must be item ids: {error}") from error
+  widths = {len(value) if isinstance(value, list) else -1 for value in content.values()}
+  if len(widths) != 1 or -1 in widths:
+    raise ValueError(f"its values must be lists of numbers of one length, found lengths {sorted(widths)[:5]}")
+  vectors = _matrix(np.array(list(content.values()), np.float32))
+  order = np.argsort(items, kind="stable")
+  return _Stored(vectors, items[order], order, np.zeros(vectors.shape[1], np.float32))
+
+
+def _matrix(vectors: np.ndarray) -> np.ndarray:
+  if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f":
+    raise ValueError(f"expected a matrix of floats, found {vectors.dtype} {vectors.shape}")
+  return vectors

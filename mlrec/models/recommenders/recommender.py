@@ -1,0 +1,98 @@
+"""What training and evaluation ask of a recommender: of one that learns by gradients, and of one computed at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+from jax import Array
+import numpy as np
+
+from mlrec.data.batches import EvalBatch
+from mlrec.data.content import Need
+from mlrec.data.examples import SEQUENCES
+from mlrec.data.interactions import Rows
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
+
+
+class Recommender(nnx.Module):
+  """Items and users under one loss.
+
+  A constructor takes its options, `rngs`, and by name whatever it needs to know of the data: `num_items`, `num_users`,
+  `max_length`, `train` (the training rows, `Rows` of dense ids, a row a user), `feature_dim` (the width of the
+  vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
+
+  Attributes:
+    examples: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `ExampleBatch`).
+    reads_padding: of sequences: users need whole left-padded rows, not packed ones.
+    reads_inputs: of interactions: examples come with the other items of the user's row.
+    negatives: items drawn at random; for each interaction, or, of sequences, for the whole batch.
+    scores_by_dot: users are scored by dot products of their states and item vectors; else by `score`.
+    fitted: false: it is trained.
+  """
+
+  examples: str = SEQUENCES
+  reads_padding: bool = False
+  reads_inputs: bool = False
+  negatives: int = 0
+  scores_by_dot: bool = True
+  fitted: bool = False
+
+  @property
+  def reads(self) -> Mapping[str, Need]:
+    """What is read of each item of a batch beside its id."""
+    return {}
+
+  def loss(self, batch: Any, *, rngs: nnx.Rngs | None = None) -> Array:
+    """The loss of a batch (scalar float32), a mean over its real places; without `rngs` nothing is dropped."""
+    raise NotImplementedError
+
+  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Any:
+    """Item ids `[U]`, and what `reads` names of each, to vectors `[U, D]`; without `reads` all items are asked at once.
+
+    A model that does not score by dot products may give several arrays of `U` rows.
+    """
+    raise NotImplementedError
+
+  def user_table(self) -> Any:
+    """What `states` reads of users that is the same for all batches of an evaluation; computed once for it."""
+    return ()
+
+  def states(self, table: Any, users: Any, batch: EvalBatch) -> Any:
+    """States of a batch's users, `[B, D]`, or several arrays of `B` rows.
+
+    Args:
+      table: `item_vectors` of all items, the padding item first.
+      users: of `user_table`.
+      batch: whom.
+    """
+    raise NotImplementedError
+
+  def score(self, states: Any, items: Any) -> Array:
+    """Scores `[T, B]` float32 of T rows of `item_vectors` for B `states`, where `scores_by_dot` is false."""
+    raise NotImplementedError
+
+
+class FittedRecommender:
+  """Computed by its constructor from the training rows, on the host, and scored there.
+
+  A constructor takes options and facts as a `Recommender`'s does, but no `rngs`: the same data gives the same model, so
+  none is kept on disk.
+
+  Attributes:
+    fitted: true.
+  """
+
+  fitted: bool = True
+
+  def scores(self, histories: Rows, users: np.ndarray) -> np.ndarray:
+    """Scores of all items for users.
+
+    Args:
+      histories: what each user's model input is: dense item ids, oldest first, at most `max_length`.
+      users: `[B]` int, their rows in the split.
+
+    Returns:
+      `[B, num_items + 1]` float32; column 0, the padding, means nothing.
+    """
+    raise NotImplementedError
