@@ -81,8 +81,6 @@ class InteractionBatches:
     if batch_size < 1 or negatives < 0:
       raise ValueError(f"batch_size {batch_size} must be at least 1, and negatives {negatives} at least 0")
     rows = split.train
-    if negatives and rows.lengths.max() >= split.num_items:
-      raise ValueError(f"a user has all {split.num_items} items: there is none left to draw as a negative")
     self.split, self.batch_size, self.seed, self.negatives = split, batch_size, seed, negatives
     self._items, self._offsets = rows.values, rows.offsets
     self._users = np.repeat(np.arange(len(rows), dtype=np.int32), rows.lengths)
@@ -90,7 +88,9 @@ class InteractionBatches:
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     self._filled_size = round_up(batch_size, multiple_of)
     # Pairs of user and item as one number, sorted: what a user has is found by bisection.
-    self._had = np.sort(self._pairs(self._users, self._items)) if negatives else np.empty(0, np.int64)
+    self._had = np.unique(self._pairs(self._users, self._items)) if negatives else np.empty(0, np.int64)
+    if negatives and np.bincount(self._had // (split.num_items + 1)).max() >= split.num_items:
+      raise ValueError(f"a user has all {split.num_items} items: there is none left to draw as a negative")
     sampled = [self._raw(step).columns for step in range(min(self.steps_per_epoch, PLANNED_BATCHES))]
     self._sizes = StaticSizes([most(sampled)], multiple_of)
 

@@ -19,6 +19,8 @@ import numpy as np
 
 from mlrec.data.interactions import DataError
 
+# What a finished folder holds; the last is written last.
+_FOLDER = ("vectors.npy", "items.npy", "recipe.json")
 _FORMS = "a .npy or .json file of MicroLens's release, or a folder that python -m mlrec.features has made"
 
 
@@ -63,12 +65,14 @@ def read(source: str, item_ids: np.ndarray) -> Features:
   if not there.any():
     raise DataError(f"config.data.features = {source!r}: none of its {len(stored.items):,} vectors is of these items")
   vectors = np.tile(stored.padding, (len(item_ids), 1))
-  vectors[there] = stored.vectors[stored.rows[place[there]]]
-  finite = np.isfinite(vectors).all(axis=1)
-  if not finite.all():
+  with np.errstate(over="ignore"):
+    vectors[there] = stored.vectors[stored.rows[place[there]]]
+  wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+  if len(wrong):
+    whose = f"item {item_ids[wrong[0]]}" if wrong[0] else "the padding item"
     raise DataError(
-      f"config.data.features = {source!r}: the vector of item {item_ids[int(np.argmin(finite))]} holds NaN or infinity "
-      f"({int((~finite).sum()):,} such items)"
+      f"config.data.features = {source!r}: the vector of {whose} holds NaN or infinity in float32 "
+      f"({len(wrong):,} such vectors)"
     )
   missing = item_ids[1:][~there[1:]]
   if len(missing):
@@ -89,33 +93,52 @@ class _Stored(NamedTuple):
   padding: np.ndarray
 
 
-@functools.lru_cache(maxsize=2)
 def _open(source: str) -> _Stored:
+  if not source:
+    raise DataError(f"config.data.features is empty, and the model reads vectors of the items: name {_FORMS}")
   path = pathlib.Path(source).expanduser()
-  if not source or not path.exists():
-    raise DataError(f"config.data.features = {source!r}: no such file; expected {_FORMS}")
   try:
     if path.is_dir():
-      return _folder(path)
-    if path.suffix == ".npy":
-      vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
-      rows = np.arange(len(vectors))
-      return _Stored(vectors, rows + 1, rows, np.zeros(vectors.shape[1], np.float32))
-    if path.suffix == ".json":
-      return _json(path)
+      for name in _FOLDER:
+        if not (path / name).exists():
+          raise ValueError(f"the folder has no {name}: it is not, or not yet, one that mlrec.features has finished")
+      return _opened(path, tuple(_version(path / name) for name in _FOLDER))
+    if not path.exists():
+      raise ValueError(f"no such file; expected {_FORMS}")
+    return _opened(path, (_version(path),))
   except (OSError, ValueError, EOFError) as error:
     raise DataError(f"config.data.features = {source!r}: {error}") from error
-  raise DataError(f"config.data.features = {source!r}: expected {_FORMS}")
+
+
+def _version(path: pathlib.Path) -> tuple[int, ...]:
+  """Changes when a file is written anew."""
+  stat = path.stat()
+  return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: pathlib.Path, versions: tuple[tuple[int, ...], ...]) -> _Stored:
+  del versions
+  if path.is_dir():
+    return _folder(path)
+  if path.suffix == ".npy":
+    vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
+    rows = np.arange(len(vectors))
+    return _Stored(vectors, rows + 1, rows, np.zeros(vectors.shape[1], np.float32))
+  if path.suffix == ".json":
+    return _json(path)
+  raise ValueError(f"expected {_FORMS}")
 
 
 def _folder(path: pathlib.Path) -> _Stored:
-  for name in ("vectors.npy", "items.npy", "recipe.json"):
-    if not (path / name).exists():
-      raise ValueError(f"the folder has no {name}: it is not, or not yet, one that mlrec.features has finished")
   vectors = _matrix(np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False))
   items = np.load(path / "items.npy", allow_pickle=False)
+  if not isinstance(items, np.ndarray) or items.ndim != 1 or items.dtype.kind not in "iu":
+    raise ValueError("items.npy: expected a row of integers, the items' original ids")
   if len(vectors) != len(items) + 1:
     raise ValueError(f"{len(items)} items, but {len(vectors)} vectors where one more than items were expected")
+  if not (items[1:] > items[:-1]).all():
+    raise ValueError("items.npy: expected ascending ids, none twice")
   return _Stored(vectors, items, np.arange(len(items)) + 1, np.asarray(vectors[0], np.float32))
 
 
@@ -124,18 +147,25 @@ def _json(path: pathlib.Path) -> _Stored:
   if not isinstance(content, dict) or not content:
     raise ValueError("expected an object of item ids to lists of numbers")
   try:
-    items = np.array([int(key) for key in content])
-  except ValueError as error:
+    items = np.array([int(key) for key in content], np.int64)
+  except (ValueError, OverflowError) as error:
     raise ValueError(f"its keys must be item ids: {error}") from error
+  if len(np.unique(items)) < len(items):
+    raise ValueError("its keys name an item twice")
   widths = {len(value) if isinstance(value, list) else -1 for value in content.values()}
   if len(widths) != 1 or -1 in widths:
     raise ValueError(f"its values must be lists of numbers of one length, found lengths {sorted(widths)[:5]}")
-  vectors = _matrix(np.array(list(content.values()), np.float32))
+  try:
+    vectors = _matrix(np.array(list(content.values()), np.float32))
+  except TypeError as error:
+    raise ValueError(f"its values must be lists of numbers: {error}") from error
   order = np.argsort(items, kind="stable")
   return _Stored(vectors, items[order], order, np.zeros(vectors.shape[1], np.float32))
 
 
 def _matrix(vectors: np.ndarray) -> np.ndarray:
+  if not isinstance(vectors, np.ndarray):
+    raise ValueError("expected one matrix of floats, found an archive of arrays")
   if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f":
     raise ValueError(f"expected a matrix of floats, found {vectors.dtype} {vectors.shape}")
   return vectors

@@ -28,7 +28,7 @@ class StaticSizes:
 
   def _grown(self, size: int, needed: int) -> int:
     while size < needed:
-      size = round_up(math.ceil(size * _GROWTH), self._multiple)
+      size = round_up(max(math.ceil(size * _GROWTH), 1), self._multiple)
     return size
 
 

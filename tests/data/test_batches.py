@@ -276,6 +276,62 @@ def test_popularity_power_reaches_the_batches(split):
 
 
 @layouts
+@pytest.mark.parametrize("groups", [1, 4])
+def test_negatives_are_columns_of_items_beside_what_the_batch_holds_anyway(split, layout, groups):
+  def make(negatives):
+    return TrainBatches(split, layout, batch_size=12, seed=3, negative_groups=groups, negatives=negatives)
+
+  batches, without = make(9), make(0)
+  for step in range(2 * batches.steps_per_epoch):
+    batch, plain = batches.batch(step), without.batch(step)
+    assert batch.negatives.shape == (9,)
+    assert batch.negatives.dtype == np.int32
+    assert plain.negatives.shape == (0,)
+    drawn = batch.items[batch.negatives]
+    assert drawn.min() >= 1
+    held = set(plain.items.tolist()) | set(drawn.tolist())
+    assert batch.items[: len(held)].tolist() == sorted(held)
+    assert not batch.items[len(held) :].any()
+    # They are no slots: counts, rows and targets are those of the batch without them.
+    np.testing.assert_array_equal(batch.items[batch.slots], plain.items[plain.slots])
+    np.testing.assert_array_equal(
+      batch.items[batch.targets][batch.weights > 0], plain.items[plain.targets][plain.weights > 0]
+    )
+    for counts, plain_counts in zip(batch.counts, plain.counts):
+      assert Counter(dict(zip(batch.items[counts > 0], counts[counts > 0]))) == Counter(
+        dict(zip(plain.items[plain_counts > 0], plain_counts[plain_counts > 0]))
+      )
+
+
+def test_negatives_are_drawn_uniformly_by_seed_and_step(split):
+  def make(seed=0, batch_size=20, **options):
+    return TrainBatches(split, _LAYOUTS["packed"], batch_size=batch_size, seed=seed, negatives=50, **options)
+
+  def drawn(batches, step):
+    batch = batches.batch(step)
+    return batch.items[batch.negatives].tolist()
+
+  batches = make()
+  counts = Counter(item for step in range(120) for item in drawn(batches, step))
+  assert set(counts) == set(range(1, split.num_items + 1))
+  mean = 120 * 50 / split.num_items
+  assert all(abs(count - mean) < 5 * np.sqrt(mean) for count in counts.values())
+  assert drawn(batches, 7) == drawn(make(multiple_of=8), 7) == drawn(make(negative_groups=2), 7)
+  assert drawn(batches, 7) != drawn(batches, 8)
+  assert drawn(batches, 7) != drawn(make(seed=1), 7)
+
+
+def test_a_stack_holds_the_negatives_of_its_steps(split):
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=8, seed=2, negatives=5)
+  stack = batches.stack(3, 3, 4)
+  assert stack.negatives.shape == (4, 5)
+  for n in range(3):
+    single = batches.batch(3 + n)
+    assert stack.items[n][stack.negatives[n]].tolist() == single.items[single.negatives].tolist()
+  assert not stack.negatives[3].any()
+
+
+@layouts
 @pytest.mark.parametrize("name", ["valid", "test"])
 @pytest.mark.parametrize(("batch_size", "multiple_of"), [(10, 1), (_USERS, 1), (100, 1), (10, 8)])
 def test_evaluation_batches_hold_the_splits_users_in_order(split, layout, name, batch_size, multiple_of):

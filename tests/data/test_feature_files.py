@@ -1,0 +1,252 @@
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from mlrec.data import DataError
+from mlrec.data import feature_files
+
+_DIM = 3
+
+
+def _vectors(rows: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=(rows, _DIM)).astype(np.float32)
+
+
+def _write_folder(path, items, vectors, *, finished: bool = True):
+  path.mkdir()
+  np.save(path / "items.npy", np.asarray(items))
+  np.save(path / "vectors.npy", vectors)
+  if finished:
+    (path / "recipe.json").write_text("{}")
+  return str(path)
+
+
+def _write_json(path, content):
+  path.write_text(json.dumps(content))
+  return str(path)
+
+
+def _write(form: str, path, by_item: dict[int, np.ndarray]) -> str:
+  """The vectors of items in one of the forms; those of the .npy file that are not named are ones."""
+  if form == "folder":
+    items = sorted(by_item)
+    return _write_folder(path / "vectors", items, np.stack([np.zeros(_DIM), *map(by_item.get, items)]))
+  if form == "json":
+    # In no order.
+    return _write_json(path / "v.json", {str(n): by_item[n].tolist() for n in sorted(by_item, key=lambda n: n % 5)})
+  matrix = np.ones((max(by_item), _DIM), np.float32)
+  for item, vector in by_item.items():
+    matrix[item - 1] = vector
+  np.save(path / "v.npy", matrix)
+  return str(path / "v.npy")
+
+
+forms = pytest.mark.parametrize("form", ["npy", "json", "folder"])
+
+
+@forms
+def test_vectors_come_by_item(form, tmp_path):
+  by_item = dict(zip([2, 3, 5, 7, 11, 12], _vectors(6)))
+  source = _write(form, tmp_path, by_item)
+  read = feature_files.read(source, np.array([0, 3, 5, 11]))
+  assert read.vectors.dtype == np.float32
+  assert read.vectors.shape == (4, _DIM)
+  np.testing.assert_array_equal(read.vectors, [np.zeros(_DIM), by_item[3], by_item[5], by_item[11]])
+  assert read.missing.tolist() == []
+  assert feature_files.width(source) == _DIM
+
+
+@forms
+def test_items_without_a_vector_are_warned_of_and_get_the_padding_items(form, tmp_path, caplog):
+  by_item = dict(zip([1, 2, 3], _vectors(3)))
+  source = _write(form, tmp_path, by_item)
+  with caplog.at_level("WARNING"):
+    read = feature_files.read(source, np.array([0, 2, 8, 10_000]))
+  np.testing.assert_array_equal(read.vectors, [np.zeros(_DIM), by_item[2], np.zeros(_DIM), np.zeros(_DIM)])
+  assert read.missing.tolist() == [8, 10_000]
+  assert "2 of 3 items have no vector (item 8 first)" in caplog.text
+  caplog.clear()
+  feature_files.read(source, np.array([0, 2]))
+  assert not caplog.text
+
+
+def test_a_folder_says_what_stands_for_items_without_content(tmp_path):
+  source = _write_folder(tmp_path / "f", [4, 6], np.array([[9, 9], [4, 4], [6, 6]], np.float32))
+  read = feature_files.read(source, np.array([0, 4, 5, 6]))
+  assert read.vectors[:, 0].tolist() == [9, 4, 9, 6]
+  assert read.missing.tolist() == [5]
+
+
+@forms
+def test_vectors_of_none_of_the_items_are_refused(form, tmp_path):
+  source = _write(form, tmp_path, dict(zip([1, 2], _vectors(2))))
+  with pytest.raises(DataError, match=re.escape(f"config.data.features = {source!r}: none of its 2 vectors")):
+    feature_files.read(source, np.array([0, 30, 40]))
+
+
+@forms
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_refused_by_its_item(form, value, tmp_path):
+  by_item = dict(zip([1, 2, 3, 4], _vectors(4)))
+  by_item[3][1] = by_item[4][0] = value
+  source = _write(form, tmp_path, by_item)
+  with pytest.raises(DataError, match=r"the vector of item 3 holds NaN or infinity.*\(2 such vectors\)"):
+    feature_files.read(source, np.array([0, 1, 3, 4]))
+  assert feature_files.read(source, np.array([0, 1, 2])).missing.tolist() == [], "another item's is not looked at"
+
+
+def test_a_padding_vector_that_is_not_finite_is_refused(tmp_path):
+  source = _write_folder(tmp_path / "f", [4], np.array([[np.nan], [4]], np.float32))
+  with pytest.raises(DataError, match="the vector of the padding item holds NaN"):
+    feature_files.read(source, np.array([0, 4]))
+
+
+def test_doubles_beyond_float32_are_refused_by_their_item(tmp_path):
+  np.save(tmp_path / "v.npy", np.array([[1.0], [1e300]]))
+  with pytest.raises(DataError, match="the vector of item 2 holds NaN or infinity in float32"):
+    feature_files.read(str(tmp_path / "v.npy"), np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_other_floats_become_float32(dtype, tmp_path):
+  vectors = _vectors(4)
+  np.save(tmp_path / "v.npy", vectors.astype(dtype))
+  read = feature_files.read(str(tmp_path / "v.npy"), np.array([0, 4, 1]))
+  assert read.vectors.dtype == np.float32
+  np.testing.assert_array_equal(read.vectors[1:], vectors.astype(dtype).astype(np.float32)[[3, 0]])
+
+
+def test_the_fingerprint_is_that_of_the_items_vectors(tmp_path):
+  by_item = dict(zip([1, 2, 3, 4], _vectors(4)))
+  ids = np.array([0, 1, 2, 4])
+  prints = set()
+  for form in ("npy", "json", "folder"):
+    prints.add(feature_files.read(_write(form, tmp_path, by_item), ids).fingerprint)
+  assert len(prints) == 1, "the form does not count"
+  (tmp_path / "others").mkdir()
+  by_item[3] = by_item[3] + 1
+  assert feature_files.read(_write("npy", tmp_path / "others", by_item), ids).fingerprint in prints
+  by_item[4] = by_item[4] + 1
+  (tmp_path / "changed").mkdir()
+  assert feature_files.read(_write("npy", tmp_path / "changed", by_item), ids).fingerprint not in prints
+
+
+@forms
+def test_a_file_that_is_written_anew_is_read_anew(form, tmp_path):
+  ids = np.array([0, 1, 2])
+  first = feature_files.read(_write(form, tmp_path, dict(zip([1, 2], _vectors(2)))), ids)
+  if form == "folder":
+    (tmp_path / "vectors").rename(tmp_path / "old")
+  changed = dict(zip([1, 2], _vectors(2, seed=1)))
+  second = feature_files.read(_write(form, tmp_path, changed), ids)
+  np.testing.assert_array_equal(second.vectors[1:], [changed[1], changed[2]])
+  assert second.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+  ("array", "pattern"),
+  [
+    (np.ones((3, 2), np.int64), r"expected a matrix of floats, found int64 \(3, 2\)"),
+    (np.ones((3, 2), np.complex64), "expected a matrix of floats, found complex64"),
+    (np.ones(3, np.float32), r"expected a matrix of floats, found float32 \(3,\)"),
+    (np.ones((3, 2, 2), np.float32), r"expected a matrix of floats, found float32 \(3, 2, 2\)"),
+    (np.ones((0, 2), np.float32), r"expected a matrix of floats, found float32 \(0, 2\)"),
+    (np.float32(1), r"expected a matrix of floats, found float32 \(\)"),
+    (np.array([{"a": 1}], object), "Python objects|pickle"),
+  ],
+)
+def test_an_array_of_another_sort_is_refused(array, pattern, tmp_path):
+  np.save(tmp_path / "v.npy", array, allow_pickle=True)
+  with pytest.raises(DataError, match=rf"config\.data\.features = .*v\.npy': .*({pattern})"):
+    feature_files.read(str(tmp_path / "v.npy"), np.array([0, 1]))
+
+
+class _Loud:
+  def __reduce__(self):
+    return (pytest.fail, ("it runs code of the file",))
+
+
+def test_no_code_of_a_file_is_run(tmp_path):
+  (tmp_path / "v.npy").write_bytes(pickle.dumps(_Loud()))
+  with pytest.raises(DataError, match="pickle"):
+    feature_files.read(str(tmp_path / "v.npy"), np.array([0, 1]))
+
+
+def test_an_archive_an_empty_and_a_cut_file_are_refused(tmp_path):
+  path = tmp_path / "v.npy"
+  with path.open("wb") as file:
+    np.savez(file, a=_vectors(2))
+  with pytest.raises(DataError, match="found an archive of arrays"):
+    feature_files.width(str(path))
+  path.write_bytes(b"")
+  with pytest.raises(DataError, match=r"v\.npy"):
+    feature_files.width(str(path))
+  np.save(path, _vectors(100))
+  path.write_bytes(path.read_bytes()[:300])
+  with pytest.raises(DataError, match=r"v\.npy"):
+    feature_files.width(str(path))
+
+
+@pytest.mark.parametrize(
+  ("text", "pattern"),
+  [
+    ("[[1, 2]]", "an object of item ids to lists of numbers"),
+    ("{}", "an object of item ids to lists of numbers"),
+    ('{"1": [1, 2], "x": [1, 2]}', "keys must be item ids.*'x'"),
+    ('{"1": [1, 2], "99999999999999999999": [1, 2]}', "keys must be item ids"),
+    ('{"1": [1, 2], "01": [1, 2]}', "keys name an item twice"),
+    ('{"1": [1, 2], "2": [1, 2, 3]}', r"lists of numbers of one length, found lengths \[2, 3\]"),
+    ('{"1": [1, 2], "2": 3}', r"lists of numbers of one length, found lengths \[-1, 2\]"),
+    ('{"1": [], "2": []}', "expected a matrix of floats"),
+    ('{"1": [[1], [2]]}', "expected a matrix of floats"),
+    ('{"1": ["a", "b"]}', "could not convert"),
+    ('{"1": [{}, 2]}', "lists of numbers"),
+    ('{"1": [1, 2]', r"line 1 column"),
+    ("\udcff", "can't decode"),
+  ],
+)
+def test_json_of_another_form_is_refused(text, pattern, tmp_path):
+  (tmp_path / "v.json").write_bytes(text.encode(errors="surrogateescape"))
+  with pytest.raises(DataError, match=rf"config\.data\.features = .*v\.json': .*{pattern}"):
+    feature_files.read(str(tmp_path / "v.json"), np.array([0, 1]))
+
+
+@pytest.mark.parametrize(
+  ("items", "rows", "pattern"),
+  [
+    ([1, 2], 2, "2 items, but 2 vectors where one more than items"),
+    ([2, 1], 3, "ascending ids, none twice"),
+    ([2, 2], 3, "ascending ids, none twice"),
+    ([1.0, 2.0], 3, "expected a row of integers"),
+    ([[1, 2]], 3, "expected a row of integers"),
+  ],
+)
+def test_a_folder_that_does_not_fit_together_is_refused(items, rows, pattern, tmp_path):
+  source = _write_folder(tmp_path / "f", items, _vectors(rows))
+  with pytest.raises(DataError, match=pattern):
+    feature_files.read(source, np.array([0, 1]))
+
+
+def test_a_folder_that_is_not_finished_is_refused(tmp_path):
+  source = _write_folder(tmp_path / "f", [1], _vectors(2), finished=False)
+  with pytest.raises(DataError, match=r"no recipe\.json: it is not, or not yet, one that mlrec\.features has finished"):
+    feature_files.width(source)
+  (tmp_path / "f" / "recipe.json").write_text("{}")
+  assert feature_files.width(source) == _DIM
+  (tmp_path / "f" / "vectors.npy").unlink()
+  with pytest.raises(DataError, match=r"no vectors\.npy"):
+    feature_files.width(source)
+
+
+def test_what_is_no_features_file_is_told_what_would_be(tmp_path):
+  (tmp_path / "v.txt").write_text("1 2 3")
+  forms = r"expected a \.npy or \.json file of MicroLens's release, or a folder that python -m mlrec\.features has made"
+  with pytest.raises(DataError, match=rf"config\.data\.features = .*v\.txt': {forms}"):
+    feature_files.width(str(tmp_path / "v.txt"))
+  with pytest.raises(DataError, match=rf"config\.data\.features = .*nothing\.npy': no such file; {forms}"):
+    feature_files.width(str(tmp_path / "nothing.npy"))
+  with pytest.raises(DataError, match=r"config\.data\.features is empty.*\.npy"):
+    feature_files.read("", np.array([0, 1]))
