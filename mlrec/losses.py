@@ -130,11 +130,13 @@ def calibrated_bce_sums(
   num_items: int,
   calibration: float,
 ) -> tuple[Array, Array]:
-  """gBCE, gSASRec's binary cross entropy (Petrov and Macdonald, RecSys 2023, equations 6 and 11): sums as above.
+  """gBCE, gSASRec's generalised binary cross entropy: sums as above.
 
-  A row's loss is -(beta log sigmoid(s+) + the sum over negatives of log(1 - sigmoid(s-))) / (K + 1), where
+  (Petrov and Macdonald, RecSys 2023, arXiv 2308.07192: their definitions of gBCE and of its calibration parameter.)
+  A row's loss is -(log sigmoid(s+)^beta + the sum over negatives of log(1 - sigmoid(s-))) / (K + 1), where
   beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1) is the share of items drawn, and t the calibration:
-  0 for plain binary cross entropy, 1 for scores whose probabilities are as if all items had been negatives.
+  0 for plain binary cross entropy, 1 for scores whose probabilities are as if all items had been negatives. Items drawn
+  that are struck add nothing to the sum; K counts them.
 
   Args:
     states: as for `sampled_softmax_sums`, as are `items`, `targets`, `users`, `own`, `negatives` and `weights`.
@@ -150,7 +152,8 @@ def calibrated_bce_sums(
   target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
   drawn = negatives.shape[0]
   alpha = drawn / max(num_items - 1, 1)
-  beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+  # The same as in the docstring, less a division by what may be tiny.
+  beta = calibration * (alpha - 1) + 1
   against = jnp.where(struck, 0.0, jax.nn.softplus(scores)).sum(-1)
   losses = (beta * jax.nn.softplus(-target_scores) + against) / (drawn + 1)
   weights = weights.astype(jnp.float32)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlrec import losses
 from mlrec.losses import in_batch_softmax
 
 # Fixed sizes, so that one compilation serves all examples.
@@ -220,3 +221,37 @@ def test_half_precision_inputs_are_summed_in_float32():
   assert loss.dtype == jnp.float32
   assert float(loss) == pytest.approx(float(exact), rel=1e-6)
   assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scored_softmax_of_dot_products_is_the_in_batch_softmax(seed):
+  rows, log_share, states, table, weights = _random_case(seed, weighted=True)
+  order, arguments = _arguments(rows, log_share, weights)
+  states, vectors = jnp.asarray(states.reshape(-1, _DIM)), jnp.asarray(table[order])
+  wanted = losses.in_batch_softmax_sums(states, vectors, **arguments)
+  users, own = arguments.pop("users"), arguments.pop("own")
+  target_scores = jnp.sum(states * vectors[arguments["targets"]], axis=-1)
+  found = losses.scored_softmax_sums(states @ vectors.T, target_scores, struck=own[users], **arguments)
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_scored_softmax_takes_scores_of_any_origin():
+  """-log of the target's share of exp(score) * count / popularity, the struck ones left out, in float64."""
+  rng = np.random.default_rng(0)
+  scores = rng.normal(size=(4, 6)).astype(np.float32) ** 3
+  targets, struck = np.array([1, 2, 3, 1]), rng.random((4, 6)) < 0.3
+  struck[np.arange(4), targets] = True
+  counts, shares = np.array([0, 3, 1, 2, 5, 1]), np.array([1, 0.3, 0.1, 0.2, 0.3, 0.1])
+  weights = np.array([1.0, 0.5, 0.0, 2.0])
+  wanted = 0.0
+  for row in range(4):
+    mass = {n: np.exp(np.float64(scores[row, n])) / shares[n] for n in range(6)}
+    rivals = sum(counts[n] * mass[n] for n in range(6) if not struck[row, n])
+    wanted -= weights[row] * np.log(mass[targets[row]] / (mass[targets[row]] + rivals))
+  total, weight = losses.scored_softmax_sums(
+    jnp.asarray(scores), jnp.asarray(scores[np.arange(4), targets]), targets=jnp.asarray(targets),
+    struck=jnp.asarray(struck), counts=jnp.asarray(counts), log_popularity=jnp.log(shares),
+    weights=jnp.asarray(weights),
+  )  # fmt: skip
+  assert float(total) == pytest.approx(wanted, rel=1e-5)
+  assert float(weight) == 3.5
