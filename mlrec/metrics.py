@@ -89,7 +89,7 @@ def rank_and_recommend(
 
   Returns:
     The ranks, int32 `[B]`; the best items, best first, int32 `[B, length]` (0 where there are too few); and a bool that
-    is false if any score may not be finite.
+    is false if any score may not be finite (those of the padding item do not count where there is another `score`).
   """
   num_users, num_rows = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
   chunk = -(-min(chunk, num_rows) // ITEM_TILE) * ITEM_TILE
@@ -106,7 +106,7 @@ def rank_and_recommend(
   columns = jnp.arange(USER_TILE)
 
   def rank_tile(tile):
-    states, targets, seen = tile
+    states, targets, seen, real = tile
     # A tile of the users' targets gives each target's score by the arithmetic that scores it as a candidate.
     own_items = jax.tree.map(
       lambda x: jnp.zeros((ITEM_TILE, *x.shape[1:]), x.dtype).at[:USER_TILE].set(x[targets]), items
@@ -121,7 +121,9 @@ def rank_and_recommend(
       scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles])
       exists = (first + jnp.arange(chunk) < num_rows)[:, None]
       if not bounded:
-        finite &= jnp.all(jnp.isfinite(scores) | ~exists)
+        # Of the padding item, and of no-one, a score need not exist: a cosine divides by their norm.
+        candidate = exists & (first + jnp.arange(chunk) != 0)[:, None]
+        finite &= jnp.all(jnp.isfinite(scores) | ~candidate | ~real)
       scores = scores.at[_inside(struck - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
       count += jnp.sum((scores >= threshold) & exists, axis=0, dtype=jnp.int32)
       # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
@@ -137,12 +139,13 @@ def rank_and_recommend(
     return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T, finite
 
   tiles = -(-num_users // USER_TILE)
+  real = jnp.ones(num_users, bool)
 
   def tiled(x):
     x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(tiles, USER_TILE, *x.shape[1:])
 
-  ranks, recommended, each_finite = jax.lax.map(rank_tile, jax.tree.map(tiled, (states, targets, seen)))
+  ranks, recommended, each_finite = jax.lax.map(rank_tile, jax.tree.map(tiled, (states, targets, seen, real)))
   ranks, recommended = ranks.reshape(-1)[:num_users], recommended.reshape(tiles * USER_TILE, length)[:num_users]
   return ranks, recommended, finite & jnp.all(each_finite)
 
