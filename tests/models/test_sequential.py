@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlrec import losses
 from mlrec import models
 from mlrec.data import leave_one_out
 from mlrec.data import Rows
@@ -80,7 +81,7 @@ def test_golden_logits(golden_model, padded_batch):
   np.testing.assert_allclose(logits[~masked], arrays["logits_at_real_positions"][~masked], rtol=0, atol=1e-4)
 
 
-def _batches(*, packed, batch_size=8, num_users=24, groups=1, width=0, num_items=40, seed=0):
+def _batches(*, packed, batch_size=8, num_users=24, groups=1, width=0, num_items=40, seed=0, negatives=0):
   rng = np.random.default_rng(seed)
   lists = [rng.integers(1, num_items + 1, rng.integers(5, 10)) for _ in range(num_users)]
   # Four users whose histories hold every item between them, so that all exist.
@@ -89,7 +90,7 @@ def _batches(*, packed, batch_size=8, num_users=24, groups=1, width=0, num_items
   )
   assert split.num_items == num_items
   layout = Layout.of(10, packed=packed, width=width)
-  return TrainBatches(split, layout, batch_size=batch_size, seed=seed, negative_groups=groups)
+  return TrainBatches(split, layout, batch_size=batch_size, seed=seed, negative_groups=groups, negatives=negatives)
 
 
 @pytest.mark.parametrize(("width", "groups"), [(0, 1), (24, 4)])
@@ -159,9 +160,9 @@ def test_groups_of_negatives_give_the_weighted_mean_of_their_own_losses(packed, 
     assert sum(len(part) for part in parts) == 7
     alone = [_small_batch(padded_batch, part, log_share) for part in parts]
     weights = [part.weights.sum() for part in alone]
-    losses = [_loss(model, part) for part in alone]
-    assert len(set(np.round(losses, 4))) == len(losses)
-    wanted = np.average(losses, weights=weights)
+    each = [_loss(model, part) for part in alone]
+    assert len(set(np.round(each, 4))) == len(each)
+    wanted = np.average(each, weights=weights)
     assert _loss(model, batch) == pytest.approx(wanted, rel=1e-5)
     whole = _loss(model, batch._replace(counts=batch.counts.sum(axis=0, keepdims=True)))
     assert abs(whole - wanted) > 0.1, "fewer negatives are another loss"
@@ -179,6 +180,107 @@ def test_loss_is_the_public_one_of_its_parts(padded_batch):
     counts=batch.counts[0], log_popularity=batch.log_popularity, weights=batch.weights.reshape(-1),
   )  # fmt: skip
   assert _loss(model, batch) == pytest.approx(float(wanted), rel=1e-6)
+
+
+_DRAWN = {"sampled_softmax": {}, "gbce": {"calibration": 0.3}}
+drawn = pytest.mark.parametrize("loss", _DRAWN)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _vectors_and_states(graphdef, state, batch):
+  model = nnx.merge(graphdef, state)
+  vectors = model.item_vectors(batch.items)
+  return vectors, model.user_states(vectors, batch.history)
+
+
+def _with_drawn(loss, user="sasrec", negatives=6):
+  return models.create(
+    "sequential", num_items=40, dim=16, user={"name": user}, loss=loss, negatives=negatives, **_DRAWN[loss],
+    rngs=nnx.Rngs(0),
+  )  # fmt: skip
+
+
+@drawn
+def test_loss_of_items_drawn_is_the_public_one_of_its_parts(loss):
+  """The public losses are compared with float64 loops in test_drawn_losses.py; here their arguments are."""
+  model = _with_drawn(loss)
+  batch = _batches(packed=True, negatives=6).batch(1)
+  vectors, states = _vectors_and_states(*nnx.split(model), batch)
+  places = [(r, w) for r, w in np.ndindex(batch.weights.shape) if batch.weights[r, w]]
+  own = np.array([[int(item) in set(batch.items[row].tolist()) for item in batch.items] for row in batch.slots])
+  arguments = {
+    "targets": jnp.array([batch.targets[place] for place in places]),
+    "users": jnp.array([batch.users[place] for place in places]),
+    "own": jnp.asarray(own),
+    "negatives": jnp.asarray(batch.negatives),
+    "weights": jnp.ones(len(places)),
+  }
+  states = jnp.asarray(np.array([np.asarray(states)[place] for place in places]))
+  if loss == "sampled_softmax":
+    total, weight = losses.sampled_softmax_sums(states, vectors, **arguments)
+  else:
+    total, weight = losses.calibrated_bce_sums(states, vectors, **arguments, num_items=40, calibration=0.3)
+  assert float(weight) == len(places) == batch.weights.sum()
+  assert own[:, batch.negatives].any(), "some drawn are a user's own"
+  assert _loss(model, batch) == pytest.approx(float(total / weight), rel=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "user"), [("gbce", "sasrec"), ("sampled_softmax", "gru4rec")])
+def test_loss_of_items_drawn_does_not_depend_on_the_layout_of_the_batch(loss, user):
+  model = _with_drawn(loss, user)
+  padded = _batches(packed=False, negatives=6).batch(2)
+  wanted = _loss(model, padded)
+  others = [_batches(packed=False, negatives=6, groups=4).batch(2), _with_columns(padded, 57)]
+  if not model.reads_padding:
+    others.append(_batches(packed=True, negatives=6).batch(2))
+  for batch in others:
+    assert _loss(model, batch) == pytest.approx(wanted, rel=1e-5)
+  moved = padded._replace(negatives=padded.negatives % 5 + 1)
+  assert abs(_loss(model, moved) - wanted) > 1e-4, "other items, another loss"
+
+
+@drawn
+def test_items_drawn_get_a_gradient_and_items_outside_the_batch_do_not(loss):
+  model = _with_drawn(loss)
+  batch = _batches(packed=False, negatives=6, batch_size=2).batch(1)
+  _, gradients = _loss_and_gradients(model, batch)
+  touched = set(np.flatnonzero(np.abs(gradients["id_encoder.weight"]).max(axis=1)).tolist())
+  held = {int(item) for row in batch.items[batch.slots] for item in row} - {0}
+  drawn_items = set(batch.items[batch.negatives].tolist())
+  assert drawn_items - held, "some are no user's"
+  assert drawn_items - held <= touched <= held | drawn_items
+
+
+@drawn
+def test_a_batch_without_users_has_no_loss_of_items_drawn(loss, padded_batch):
+  model = _with_drawn(loss)
+  batch = _small_batch(padded_batch, np.zeros((3, 6), int))._replace(negatives=np.zeros(6, np.int32))
+  value, gradients = _loss_and_gradients(model, batch)
+  assert value == 0
+  assert all((gradient == 0).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize(
+  ("options", "pattern"),
+  [
+    ({"loss": "gbse"}, r"config\.model\.loss = 'gbse': did you mean 'gbce'"),
+    ({"loss": "nothing"}, r"config\.model\.loss = 'nothing': expected one of 'gbce', 'in_batch_softmax'"),
+    ({"negatives": 3}, r"config\.model\.negatives = 3 draws none: it must be 0"),
+    ({"loss": "gbce"}, r"config\.model\.negatives = 0 of gbce must be at least 1"),
+    ({"loss": "sampled_softmax", "negatives": -1}, r"negatives = -1 of sampled_softmax must be at least 1"),
+    ({"negatives": -1}, r"config\.model\.negatives = -1"),
+    (
+      {"loss": "gbce", "negatives": 1, "calibration": 1.1},
+      r"config\.model\.calibration = 1\.1 must be between 0 and 1",
+    ),
+    ({"loss": "gbce", "negatives": 1, "calibration": float("nan")}, r"config\.model\.calibration = nan must be"),
+    ({"item": {"dim": 3}}, r"config\.model\.item must have a name"),
+    ({"user": {}}, r"config\.model\.user must have a name"),
+  ],
+)
+def test_options_that_do_not_fit_are_refused_by_name(options, pattern):
+  with pytest.raises(ValueError, match=pattern):
+    nnx.eval_shape(lambda: models.create("sequential", num_items=4, dim=4, **options, rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("user", ["gru4rec", "nextitnet"])

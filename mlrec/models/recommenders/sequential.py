@@ -77,6 +77,9 @@ class Sequential(Recommender):
     if num_items < 1 or max_length < 1 or dim < 1:
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     item, user = dict(item), dict(user)
+    for section, options in (("item", item), ("user", user)):
+      if "name" not in options:
+        raise ValueError(f"config.model.{section} must have a name, not only {sorted(options)}")
     if "feature_dim" in models.options(item["name"]):
       item["feature_dim"] = feature_dim
     self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
