@@ -79,6 +79,11 @@ class Registry:
     """The names of what may be set of the entry of that name."""
     return [parameter for parameter in _parameters(self.get(name)) if parameter not in ("self", "rngs")]
 
+  def required(self, name: str) -> list[str]:
+    """Those of `options` that have no default."""
+    parameters = _parameters(self.get(name))
+    return [option for option in self.options(name) if parameters[option].default is inspect.Parameter.empty]
+
   def _load(self) -> None:
     if self._loaded:
       return

@@ -9,12 +9,26 @@ from ml_collections import ConfigDict
 
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.popularity import Popularity
+from mlrec.models.registry import models
+from mlrec.models.registry import RECOMMENDER
 from mlrec.train import fitted_run
 from mlrec.train.writers import finite
 from mlrec.train.writers import write_json
 
 COMPARISON = "comparison.json"
 _COLUMNS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
+
+
+def has_item_tower(config: ConfigDict) -> bool:
+  """Whether the recommender is one over any item tower."""
+  name = config.model.name
+  return name not in models.names(RECOMMENDER) or "item" in models.options(name)
+
+
+def label(config: ConfigDict) -> str:
+  """What tells a run from its baselines: the encoder or tower of its items, else the recommender."""
+  item = config.model.get("item", {})
+  return item.get("encoder") or item.get("name") or config.model.name
 
 
 def id_twin(config: ConfigDict) -> ConfigDict:

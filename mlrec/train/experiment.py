@@ -43,6 +43,10 @@ def run(
   Raises:
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
+  if "id" in config.baselines and not baselines.has_item_tower(config):
+    raise ConfigError(
+      f"config.baselines = {config.baselines}: {config.model.name!r} has no item tower to compare on IDs"
+    )
   result = _run(config, workdir, evaluate_only, say)
   if config.baselines and not evaluate_only:
     _compare(config, workdir, result, say)
@@ -62,8 +66,7 @@ def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], 
     else:
       say("the same on item IDs:")
       rows["item IDs"] = _run(baselines.id_twin(config), workdir / "item_ids", False, say)["test"]
-  model = config.model
-  rows[f"this run ({model.item.get('encoder', model.item.name)})"] = result["test"]
+  rows[f"this run ({baselines.label(config)})"] = result["test"]
   baselines.compare(workdir, rows, say)
 
 
@@ -100,7 +103,7 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
     "best_epoch": outcome.best_epoch,
     "skipped_users": split.num_skipped,
     "seconds": round(outcome.seconds, 1),
-    "config_hash": config_lib.config_hash(config, split.fingerprint),
+    "config_hash": config_lib.config_hash(config, training.fingerprint),
     "data": split.fingerprint,
     "seed": config.seed,
     "versions": {"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS},

@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
+from mlrec.config import ConfigError
 from mlrec.data import feature_files
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.recommender import FittedRecommender
@@ -16,15 +17,33 @@ from mlrec.models.registry import RECOMMENDER
 
 
 class Facts:
-  """Builds the recommender that a config names, for a split."""
+  """Builds the recommender that a config names, for a split.
+
+  Attributes:
+    recommender: its class.
+  """
 
   def __init__(self, config: ConfigDict, split: Split):
+    """Looks up what is needed; nothing is computed yet.
+
+    Raises:
+      ConfigError: `config.model` sets a fact.
+      ValueError: it names no recommender.
+    """
     self._config, self._split = config, split
     self._options = config.model.to_dict()
     self._name = self._options.pop("name")
     self.recommender: Any = models.get(self._name, kind=RECOMMENDER)
+    makers = self._makers()
+    for option in self._options:
+      if option in makers:
+        raise ConfigError(f"config.model.{option} = {self._options[option]!r} cannot be set: it is known from the data")
+    named = set(models.options(self._name))
+    if not config.data.features:
+      # Who can do without them has a default.
+      named -= {"feature_dim", "features"} - set(models.required(self._name))
     # Only what is asked for is computed: features may be large.
-    self._facts = {name: make for name, make in self._makers().items() if name in models.options(self._name)}
+    self._facts = {name: make for name, make in makers.items() if name in named}
 
   @property
   def fingerprints(self) -> list[str]:
@@ -58,7 +77,7 @@ class Facts:
       "num_users": lambda: split.num_users,
       "max_length": lambda: split.max_length,
       "train": lambda: split.train,
-      "feature_dim": lambda: feature_files.width(source) if source else 0,
+      "feature_dim": lambda: feature_files.width(source),
       "features": lambda: self._features.vectors,
     }
 

@@ -20,13 +20,19 @@ _MOST_USERS = 1024
 
 
 class FittedRun:
-  """A run of a `FittedRecommender`; with the same methods as one that trains."""
+  """A run of a `FittedRecommender`; with the same methods as one that trains.
+
+  Attributes:
+    fingerprint: of all that is read.
+  """
 
   def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path):
     """Fits."""
     del workdir
     self._start, self._split = time.monotonic(), split
-    self._model = Facts(config, split).create_fitted()
+    facts = Facts(config, split)
+    self._model = facts.create_fitted()
+    self.fingerprint = "-".join([split.fingerprint, *facts.fingerprints])
 
   def train(self, stop: Any, *, started: Callable[[], None] = lambda: None) -> Outcome:
     """Evaluates: all is computed."""

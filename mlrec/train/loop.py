@@ -86,7 +86,7 @@ class Run:
     )
 
   @property
-  def _fingerprint(self) -> str:
+  def fingerprint(self) -> str:
     """Of all that is read: interactions, and content where there is any."""
     parts = [self.split.fingerprint, *self._facts.fingerprints]
     if self._content is not None:
@@ -146,7 +146,7 @@ class Run:
     if self.config.init_from:
       state = warm_start.load(self.config.init_from, self.spec, state)
     return state, {
-      "data": self._fingerprint,
+      "data": self.fingerprint,
       "best_step": None,
       "best": None,
       "stale": 0,
@@ -155,9 +155,9 @@ class Run:
     }
 
   def _check_data(self, record: dict[str, Any]) -> None:
-    if record["data"] != self._fingerprint:
+    if record["data"] != self.fingerprint:
       raise ConfigError(
-        f"{self.workdir}: its run read other data (fingerprint {record['data']}, now {self._fingerprint}); "
+        f"{self.workdir}: its run read other data (fingerprint {record['data']}, now {self.fingerprint}); "
         "name another --workdir"
       )
 

@@ -53,14 +53,29 @@ def pairs_file(make_pairs) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(pairs_file) -> Callable[..., ConfigDict]:
-  """Builds a validated config: `tiny_config(user={"name": "gru4rec"}, **{"train.epochs": 1})`."""
+  """Builds a validated config: `tiny_config(user={"name": "gru4rec"}, **{"train.epochs": 1})`.
+
+  `model` is the whole of `config.model`, for what the default config does not name.
+  """
   from mlrec import config as config_lib
 
-  def make(*, user: dict[str, Any] | None = None, item: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
+  def make(
+    *,
+    user: dict[str, Any] | None = None,
+    item: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    **overrides: Any,
+  ) -> ConfigDict:
     config = config_lib.default_config()
-    config.model.user = ConfigDict(user or tiny_runs.SASREC)
-    config.model.item = ConfigDict(item or {"name": "id"})
-    config.update_from_flattened_dict({**tiny_runs.TINY, "data.source": str(pairs_file), **overrides})
+    settings = {**tiny_runs.TINY, "data.source": str(pairs_file)}
+    if model:
+      with config.unlocked():
+        config.model = ConfigDict(model)
+      del settings["model.dim"]
+    else:
+      config.model.user = ConfigDict(user or tiny_runs.SASREC)
+      config.model.item = ConfigDict(item or {"name": "id"})
+    config.update_from_flattened_dict({**settings, **overrides})
     return config_lib.validate(config)
 
   return make
