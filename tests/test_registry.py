@@ -65,6 +65,12 @@ def test_options_of_parts_reach_their_constructors():
     models.create("sequential", num_items=3, dim=8, user={"name": "sasrec", "blocs": 3}, rngs=nnx.Rngs(0))
 
 
+def test_what_has_no_default_is_required():
+  assert model_registry.required("sequential") == ["num_items"]
+  assert model_registry.required("popularity") == ["train", "num_items"]
+  assert set(model_registry.required("sequential")) < set(model_registry.options("sequential"))
+
+
 def test_a_registry_keeps_what_is_registered_under_its_name_and_kind():
   registry = Registry("tool", [])
 

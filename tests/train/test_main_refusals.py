@@ -44,7 +44,7 @@ def refused(done, pattern: str) -> None:
     ("optimizer.schedule=cosin", r"config\.optimizer\.schedule.*did you mean 'cosine'"),
     ("train.monitor=hr@11", r"config\.train\.monitor.*did you mean 'hr@10'"),
     ("train.row_width=5", r"row_width must be 0 or at least max_length = 10, not 5"),
-    ("model.name=sequentia", r"unknown model 'sequentia': did you mean 'sequential'"),
+    ("model.name=sequentia", r"unknown recommender 'sequentia': did you mean 'sequential'"),
     ("model.user.name=sasrek", r"unknown user encoder 'sasrek': did you mean 'sasrec'"),
     ("model.item.name=idd", r"unknown item tower 'idd': did you mean 'id'"),
     ("model.user.heads=3", r"dim = 8 must be a multiple of heads = 3"),

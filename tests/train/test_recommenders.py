@@ -31,6 +31,7 @@ from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
+from mlrec.train import workdir
 from mlrec.train.baselines import popularity_row
 from mlrec.train.facts import Facts
 
@@ -190,6 +191,13 @@ def test_a_recommender_without_towers_is_compared_with_popularity_alone(run_tiny
   with pytest.raises(ConfigError, match=r"config\.baselines.*'last_again' has no item tower"):
     run_tiny(tmp_path / "new", model={"name": "last_again"}, baselines=("popularity", "id"))
   assert not (tmp_path / "new").exists()
+
+
+def test_the_default_folder_of_a_recommender_without_towers_names_it(tiny_config):
+  folder = workdir.default("configs/any.py", "", tiny_config(model={"name": "popularity"}))
+  assert folder.name == "any_Tiny_pairs_popularity_seed42"
+  folder = workdir.default("configs/any.py", "", tiny_config(model={"name": "factors", "dim": 4}))
+  assert folder.name == "any_Tiny_pairs_factors_d4_seed42"
 
 
 def test_seeds_of_a_fitted_recommender_agree(run_tiny, tmp_path):

@@ -80,7 +80,7 @@ class Sequential(Recommender):
     for section, options in (("item", item), ("user", user)):
       if "name" not in options:
         raise ValueError(f"config.model.{section} must have a name, not only {sorted(options)}")
-    if "feature_dim" in models.options(item["name"]):
+    if "feature_dim" in models.options(item["name"], kind=ITEM_TOWER):
       item["feature_dim"] = feature_dim
     self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
     self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
