@@ -75,9 +75,13 @@ class Registry:
         raise ValueError(f"{name!r} has no option {option!r}: {closest(option, self.options(name))}")
     return entry(*args, **options)
 
-  def options(self, name: str) -> list[str]:
-    """The names of what may be set of the entry of that name."""
-    return [parameter for parameter in _parameters(self.get(name)) if parameter not in ("self", "rngs")]
+  def options(self, name: str, *, kind: str | None = None) -> list[str]:
+    """The names of what may be set of the entry of that name.
+
+    Raises:
+      ValueError: as `get`.
+    """
+    return [parameter for parameter in _parameters(self.get(name, kind=kind)) if parameter not in ("self", "rngs")]
 
   def _load(self) -> None:
     if self._loaded:

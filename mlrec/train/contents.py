@@ -43,11 +43,12 @@ def _frames(config: ConfigDict, split: Split, model: Any, need: Need) -> Content
 
 
 def _features(config: ConfigDict, split: Split, model: Any, need: Need) -> Content:
-  if getattr(model.items, "frozen", None) is None:
+  frozen = getattr(getattr(model, "items", None), "frozen", None)
+  if frozen is None:
     read = feature_files.read(config.data.features, split.item_ids)
     return FeatureContent(read.vectors, read.fingerprint)
   vectors, fingerprint = frozen_features.load_or_make(
-    model.items.frozen, open_videos(config), split.item_ids, folder=config.data.features_dir, say=_tell
+    frozen, open_videos(config), split.item_ids, folder=config.data.features_dir, say=_tell
   )
   if vectors.shape[1:] != need.shape:
     raise ConfigError(f"vectors of the frozen encoder are {vectors.shape[1:]}; the item tower expects {need.shape}")

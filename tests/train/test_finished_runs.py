@@ -32,7 +32,7 @@ def shipped(path: pathlib.Path, **overrides) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
-  if "blocks" in config.model.user:
+  if "blocks" in config.model.get("user", {}):
     config.model.user.blocks = 1
   config.update_from_flattened_dict({"model.dim": 16, "log.tensorboard": False, **overrides})
   return config_lib.validate(config)
@@ -80,7 +80,11 @@ def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder,
 def test_every_shipped_config_trains_and_is_evaluated(path, pairs_file, tmp_path):
   from mlrec.train import experiment
 
-  tiny = {"data.source": str(pairs_file), "train.epochs": 1, "train.batch_size": 64, "eval.batch_size": 512}
+  np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32))
+  tiny = {
+    "data.source": str(pairs_file), "data.features": str(tmp_path / "vectors.npy"),
+    "train.epochs": 1, "train.batch_size": 64, "eval.batch_size": 512,
+  }  # fmt: skip
   result = experiment.run(shipped(path, **tiny), tmp_path / "run")
   assert result["test"].keys() >= HEADLINE
   assert all(value is None or np.isfinite(value) for value in result["test"].values())

@@ -77,7 +77,7 @@ class Sequential(Recommender):
     if num_items < 1 or max_length < 1 or dim < 1:
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     item, user = dict(item), dict(user)
-    if "feature_dim" in models.options(item["name"]):
+    if "feature_dim" in models.options(item["name"], kind=ITEM_TOWER):
       item["feature_dim"] = feature_dim
     self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
     self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
