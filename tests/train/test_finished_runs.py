@@ -82,7 +82,11 @@ def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder,
 def test_every_shipped_config_trains_and_is_evaluated(path, pairs_file, tmp_path):
   from mlrec.train import experiment
 
-  tiny = {"data.source": str(pairs_file), "train.epochs": 1, "train.batch_size": 64, "eval.batch_size": 512}
+  np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32))
+  tiny = {
+    "data.source": str(pairs_file), "data.features": str(tmp_path / "vectors.npy"),
+    "train.epochs": 1, "train.batch_size": 64, "eval.batch_size": 512,
+  }  # fmt: skip
   result = experiment.run(shipped(path, **tiny), tmp_path / "run")
   assert result["test"].keys() >= HEADLINE
   assert all(value is None or np.isfinite(value) for value in result["test"].values())
