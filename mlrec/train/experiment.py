@@ -140,7 +140,7 @@ def _run_seeds(
     one.seed, one.seeds = seed, ()
     say(f"seed {seed}:")
     results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, splits, say))
-  summary: dict[str, Any] = {"seeds": list(config.seeds), "config_hash": results[0]["config_hash"]}
+  summary: dict[str, Any] = {"seeds": list(config.seeds)} | {key: results[0][key] for key in ("config_hash", "data")}
   for name in splits:
     shared = [key for key in results[0][name] if all(result[name].get(key) is not None for result in results)]
     summary[name] = {key: spread([result[name][key] for result in results]) for key in shared}

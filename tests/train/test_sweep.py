@@ -213,7 +213,7 @@ def test_a_trial_that_was_killed_while_it_was_drawn_is_replaced(tmp_path):
 def drawn(workdir: pathlib.Path, *, opened_anew: bool, seed: int = 0) -> list[dict]:
   trials = open_trials(workdir, LR, seed)
   out = []
-  for _ in range(14):  # the first ten are drawn blindly
+  for _ in range(12):  # the first ten are drawn blindly
     trials = open_trials(workdir, LR, seed) if opened_anew else trials
     trial = trials.claim(most=None, seconds=None)
     trials.complete(trial, -abs(trial.params["optimizer.lr"] - 1e-3), seconds=1.0, data="same")
