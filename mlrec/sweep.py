@@ -162,6 +162,7 @@ class Sweep:
     from mlrec.train import experiment
     from mlrec.train import loop
     from mlrec.train import workdir as workdirs
+    from mlrec.train.checkpoint import CheckpointError
 
     if not (trial.folder / workdirs.CONFIG).exists():
       # Killed before the folder was a run's.
@@ -169,7 +170,10 @@ class Sweep:
     try:
       config = with_values(self._config, trial.params)
       result = experiment.run(config, trial.folder, splits=("valid",), say=lambda text: None)
-    except (ConfigError, loop.TrainingDiverged) as error:
+    except (DataError, CheckpointError):
+      raise
+    # The second is what constructors and evaluation say of options and of scores that are not finite.
+    except (loop.TrainingDiverged, ValueError) as error:
       raise _TrialFailed(str(error)) from error
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
