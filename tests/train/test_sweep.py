@@ -170,9 +170,10 @@ def test_a_sweep_that_was_killed_goes_on_within_its_trial_and_ends_as_if_it_had_
 def test_processes_share_the_trials(config_file, tmp_path):
   arguments = command(f"--config={config_file}", f"--workdir={tmp_path}", "--trials=2", "--config.train.epochs=1")
   with started(arguments) as first:
-    wait_for(lambda: (tmp_path / "trial_0000" / "lock").exists(), process=first)
-    # While the first stands still, the second takes what is left, and leaves the first one's trial alone.
+    # By then it trains, and holds the lock of its trial alone.
+    wait_for(lambda: (tmp_path / "trial_0000" / "config.json").exists(), process=first)
     first.send_signal(signal.SIGSTOP)
+    # While the first stands still, the second takes what is left, and leaves the first one's trial alone.
     second = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr[-2000:]
     assert "trial 1: valid hr@10" in second.stdout
