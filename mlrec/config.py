@@ -1,5 +1,6 @@
 """The keys that a config may have, their defaults and their checks."""
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 import hashlib
@@ -210,12 +211,18 @@ def config_hash(config: ConfigDict, data: str) -> str:
   return hashlib.sha256(json.dumps([fixed, data], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """What keeps a run of config `old` (JSON) from going on under `new`: a line for each key that may not change."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, also: Collection[str] = ()) -> list[str]:
+  """What keeps a run of config `old` (JSON) from going on under `new`: a line for each key that may not change.
+
+  Args:
+    old: JSON of a config, as is `new`.
+    new: of the continuation.
+    also: mutable keys that may not change either.
+  """
   old, new = dict(flatten(old)), dict(flatten(new))
   absent = "(absent)"
   # A schedule that falls over the whole run depends on its length.
-  fixed = {"train.epochs"} if new.get("optimizer.schedule") != "constant" else set()
+  fixed = {*also, *({"train.epochs"} if new.get("optimizer.schedule") != "constant" else ())}
   return [
     f"config.{key}: {old.get(key, absent)!r} there, {new.get(key, absent)!r} now"
     for key in sorted(old.keys() | new.keys())

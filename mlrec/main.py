@@ -4,18 +4,16 @@ Running the same command again in the same workdir goes on where the run stopped
 """
 
 import pathlib
-import sys
 
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_flags
 from ml_collections import ConfigDict
 
+from mlrec import command_line
 from mlrec import config as config_lib
 from mlrec.config import ConfigError
 from mlrec.data import DataError
-from mlrec.registry import closest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and results; by default a readable name under runs/.")
@@ -26,7 +24,8 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, w
 _PROCESS = flags.DEFINE_integer("process", None, "This process's number, from 0, with --coordinator.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a TPU pod or a Slurm job.")
 
-_FAILED, _REFUSED = 1, 2
+# Takes the command line for `app.run`.
+_parse_flags = command_line.flags_parser(_CONFIG)
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
     config = config_lib.validate(_CONFIG.value)
     return _run(config, _workdir(config))
   except (ConfigError, DataError) as error:
-    return _report(error, _REFUSED)
+    return command_line.report(error, command_line.REFUSED)
 
 
 def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -54,34 +53,14 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
 
   _join_processes()
   from mlrec.train import experiment
-  from mlrec.train import loop
-  from mlrec.train.checkpoint import CheckpointError
-
-  # Orbax logs each save, and each failure several times over; failures also raise, and are told below.
-  logging.set_verbosity(logging.WARNING)
-  logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
 
   def say(text: str) -> None:
     if jax.process_index() == 0:
       print(text, flush=True)
 
-  try:
-    experiment.run(config, workdir, evaluate_only=_EVALUATE_ONLY.value, say=say)
-  except loop.Interrupted as stopped:
-    say(str(stopped))
-  except (loop.TrainingDiverged, CheckpointError) as error:
-    return _report(error, _FAILED)
-  except (ConfigError, DataError):
-    raise
-  except Exception as error:
-    if not loop.is_disk_full(error):
-      raise
-    return _report(
-      f"no space left on the device that holds {workdir}; the last checkpoint is whole: free some space and run the "
-      "same command to go on from it",
-      _FAILED,
-    )
-  return 0
+  return command_line.run_reporting(
+    lambda: experiment.run(config, workdir, evaluate_only=_EVALUATE_ONLY.value, say=say), workdir, say
+  )
 
 
 def _workdir(config: ConfigDict) -> pathlib.Path:
@@ -116,47 +95,6 @@ def listing() -> str:
   configs = sorted(str(path) for path in folder.rglob("*.py")) if folder.is_dir() else []
   lines.append(f"configs: {', '.join(configs) or 'none under configs/ here'}")
   return "\n".join(lines)
-
-
-def _report(error: Exception | str, status: int) -> int:
-  print(f"error: {error}", file=sys.stderr)
-  return status
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; a config that cannot be loaded or has no such key is told in a line."""
-  try:
-    rest = flags.FLAGS(argv)
-    config = _CONFIG.value
-    if config is not None and not isinstance(config, ConfigDict):
-      # What config_flags returns for a file it could not load raises the reason when it is touched.
-      getattr(config, "to_dict", None)
-      raise TypeError(f"get_config() must return an ml_collections.ConfigDict, not {type(config).__name__}")
-    return rest
-  except flags.Error as error:
-    # A config file that raises arrives here with the whole traceback in its message.
-    what, traceback, _ = str(error).partition("Traceback")
-    message = f"{what.strip()} {_last_line(error)}" if traceback else str(error)
-  except Exception as error:  # a config file is code: it may raise anything
-    message = _unknown_key(argv) or (
-      f"the config cannot be loaded, get_config() must return a ConfigDict: {type(error).__name__}: {_last_line(error)}"
-    )
-  sys.exit(_report(message, _REFUSED))
-
-
-def _last_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[-1] if lines else ""
-
-
-def _unknown_key(argv: list[str]) -> str | None:
-  """What is wrong with the first `--config.key` that no config has."""
-  known = dict(config_lib.flatten(config_lib.default_config()))
-  for argument in argv:
-    key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
-    if argument.lstrip("-").startswith("config.") and key not in known and not key.startswith("model."):
-      return f"unknown key config.{key}: {closest(key, known)}"
-  return None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """An experiment from config to `result.json`: one seed, or several and their mean."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import importlib.metadata
 import pathlib
 import platform
@@ -20,8 +21,10 @@ from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.train import baselines
 from mlrec.train import loop
+from mlrec.train import usage
 from mlrec.train import workdir as workdirs
 from mlrec.train.fitted_run import FittedRun
+from mlrec.train.outcome import SPLITS
 from mlrec.train.writers import finite
 from mlrec.train.writers import write_json
 
@@ -30,7 +33,12 @@ _VERSIONS = ("mlrec", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def run(
-  config: ConfigDict, workdir: pathlib.Path, *, evaluate_only: bool = False, say: Callable[[str], None] = print
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  evaluate_only: bool = False,
+  splits: Sequence[str] = SPLITS,
+  say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
   """Runs `config.seed`, or each of `config.seeds` in a folder of its own, and returns the result.
 
@@ -38,6 +46,7 @@ def run(
     config: validated.
     workdir: where everything is written; a run found there goes on.
     evaluate_only: evaluate the best checkpoint instead of training; the result goes to `evaluation.json`.
+    splits: what the best parameters are evaluated on; without `test` there is nothing to compare with baselines.
     say: prints a line for the user.
 
   Raises:
@@ -47,14 +56,14 @@ def run(
     raise ConfigError(
       f"config.baselines = {config.baselines}: {config.model.name!r} has no item tower to compare on IDs"
     )
-  result = _run(config, workdir, evaluate_only, say)
-  if config.baselines and not evaluate_only:
+  result = _run(config, workdir, evaluate_only, splits, say)
+  if config.baselines and not evaluate_only and "test" in splits:
     _compare(config, workdir, result, say)
   return result
 
 
-def _run(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
-  return (_run_seeds if config.seeds else _run_one)(config, workdir, evaluate_only, say)
+def _run(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, splits: Sequence[str], say) -> dict[str, Any]:
+  return (_run_seeds if config.seeds else _run_one)(config, workdir, evaluate_only, splits, say)
 
 
 def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], say) -> None:
@@ -65,7 +74,7 @@ def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], 
       rows[name] = baselines.popularity_row(_split(config))
     else:
       say("the same on item IDs:")
-      rows["item IDs"] = _run(baselines.id_twin(config), workdir / "item_ids", False, say)["test"]
+      rows["item IDs"] = _run(baselines.id_twin(config), workdir / "item_ids", False, SPLITS, say)["test"]
   rows[f"this run ({baselines.label(config)})"] = result["test"]
   baselines.compare(workdir, rows, say)
 
@@ -75,17 +84,20 @@ def _split(config: ConfigDict) -> Split:
   return leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
 
 
-def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+def _run_one(
+  config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, splits: Sequence[str], say
+) -> dict[str, Any]:
   workdirs.check(workdir, config)
   finished = workdirs.result(workdir, config)
-  if finished and not evaluate_only:
+  # One that was not evaluated on all of them goes on to be.
+  if finished and not evaluate_only and finished.keys() >= set(splits):
     say(f"{workdir} is finished; delete it, or name another --workdir, to train anew.")
     return _shown(finished, say)
   split = _split(config)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
   try:
     entry = models.get(config.model.name, kind=RECOMMENDER)
-    training: loop.Run | FittedRun = (FittedRun if entry.fitted else loop.Run)(config, split, workdir)
+    training: loop.Run | FittedRun = (FittedRun if entry.fitted else loop.Run)(config, split, workdir, splits=splits)
   except (ConfigError, DataError):
     raise
   except (TypeError, ValueError) as error:
@@ -101,8 +113,13 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
     **{name: finite(metrics) for name, metrics in outcome.metrics.items()},
     "best_step": outcome.best_step,
     "best_epoch": outcome.best_epoch,
+    "users": split.num_users,
+    "items": split.num_items,
     "skipped_users": split.num_skipped,
+    "parameters": outcome.parameters,
     "seconds": round(outcome.seconds, 1),
+    "cpu_seconds": round(outcome.cpu_seconds, 1),
+    **usage.peak_memory(),
     "config_hash": config_lib.config_hash(config, training.fingerprint),
     "data": split.fingerprint,
     "seed": config.seed,
@@ -114,7 +131,9 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   return _shown(result, say)
 
 
-def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+def _run_seeds(
+  config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, splits: Sequence[str], say
+) -> dict[str, Any]:
   workdirs.check(workdir, config)
   if not evaluate_only:
     workdirs.claim(workdir, config)
@@ -123,9 +142,9 @@ def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, s
     one = config.copy_and_resolve_references()
     one.seed, one.seeds = seed, ()
     say(f"seed {seed}:")
-    results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, say))
-  summary: dict[str, Any] = {"seeds": list(config.seeds), "config_hash": results[0]["config_hash"]}
-  for name in ("valid", "test"):
+    results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, splits, say))
+  summary: dict[str, Any] = {"seeds": list(config.seeds)} | {key: results[0][key] for key in ("config_hash", "data")}
+  for name in splits:
     shared = [key for key in results[0][name] if all(result[name].get(key) is not None for result in results)]
     summary[name] = {key: spread([result[name][key] for result in results]) for key in shared}
     figures = (f"{key} {summary[name][key]['mean']:.4f} ± {summary[name][key]['std']:.4f}" for key in HEADLINE)
@@ -142,7 +161,9 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def _shown(result: dict[str, Any], say) -> dict[str, Any]:
-  for name in ("valid", "test"):
+  for name in SPLITS:
+    if name not in result:
+      continue
     figures = [f"{key} {result[name][key]:.4f}" for key in (*HEADLINE, "mrr", "coverage@10")]
     if result[name].get("cold/hr@10") is not None:
       figures.append(f"cold hr@10 {result[name]['cold/hr@10']:.4f}")

@@ -1,6 +1,7 @@
 """Runs of recommenders that are computed from the data at once: fit, then evaluate; nothing to resume."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import pathlib
 import time
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from mlrec import metrics
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.recommender import FittedRecommender
+from mlrec.train import usage
 from mlrec.train.facts import Facts
 from mlrec.train.outcome import Outcome
+from mlrec.train.outcome import SPLITS
 
 # Scores held at once: 256 MiB of float32.
 _SCORES = 1 << 26
@@ -26,10 +29,11 @@ class FittedRun:
     fingerprint: of all that is read.
   """
 
-  def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path):
+  def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path, *, splits: Sequence[str] = SPLITS):
     """Fits."""
     del workdir
-    self._start, self._split = time.monotonic(), split
+    self._start, self._cpu_start = time.monotonic(), usage.cpu_seconds()
+    self._split, self._splits = split, splits
     facts = Facts(config, split)
     self._model = facts.create_fitted()
     self.fingerprint = "-".join([split.fingerprint, *facts.fingerprints])
@@ -41,9 +45,12 @@ class FittedRun:
     return self.evaluate()
 
   def evaluate(self) -> Outcome:
-    """Metrics of both splits."""
-    found = {name: evaluate(self._model, self._split, name) for name in ("valid", "test")}
-    return Outcome(found, 0, 0, time.monotonic() - self._start)
+    """Metrics of the run's splits."""
+    found = {name: evaluate(self._model, self._split, name) for name in self._splits}
+    return Outcome(
+      found, best_step=0, best_epoch=0, seconds=time.monotonic() - self._start,
+      cpu_seconds=usage.cpu_seconds() - self._cpu_start, parameters=0,
+    )  # fmt: skip
 
 
 def evaluate(model: FittedRecommender, split: Split, name: str) -> dict[str, float]:

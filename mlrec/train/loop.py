@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import errno
 import math
@@ -27,6 +28,7 @@ from mlrec.data.splits import Split
 from mlrec.train import contents
 from mlrec.train import memory
 from mlrec.train import pretrained
+from mlrec.train import usage
 from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
@@ -34,6 +36,7 @@ from mlrec.train.evaluator import Evaluator
 from mlrec.train.facts import Facts
 from mlrec.train.optimizer import make_optimizer
 from mlrec.train.outcome import Outcome
+from mlrec.train.outcome import SPLITS
 from mlrec.train.prefetch import ahead
 from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
@@ -62,16 +65,17 @@ class Interrupted(RuntimeError):
 class Run:
   """A run's data, model, compiled functions and workdir; `train` and `evaluate` are what it is for."""
 
-  def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path):
+  def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path, *, splits: Sequence[str] = SPLITS):
     """Plans everything by shapes; no parameter exists yet.
 
     Args:
       config: validated.
       split: the data.
       workdir: where checkpoints and metrics go.
+      splits: what the best parameters are evaluated on at the end; others are not looked at.
     """
-    self.config, self.split, self.workdir = config, split, workdir
-    self._start = time.monotonic()
+    self.config, self.split, self.workdir, self._splits = config, split, workdir, splits
+    self._start, self._cpu_start = time.monotonic(), usage.cpu_seconds()
     self.mesh = make_mesh()
     self._facts = Facts(config, split)
     self.spec, self._optimizer, layout, self._batches = _plan(config, split, self._facts, self.mesh)
@@ -102,7 +106,7 @@ class Run:
     return self.config.train.epochs * self.steps_per_epoch
 
   def train(self, stop: "StopSignal", *, started: Callable[[], None] = lambda: None) -> Outcome:
-    """Trains, or goes on training, until the epochs are done or patience is out; then tests the best parameters.
+    """Trains, or goes on training, until the epochs are done or patience is out; then evaluates the best parameters.
 
     Args:
       stop: asked between groups of steps.
@@ -121,7 +125,7 @@ class Run:
       return self._finish(checkpoints, record)
 
   def evaluate(self) -> Outcome:
-    """Validates and tests the best parameters saved in the workdir, without training.
+    """Evaluates the best parameters saved in the workdir, without training.
 
     Raises:
       CheckpointError: the workdir holds no checkpoint.
@@ -211,8 +215,16 @@ class Run:
     raise Interrupted(f"stopped at step {step}; the state is saved: run the same command to go on")
 
   def _save(self, checkpoints: Checkpoints, state: TrainState, record: dict[str, Any]) -> None:
-    record = record | {"seconds": record["seconds"] + time.monotonic() - self._start}
+    record = record | self._used(record)
     checkpoints.save(state, record, best_step=record["best_step"])
+
+  def _used(self, record: dict[str, Any]) -> dict[str, float]:
+    """Wall and CPU time up to now, over all continuations."""
+    return {
+      "seconds": record["seconds"] + time.monotonic() - self._start,
+      # Checkpoints of older versions have none.
+      "cpu_seconds": record.get("cpu_seconds", 0.0) + usage.cpu_seconds() - self._cpu_start,
+    }
 
   def prefetched(self, step: int, end: int) -> Iterator[tuple[int, int, Any]]:
     """Groups of batches on the devices, made a little ahead by another thread.
@@ -262,9 +274,11 @@ class Run:
       params, rest = checkpoints.restore_model(best, self.spec.abstract)
     except Exception as error:
       raise CheckpointError(f"{self.workdir}: the best checkpoint, of step {best}, cannot be read: {error}") from error
-    metrics = {name: self.evaluator(params, rest, name) for name in ("valid", "test")}
-    seconds = record["seconds"] + time.monotonic() - self._start
-    return Outcome(metrics, best, math.ceil(best / self.steps_per_epoch), seconds)
+    metrics = {name: self.evaluator(params, rest, name) for name in self._splits}
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
+    return Outcome(
+      metrics, best, math.ceil(best / self.steps_per_epoch), parameters=parameters, **self._used(record)
+    )  # fmt: skip
 
 
 def _plan(config: ConfigDict, split: Split, facts: Facts, mesh) -> tuple[StateSpec, Any, Layout, Any]:

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# The splits that a run evaluates at its end, unless it is told to leave one out.
+SPLITS = ("valid", "test")
+
 
 class Outcome(NamedTuple):
   """What a run found.
@@ -11,9 +14,13 @@ class Outcome(NamedTuple):
     best_step: the step they come from; 0 for a model that is not trained.
     best_epoch: epochs done by then.
     seconds: wall time of training and evaluation, over all continuations.
+    cpu_seconds: CPU time in them of the process and its children.
+    parameters: how many numbers were trained or kept as they were given; 0 for a model that is not trained.
   """
 
   metrics: dict[str, dict[str, float]]
   best_step: int
   best_epoch: int
   seconds: float
+  cpu_seconds: float
+  parameters: int

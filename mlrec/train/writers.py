@@ -13,10 +13,15 @@ _PLAIN_SECONDS = 10.0
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a whole file or none: to a temporary name, then renamed. NaN is refused."""
+  """Writes a whole file or none. NaN is refused."""
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or none: to a temporary name, then renamed."""
   temporary = path.with_name(path.name + ".tmp")
   with temporary.open("w", encoding="utf-8") as file:
-    file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    file.write(text)
     file.flush()
     os.fsync(file.fileno())
   temporary.replace(path)

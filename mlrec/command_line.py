@@ -1,0 +1,104 @@
+"""What the commands that take a config share: mistakes in flags and failures of runs are told in a line."""
+
+from collections.abc import Callable
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+from absl import logging
+from ml_collections import ConfigDict
+
+from mlrec import config as config_lib
+from mlrec.config import ConfigError
+from mlrec.data import DataError
+from mlrec.registry import closest
+
+FAILED, REFUSED = 1, 2
+
+
+def report(error: Exception | str, status: int) -> int:
+  """Prints an error and returns the exit status."""
+  print(f"error: {error}", file=sys.stderr)
+  return status
+
+
+def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[[str], None]) -> int:
+  """Does the work, which trains in `workdir`; returns the exit status.
+
+  Args:
+    work: what to do.
+    workdir: named where the disk is full.
+    say: prints a line.
+
+  Raises:
+    ConfigError, DataError: as they come.
+  """
+  from mlrec.train import loop
+  from mlrec.train.checkpoint import CheckpointError
+
+  # Orbax logs each save, and each failure several times over; failures also raise, and are told below.
+  logging.set_verbosity(logging.WARNING)
+  logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+  try:
+    work()
+  except loop.Interrupted as stopped:
+    say(str(stopped))
+  except (loop.TrainingDiverged, CheckpointError) as error:
+    return report(error, FAILED)
+  except (ConfigError, DataError):
+    raise
+  except Exception as error:
+    if not loop.is_disk_full(error):
+      raise
+    return report(
+      f"no space left on the device that holds {workdir}; the last checkpoint is whole: free some space and run the "
+      "same command to go on from it",
+      FAILED,
+    )
+  return 0
+
+
+def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[str]]:
+  """A parser of the command line, for `app.run`: a config that cannot be loaded or has no such key is told in a line.
+
+  Args:
+    config_flag: what `config_flags.DEFINE_config_file` returned.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      rest = flags.FLAGS(argv)
+      config = config_flag.value
+      if config is not None and not isinstance(config, ConfigDict):
+        # What config_flags returns for a file it could not load raises the reason when it is touched.
+        getattr(config, "to_dict", None)
+        raise TypeError(f"get_config() must return an ml_collections.ConfigDict, not {type(config).__name__}")
+      return rest
+    except flags.Error as error:
+      # A config file that raises arrives here with the whole traceback in its message.
+      what, traceback, _ = str(error).partition("Traceback")
+      message = f"{what.strip()} {_last_line(error)}" if traceback else str(error)
+    except Exception as error:  # a config file is code: it may raise anything
+      message = _unknown_key(argv) or (
+        "the config cannot be loaded, get_config() must return a ConfigDict: "
+        f"{type(error).__name__}: {_last_line(error)}"
+      )
+    sys.exit(report(message, REFUSED))
+
+  return parse
+
+
+def _last_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[-1] if lines else ""
+
+
+def _unknown_key(argv: list[str]) -> str | None:
+  """What is wrong with the first `--config.key` that no config has."""
+  known = dict(config_lib.flatten(config_lib.default_config()))
+  for argument in argv:
+    key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
+    if argument.lstrip("-").startswith("config.") and key not in known and not key.startswith("model."):
+      return f"unknown key config.{key}: {closest(key, known)}"
+  return None

@@ -1,0 +1,252 @@
+"""Finished workdirs as rows of a table: runs of one config and one data set are one row."""
+
+from collections.abc import Iterable
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from mlrec import published
+from mlrec.config import ConfigError
+from mlrec.registry import closest
+
+CONFIG, RESULT = "config.json", "result.json"
+# Losses that the published models are trained by; another is part of a row's name.
+_PUBLISHED_LOSS = "in_batch_softmax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A finished run of one seed.
+
+  Attributes:
+    workdir: where it is.
+    name: of its row, where one was asked for.
+    config: JSON.
+    result: JSON.
+  """
+
+  workdir: pathlib.Path
+  name: str
+  config: dict[str, Any]
+  result: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """Runs that differ in their seeds alone.
+
+  Attributes:
+    label: the model.
+    runs: in the order in which they were named.
+    published: the row beside it in a published table; None where there is none.
+  """
+
+  label: str
+  runs: list[Run]
+  published: published.Published | None
+
+  @property
+  def seeds(self) -> list[int]:
+    return [run.result["seed"] for run in self.runs]
+
+  @property
+  def config_hash(self) -> str:
+    return self.runs[0].result["config_hash"]
+
+  def metric(self, split: str, name: str) -> tuple[float, float] | None:
+    """Mean and sample standard deviation over seeds (0 for one); None unless each run has it."""
+    values = [run.result[split].get(name) for run in self.runs]
+    if any(value is None for value in values):
+      return None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+  def minutes(self, kind: str) -> float | None:
+    """Mean minutes a seed: `wall`, `cpu`, or `device`, which are those of accelerators, all of a run together."""
+    return _mean([_minutes(run.result, kind) for run in self.runs])
+
+  def most(self, name: str) -> float | None:
+    """The highest of a figure over the seeds, such as `peak_memory_mib`; None unless each run has it."""
+    values = [value for run in self.runs if (value := run.result.get(name)) is not None]
+    return max(values) if len(values) == len(self.runs) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows whose figures compare: all read the same data.
+
+  Attributes:
+    data: its fingerprint.
+    source: where the first run read it.
+    users: how many; None where the runs are too old to say.
+    items: likewise.
+    rows: best first.
+  """
+
+  data: str
+  source: str
+  users: int | None
+  items: int | None
+  rows: list[Row]
+
+  @property
+  def title(self) -> str:
+    sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
+    lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
+    source = pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
+    # The length of histories is a part of the fingerprint: runs of one table have one.
+    return ", ".join([source, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
+
+
+def read(arguments: Iterable[str], *, split: str) -> tuple[list[Run], list[str]]:
+  """The finished runs in workdirs, and a line for each that is left out.
+
+  Args:
+    arguments: `WORKDIR` or `NAME=WORKDIR`; a workdir of one seed, of several, or a folder of workdirs.
+    split: whose metrics a run must have.
+
+  Raises:
+    ConfigError: a folder is not there or is no workdir, or a file in it is damaged.
+  """
+  runs: list[Run] = []
+  notes: list[str] = []
+  taken: dict[pathlib.Path, str] = {}
+  for argument in arguments:
+    name, equals, path = argument.partition("=")
+    if not equals or pathlib.Path(argument).exists():
+      name, path = "", argument
+    for workdir in _workdirs(pathlib.Path(path).expanduser()):
+      where = workdir.resolve()
+      if where in taken:
+        notes.append(f"{workdir} is named twice: it counts once")
+        continue
+      taken[where] = name
+      run = _run(workdir, name, split, notes)
+      if run:
+        runs.append(run)
+  return runs, notes
+
+
+def tables(runs: list[Run], *, split: str, metric: str) -> tuple[list[Table], list[str]]:
+  """A table for each data set, best rows first, and a line for each run that is left out.
+
+  Args:
+    runs: finished.
+    split: whose metric rows are sorted by.
+    metric: its name.
+
+  Raises:
+    ConfigError: no run has that metric.
+  """
+  known = {name for run in runs for name, value in run.result[split].items() if value is not None}
+  if runs and metric not in known:
+    raise ConfigError(f"no run has the {split} metric {metric!r}: {closest(metric, known)}")
+  groups: dict[str, dict[tuple, list[Run]]] = {}
+  notes = []
+  for run in runs:
+    rows = groups.setdefault(run.result["data"], {})
+    same = rows.setdefault(_group(run), [])
+    twin = next((other for other in same if other.result["seed"] == run.result["seed"]), None)
+    if twin:
+      notes.append(f"{run.workdir} repeats seed {run.result['seed']} of {twin.workdir}: left out")
+    else:
+      same.append(run)
+  found = [_table(data, list(rows.values()), split, metric) for data, rows in groups.items()]
+  if len(found) > 1:
+    listed = "; ".join(table.title for table in found)
+    notes.append(f"the workdirs read {len(found)} data sets, whose figures do not compare: a table each ({listed})")
+  return found, notes
+
+
+def _workdirs(path: pathlib.Path) -> list[pathlib.Path]:
+  """The workdirs of one seed in a workdir, or in a folder of workdirs."""
+  if not path.is_dir():
+    names = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    raise ConfigError(f"{path} is no folder" + (f": {closest(path.name, names)}" if names else ""))
+  if (path / CONFIG).exists():
+    seeds = _json(path / CONFIG).get("seeds") or []
+    return [path / f"seed_{seed}" for seed in seeds] if seeds else [path]
+  inside = sorted(folder for folder in path.iterdir() if (folder / CONFIG).exists())
+  if not inside:
+    raise ConfigError(f"{path} is no workdir, nor a folder of workdirs: there is no {CONFIG} in it")
+  return [workdir for folder in inside for workdir in _workdirs(folder)]
+
+
+def _run(workdir: pathlib.Path, name: str, split: str, notes: list[str]) -> Run | None:
+  if not (workdir / RESULT).exists():
+    notes.append(f"{workdir} is not finished: left out")
+    return None
+  config, result = _json(workdir / CONFIG), _json(workdir / RESULT)
+  missing = [key for key in ("seed", "config_hash", "data") if key not in result]
+  if missing:
+    raise ConfigError(f"{workdir / RESULT} has no {missing[0]!r}: it is no result of mlrec.main")
+  if split not in result:
+    notes.append(f"{workdir} has no {split} metrics, as a trial of a sweep: left out")
+    return None
+  return Run(workdir, name, config, result)
+
+
+def _group(run: Run) -> tuple:
+  """What runs of one row share; the files of content are no part of the config's hash."""
+  content = [pathlib.Path(run.config["data"].get(key, "")).name for key in ("features", "videos")]
+  return run.name, run.result["config_hash"], *content
+
+
+def _table(data: str, groups: list[list[Run]], split: str, metric: str) -> Table:
+  first = groups[0][0]
+  source, users, items = first.config["data"]["source"], first.result.get("users"), first.result.get("items")
+  beside = published.microlens_100k() if published.is_microlens_100k(source, users) else []
+  rows = [_row(runs, beside) for runs in groups]
+
+  def place(row: Row) -> tuple:
+    value = row.metric(split, metric)
+    return value is None, -value[0] if value else 0.0, row.label
+
+  return Table(data, source, users, items, sorted(rows, key=place))
+
+
+def _row(runs: list[Run], beside: list[published.Published]) -> Row:
+  config, name = runs[0].config, runs[0].name
+  key = published.key_of(config)
+  loss = config["model"].get("loss", _PUBLISHED_LOSS)
+  matches = [row for row in beside if row.model == name or (row.key == key and loss == _PUBLISHED_LOSS)]
+  return Row(name or label_of(config), runs, matches[0] if matches else None)
+
+
+def label_of(config: dict[str, Any]) -> str:
+  """A name for the model of a config (JSON): as it was published where it was, else by what it is made of."""
+  key = published.key_of(config)
+  name, content, encoder, mode = key
+  # One table is enough to know names by; encoders and modes stand beside them.
+  names = {row.key[:2]: row.model for row in reversed(published.microlens_100k()) if "(" not in row.model}
+  label = names.get(key[:2], name if content == "id" else f"{name}_ID+V" if content == "features" else f"{name}_V")
+  details = [part for part in (encoder, mode) if part]
+  label += f" ({', '.join(details)})" if details else ""
+  loss = config["model"].get("loss", _PUBLISHED_LOSS)
+  return label if loss == _PUBLISHED_LOSS else f"{label}, {loss}"
+
+
+def _minutes(result: dict[str, Any], kind: str) -> float | None:
+  if kind == "device":
+    # JAX calls the host's processor so.
+    devices = result.get("devices", {"kind": "cpu", "count": 0})
+    return None if devices["kind"].lower() == "cpu" else result["seconds"] * devices["count"] / 60
+  seconds = result.get({"wall": "seconds", "cpu": "cpu_seconds"}[kind])
+  return None if seconds is None else seconds / 60
+
+
+def _mean(values: list[float | None]) -> float | None:
+  known = [value for value in values if value is not None]
+  return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise ConfigError(f"{path} cannot be read: {error}") from error
+  if not isinstance(value, dict):
+    raise ConfigError(f"{path} must hold a JSON object, not {type(value).__name__}")
+  return value

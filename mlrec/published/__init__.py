@@ -1,0 +1,65 @@
+"""Published figures, each file with its source in its head."""
+
+import csv
+from importlib import resources
+import re
+from typing import Any
+from typing import NamedTuple
+
+METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
+# The files of MicroLens-100K in the order in which they are asked, and what tells that set from others.
+_FILES_100K = ("microlens_100k.csv", "microlens_100k_encoders.csv")
+_SOURCE_100K = re.compile(r"microlens[-/]100k", re.IGNORECASE)
+_USERS_100K = 100_000
+
+
+class Published(NamedTuple):
+  """A row of a published table.
+
+  Attributes:
+    model: as the publication calls it.
+    key: as `key_of` has it.
+    metrics: those that were published, of `METRICS`.
+  """
+
+  model: str
+  key: tuple[str, str, str, str]
+  metrics: dict[str, float]
+
+
+def key_of(config: dict[str, Any]) -> tuple[str, str, str, str]:
+  """What the model of a config (JSON) is called, what of items it reads, its video encoder and how that is trained.
+
+  The second is `id`, `features` (vectors made before, beside IDs) or `video`; the last two are empty without a video.
+  """
+  model = config["model"]
+  sequential = model["name"] == "sequential"
+  item = model.get("item")
+  item = item if isinstance(item, dict) else {}
+  name = model["user"]["name"] if sequential else model["name"]
+  if item.get("name") == "video":
+    return name, "video", item.get("encoder", ""), item.get("mode", "")
+  return name, "features" if config["data"].get("features") else "id", "", ""
+
+
+def microlens_100k() -> list[Published]:
+  """All that was published of MicroLens-100K; of rows with one key the first is the fullest."""
+  return [row for file in _FILES_100K for row in _read(file)]
+
+
+def is_microlens_100k(source: str, users: int | None) -> bool:
+  """Whether a run's data are those of the published figures, by where they were read from and the number of users."""
+  return bool(_SOURCE_100K.search(source)) and users in (None, _USERS_100K)
+
+
+def _read(file: str) -> list[Published]:
+  text = resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
+  lines = [line for line in text.splitlines() if not line.startswith("#")]
+  return [
+    Published(
+      row["model"],
+      (row["name"], row["content"], row["encoder"], row["mode"]),
+      {metric: float(row[metric]) for metric in METRICS if row.get(metric)},
+    )
+    for row in csv.DictReader(lines)
+  ]
