@@ -210,7 +210,7 @@ def _damaged(kind):
 @pytest.mark.parametrize(
   ("kind", "message"),
   [
-    ("nan", r"the vector of item 7 holds NaN or infinity \(1 such items\)"),
+    ("nan", r"the vector of item 7 holds NaN or infinity in float32 \(1 such vectors\)"),
     ("integers", r"expected a matrix of floats, found int64"),
     ("flat", r"expected a matrix of floats, found float32 \(6,\)"),
   ],
