@@ -53,7 +53,12 @@ class FrozenEncoder(NamedTuple):
 
   def build(self, *, rngs: nnx.Rngs) -> VideoEncoder:
     """The encoder, at random."""
-    return models.create(self.encoder, kind=VIDEO_ENCODER, rngs=rngs, dtype=jnp.dtype(self.dtype), **dict(self.options))
+    fitted = {}
+    if getattr(models.get(self.encoder, kind=VIDEO_ENCODER), "fitted_to_clips", False):
+      # Built for other clips, it would interpolate a file's positions twice, and lose some in between.
+      fitted = {name: value for name, value in (("num_frames", self.frames), ("size", self.size)) if value}
+    options = fitted | dict(self.options)
+    return models.create(self.encoder, kind=VIDEO_ENCODER, rngs=rngs, dtype=jnp.dtype(self.dtype), **options)
 
 
 @models.register("video", kind=ITEM_TOWER)
