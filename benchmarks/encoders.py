@@ -47,6 +47,7 @@ def main() -> None:
     return jax.value_and_grad(loss)(params)
 
   record: dict[str, object] = {"encoder": arguments.encoder, "loop": arguments.loop, "dtype": arguments.dtype}
+  record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
   for label, run in (("forward", forward), ("both", both)):
     start = time.perf_counter()
     compiled = jax.jit(looped(run) if arguments.loop else run).lower(params).compile()

@@ -5,6 +5,7 @@
 The argument is ENCODER[,MODE], MODE one of frozen, top (the default), full and scratch. `weights` is the published file
 as `python -m mlrec.convert` writes it, by default under weights/. The published batch is so many users on each of four
 devices, which see their own negatives only; stages, batches and learning rates are those of the released scripts.
+Encoders that the paper does not have take its settings too, and their own clips where the paper's do not fit.
 Published test HR@10 of slowfast_r50 in the modes frozen, top, full: .0415, .0949, .0883. None of it was run by us at
 this size: the videos are not redistributed.
 """
@@ -37,6 +38,9 @@ _BATCHES = {
 }
 # For encoders that the paper does not have.
 _OTHER_BATCHES = (45, 45, 10)
+# Frames, their size and interval: of the paper, and of encoders that cannot be fed such clips.
+_CLIP = (5, 224, 1)
+_OTHER_CLIPS = {"hiera_b": (16, 224, 4), "videoprism_b": (16, 288, 1)}
 _MODES = ("frozen", "top", "full", "scratch")
 
 
@@ -49,15 +53,16 @@ def get_config(argument: str = "slowfast_r50,top") -> ConfigDict:
     raise ValueError(f"no mode {mode!r}: {closest(mode, _MODES)}")
   config = default_config()
   config.data.source = "microlens/100k-sequences"
-  config.data.videos = "microlens/100k-videos-5x224"
+  frames, size, interval = _OTHER_CLIPS.get(encoder, _CLIP)
+  config.data.videos = f"microlens/100k-videos-{frames}x{size}" + (f"-i{interval}" if interval > 1 else "")
   config.model.dim = 512
   config.model.item = ConfigDict({
     "name": "video",
     "encoder": encoder,
     "mode": mode,
     "weights": "" if mode == "scratch" else f"weights/{encoder}.safetensors",
-    "frames": 5,
-    "size": 224,
+    "frames": frames,
+    "size": size,
     "pixels": "spec",
     "dtype": "bfloat16",
     "remat": False,

@@ -1,6 +1,7 @@
-"""Converts weights of PyTorch to safetensors: `python -m mlrec.convert FILE --to=OUT.safetensors [--key=…] [--list]`.
+"""Converts published weights to safetensors: `python -m mlrec.convert FILE --to=OUT.safetensors [--key=…] [--list]`.
 
-FILE may be one of `torch.save`, in its zip or its older format, or safetensors; no code that it names is run.
+FILE may be one of `torch.save`, in its zip or its older format, NumPy's `.npz`, or safetensors; no code that it names
+is run. Names and shapes stay those of FILE.
 """
 
 import os

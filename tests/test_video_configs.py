@@ -3,6 +3,8 @@ import subprocess
 import sys
 
 from flax import nnx
+import jax
+import jax.numpy as jnp
 from ml_collections import config_flags
 import pytest
 
@@ -33,6 +35,17 @@ def _planned(config):
   options = config.model.to_dict()
   name = options.pop("name")
   return nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
+
+
+@pytest.mark.parametrize("encoder", ["hiera_b", "videoprism_b", "vit_s", "vivit_b", "vjepa2_l"])
+def test_encoders_beside_the_papers_can_be_fed_the_clips_of_its_config(encoder):
+  config = _config("sasrec", f"{encoder},scratch")
+  frames, size = config.model.item.frames, config.model.item.size
+  assert f"-videos-{frames}x{size}" in config.data.videos
+  clips = jax.ShapeDtypeStruct((1, frames, size, size, 3), jnp.uint8)
+  tower = _planned(config).items
+  vectors = nnx.eval_shape(lambda tower, clips: tower(jnp.ones(1, int), {"frames": clips}), tower, clips)
+  assert vectors.shape == (1, 512)
 
 
 @pytest.mark.parametrize(("encoder", "width"), [("slow_r50", 2048), ("slowfast_r50", 2304), ("mvit_b_16x4", 768)])

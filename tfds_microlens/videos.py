@@ -129,6 +129,8 @@ class Cache:
       return item, str(error)
     except FileNotFoundError:
       return item, MISSING
+    except OSError as error:  # no permission, a bad sector, a link to itself
+      return item, f"cannot be read: {error.strerror or error}"
     self._write(item, records.serialize({"item": item, "frames": frames, "num_frames": num_frames}), stamp)
     return item, ""
 

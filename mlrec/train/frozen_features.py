@@ -32,7 +32,7 @@ from mlrec.train.sharding import replicated
 # Clips in a file: what a killed run loses at most.
 _PART = 256
 # Changes with whatever changes vectors without changing their recipe.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def recipe_of(item: Mapping[str, Any]) -> FrozenEncoder:

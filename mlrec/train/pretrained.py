@@ -1,5 +1,6 @@
 """Published weights for the encoders inside a model."""
 
+import pathlib
 from typing import Any
 
 from flax import nnx
@@ -24,7 +25,7 @@ def load(spec: StateSpec, state: TrainState) -> TrainState:
     return state
   for module in asking:
     try:
-      convert.load_torch(module.encoder, module.weights)
+      convert.load_torch(module.encoder, pathlib.Path(module.weights).expanduser())
     except (OSError, ValueError) as error:
       raise ConfigError(f"config.model.item.weights = {module.weights!r}: {error}") from error
   _, params, rest = split_model(model)

@@ -2,6 +2,9 @@
 
 It needs PyTorch and transformers (made with 2.13.0 and 5.23.0); no test runs it. Weights are drawn from a seed, norms
 away from their start, so that an error in one shows; queries and keys are large, so that the cap on scores acts.
+
+`keys/videoprism_b.flax.txt` is no work of this script: it has the names and shapes that the modules of
+google-deepmind/videoprism (`encoders.py`, `layers.py`, base model) give to the entries of its published `.npz` file.
 """
 
 import pathlib

@@ -13,6 +13,7 @@ from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.mvit import Tokens
 from mlrec.models.items.video.mvit import VARIANTS
+from mlrec.models.items.video.tower import VideoTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 
@@ -219,6 +220,18 @@ def test_positions_are_interpolated_for_other_clips_as_at_loading():
   load_torch(fitted, to_torch(model))
   x = Tokens(jax.random.normal(jax.random.key(0), (2, 3 * 4 * 4, 4)), (3, 4, 4))
   np.testing.assert_allclose(model.stage(1, x, EVALUATION).values, fitted.stage(1, x, EVALUATION).values, atol=1e-5)
+
+
+def test_a_tower_keeps_a_files_positions_where_its_clips_are_what_they_were_made_for():
+  tiny = {name: value for name, value in _TINY.items() if name != "size"}
+
+  def grid(options=None, **clip):
+    item = {"encoder": "mvit_b_16x4", "mode": "full", "weights": "random", "options": tiny | (options or {})} | clip
+    return nnx.eval_shape(lambda: VideoTower(9, 4, rngs=nnx.Rngs(0), **item)).encoder.positions.grid
+
+  assert grid(frames=16, size=32) == (8, 8, 8)
+  assert grid() == (3, 56, 56)
+  assert grid({"num_frames": 6}, frames=16) == (3, 56, 56)
 
 
 @pytest.mark.parametrize(

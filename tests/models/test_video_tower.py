@@ -14,6 +14,7 @@ import pytest
 from mlrec.models.items.video.encoder import KINETICS
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
+from mlrec.models.items.video.tower import normalise
 from mlrec.models.layers.batch_norm import BatchNorm
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
@@ -130,3 +131,18 @@ def test_eight_devices_find_the_statistics_and_gradients_of_one():
     [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, timeout=300
   )
   assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_pixels_are_normalised_as_stated():
+  bytes_ = np.arange(256, dtype=np.uint8)
+  frames = np.broadcast_to(bytes_[None, :, None, None, None], (1, 256, 1, 1, 3))
+  mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  stretched = (bytes_.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+  # The released code's cast to bytes wraps negative numbers; these are the values that it is known to give.
+  wrapped = (stretched * np.float32(255)).astype(np.int64).astype(np.uint8)
+  np.testing.assert_array_equal(wrapped[[0, 10, 60, 128, 150, 255]], [1, 21, 121, 1, 45, 255])
+  for pixels, wanted in (("spec", bytes_ / 255), ("double", stretched), ("reference", wrapped / 255)):
+    found = jax.jit(lambda frames, pixels=pixels: normalise(frames, mean, std, pixels))(frames)
+    assert found.dtype == jnp.float32
+    wanted = (wanted[:, None] - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(found[0, :, 0, 0, :], wanted, atol=1e-5, err_msg=pixels)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlrec import convert
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
@@ -169,6 +170,111 @@ def test_files_of_larger_models_load_without_their_own_parts(prefix):
   other = _built(**_TINY)
   load_torch(other, file)
   for key, value in to_torch(other).items():
+    np.testing.assert_array_equal(value, arrays[key])
+
+
+def _by_heads(weight):
+  """A weight to two heads, `[2 * head, dim]`, as `[dim, 2, head]`."""
+  return weight.reshape(2, -1, weight.shape[1]).transpose(2, 0, 1)
+
+
+# Of a block in Google's file, how it comes out of PyTorch's form.
+_GOOGLE_BLOCK = {
+  "layer_norm/scale": ("layernorm_before.weight", np.array),
+  "layer_norm/bias": ("layernorm_before.bias", np.array),
+  "ff_layer/layer_norm/scale": ("layernorm_after.weight", np.array),
+  "ff_layer/layer_norm/bias": ("layernorm_after.bias", np.array),
+  "ff_layer/ffn_layer1/linear/kernel": ("mlp.fc1.weight", np.transpose),
+  "ff_layer/ffn_layer1/linear/bias": ("mlp.fc1.bias", np.array),
+  "ff_layer/ffn_layer2/linear/kernel": ("mlp.fc2.weight", np.transpose),
+  "ff_layer/ffn_layer2/linear/bias": ("mlp.fc2.bias", np.array),
+  "self_attention/query/w": ("attention.q_proj.weight", _by_heads),
+  "self_attention/key/w": ("attention.k_proj.weight", _by_heads),
+  "self_attention/value/w": ("attention.v_proj.weight", _by_heads),
+  "self_attention/query/b": ("attention.q_proj.bias", lambda bias: bias.reshape(2, -1)),
+  "self_attention/key/b": ("attention.k_proj.bias", lambda bias: bias.reshape(2, -1)),
+  "self_attention/value/b": ("attention.v_proj.bias", lambda bias: bias.reshape(2, -1)),
+  "self_attention/post/w": ("attention.o_proj.weight", lambda weight: weight.reshape(len(weight), 2, -1)),
+  "self_attention/post/b": ("attention.o_proj.bias", np.array),
+}
+
+
+def _google(arrays, prefix: str = "params/"):
+  """Google's published file, by its own names and axes, of arrays under PyTorch's: two blocks of a sort, two heads."""
+  embedded = "spatial_embeddings.patch_embeddings.projection."
+  kernel = arrays[f"{embedded}weight"][:, :, 0].transpose(2, 3, 1, 0)
+  file = {
+    "patch_projection/linear/bias": arrays[f"{embedded}bias"],
+    "patch_projection/linear/kernel": kernel.reshape(-1, kernel.shape[-1]),
+  }
+  for norm, part in (("layernorm1", "spatial"), ("layernorm2", "temporal")):
+    file[f"{part}_pos_emb/emb_var"] = arrays[f"{part}_embeddings.position_embeddings"][0]
+    file |= {f"{part}_ln/scale": arrays[f"{norm}.weight"], f"{part}_ln/bias": arrays[f"{norm}.bias"]}
+    for name, (torch_name, form) in _GOOGLE_BLOCK.items():
+      layers = [form(arrays[f"{part}_layers.{number}.{torch_name}"]) for number in range(2)]
+      file[f"{part}_encoder/transformers_stack/x_layers/{name}"] = np.stack(layers)
+  return {prefix + name: array for name, array in file.items()}
+
+
+def test_googles_file_gives_the_golden_output(golden, tmp_path):
+  arrays = golden("video_videoprism_tiny")
+  published = {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
+  np.savez(tmp_path / "flax.npz", **_google(published))
+  model = _built(**_GOLDEN)
+  load_torch(model, tmp_path / "flax.npz")
+  for key, value in to_torch(model).items():
+    np.testing.assert_array_equal(value, published[key], err_msg=key)
+  _close(_run(model, np.moveaxis(arrays["input_0"], 2, -1)), arrays["output_0"], 1e-5)
+
+
+def test_googles_names_and_shapes_are_read_at_full_size(golden_path):
+  file = _published(golden_path, "videoprism_b.flax.txt")
+  wanted = _published(golden_path, "videoprism_b.txt")
+  wanted = {key: shape for key, shape in wanted.items() if not key.startswith("text_model.")}
+  model = nnx.eval_shape(lambda: models.create("videoprism_b", rngs=nnx.Rngs(0)))
+  # Values do not matter here, and one of each layer is as large as all.
+  read = model.torch_prepared({key: np.broadcast_to(np.int8(0), shape) for key, shape in file.items()})
+  assert {key: value.shape for key, value in read.items()} == wanted
+  # The tiny file of the other tests has the same names.
+  assert _google(to_torch(_built(**_TINY))).keys() == file.keys()
+
+
+def test_what_does_not_fit_in_googles_file_is_named_as_it_is_there():
+  model = _built(**_TINY)
+  file = _google(to_torch(model))
+  before = to_torch(model)
+  key = "params/temporal_encoder/transformers_stack/x_layers/self_attention/query/w"
+  with pytest.raises(ValueError, match=f"missing.*'{re.escape(key)}'"):
+    load_torch(model, {other: value for other, value in file.items() if other != key})
+  with pytest.raises(ValueError, match=r"unused.*'params/head/bias'"):
+    load_torch(model, file | {"params/head/bias": np.zeros(3)})
+  # As many numbers, but in other heads, or in fewer layers.
+  for shape in ((2, 12, 3, 4), (1, 24, 2, 6)):
+    with pytest.raises(ValueError, match=re.escape(f"'{key}' has shape {shape}; expected (2, 12, 2, 6)")):
+      load_torch(model, file | {key: file[key].reshape(shape)})
+  for name, value in to_torch(model).items():
+    np.testing.assert_array_equal(value, before[name])
+
+
+def test_googles_file_of_a_model_for_text_loads_without_its_own_parts():
+  model, arrays = _built(**_TINY), to_torch(_tiny())
+  others = ("text_encoder/cls_emb", "auxiliary_encoder/x/w", "contrastive_vision_pooler/pooling_attention_query")
+  file = _google(arrays, prefix="params/vision_encoder/")
+  load_torch(model, file | {f"params/{name}": np.ones(2) for name in others})
+  for key, value in to_torch(model).items():
+    np.testing.assert_array_equal(value, arrays[key])
+  with pytest.raises(ValueError, match=r"unused.*'params/spatial_ln/more'"):
+    load_torch(model, file | {"params/spatial_ln/more": np.ones(2)})
+
+
+def test_googles_file_converts_to_safetensors_that_load(tmp_path, capsys):
+  arrays = to_torch(_tiny())
+  np.savez(tmp_path / "flax.npz", **_google(arrays))
+  assert convert.main(["convert", str(tmp_path / "flax.npz"), f"--to={tmp_path / 'out.safetensors'}"]) == 0
+  assert "40 tensors" in capsys.readouterr().out
+  model = _built(**_TINY)
+  load_torch(model, tmp_path / "out.safetensors")
+  for key, value in to_torch(model).items():
     np.testing.assert_array_equal(value, arrays[key])
 
 

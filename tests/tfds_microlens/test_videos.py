@@ -111,6 +111,8 @@ def test_bad_files_have_no_record_and_are_reported(tmp_path, manual, capsys, cap
   (folder / "cat.mp4").write_bytes(b"x")
   (folder / "readme.txt").write_bytes(b"x")
   (folder / "whole.mp4").unlink()
+  (folder / "190.mp4").symlink_to(folder / "190.mp4")
+  expected[190] = "cannot be read: "
   missing = list(BAD_FILES).index("missing") + 101
   (manual / "MicroLens-100k_pairs.tsv").write_text(f"1\t2 9 10 31 400 {missing}\n2\t2 9 77\n")
   assert command.main(["100k-videos-1x16", "--data_dir", str(tmp_path), "--manual_dir", str(manual)]) == 0

@@ -146,8 +146,10 @@ def weights(tmp_path):
   return str(tmp_path / "w.safetensors")
 
 
-def test_published_weights_are_where_training_starts(run_video, weights, tmp_path):
-  run_video(tmp_path / "run", **{"item.mode": "top", "item.weights": weights, "train.epochs": 1, "optimizer.lr": 1e-12})
+def test_published_weights_are_where_training_starts(run_video, weights, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  named = {"item.mode": "top", "item.weights": "~/w.safetensors"}
+  run_video(tmp_path / "run", **named, **{"train.epochs": 1, "optimizer.lr": 1e-12})
   saved = saved_arrays(tmp_path / "run", 10)
   wanted = TwoStages(rngs=nnx.Rngs(0))
   load_torch(wanted, weights)

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from mlrec.models.convert import numpy_file
 from mlrec.models.convert import torch_pickle
 from mlrec.models.convert.torch_objects import ADVICE
 from mlrec.models.convert.torch_objects import Foreign
@@ -25,8 +26,8 @@ from mlrec.models.convert.torch_objects import Tensor
 _KEYS = ("state_dict", "model_state", "model_state_dict", "model", "module")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# Views may share a storage, or repeat it by strides of zero; together they stay below this many bytes for each of the
-# file's, and this many more.
+# Views may share a storage, or repeat it by strides of zero, and arrays may be compressed; together they stay below
+# this many bytes for each of the file's, and this many more.
 _MOST_GROWTH, _MOST_MORE = 16, 64 * 2**20
 # What reading raises for a file whose bytes make no sense.
 _DAMAGED = (
@@ -49,7 +50,7 @@ class _Content(NamedTuple):
 
 
 def read_torch(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarray]:
-  """The tensors of a safetensors file, or of a file of `torch.save` in its zip or its older format, by name.
+  """The tensors of a file by name: safetensors, NumPy's `.npz`, or `torch.save`'s in its zip or its older format.
 
   What the file is, its content says, not its suffix. The code that a pickle names is never run or imported: tensors are
   rebuilt here, and other objects beside them are passed over, or refused where a tensor is wanted.
@@ -61,8 +62,9 @@ def read_torch(path: str | os.PathLike, key: str | None = None) -> dict[str, np.
 
   Returns:
     Arrays of the tensors' own dtypes; bfloat16 and float8 are those of `ml_dtypes`, as in JAX. Tensors of a torch file
-    that shared memory still do, so these arrays are read-only. Numbers, strings and None beside the tensors are left
-    out. A `module.` that all names begin with, as DataParallel gives them, is taken off.
+    that shared memory still do, so these arrays are read-only, as those of an `.npz` file are. Numbers, strings and
+    None beside the tensors are left out. A `module.` that all names begin with, as DataParallel gives them, is taken
+    off.
 
   Raises:
     ValueError: the file is damaged, holds no such dict, or names what no checkpoint needs.
@@ -86,15 +88,20 @@ def _read(file: BinaryIO, key: str | None) -> dict[str, np.ndarray]:
     if key is not None:
       raise ValueError(f"key = {key!r}: a safetensors file has tensors only, and no keys above them")
     return _safetensors(file.name)
+  most = _MOST_GROWTH * size + _MOST_MORE
+  if head.startswith(b"PK\x03\x04") and numpy_file.is_npz(file):
+    if key is not None:
+      raise ValueError(f"key = {key!r}: an .npz file has arrays only, and no keys above them")
+    return numpy_file.read_npz(file, most)
   if head.startswith(b"PK\x03\x04"):
     content = _zip(file, size)
   elif head.startswith(b"\x80"):
     content = _legacy(file, size)
   else:
-    raise ValueError(f"it begins with {head!r}: expected a safetensors file, or one that torch.save wrote")
+    raise ValueError(f"it begins with {head!r}: expected a safetensors or .npz file, or one that torch.save wrote")
   tensors = _picked(content.root, key)
   nbytes = sum(tensor.nbytes for tensor in tensors.values())
-  if nbytes > _MOST_GROWTH * size + _MOST_MORE:
+  if nbytes > most:
     raise ValueError(f"its tensors repeat their elements: {nbytes} bytes from a file of {size}; {ADVICE}")
   read = _Storages(file, content)
   return {name: _array(tensor, read) for name, tensor in tensors.items()}

@@ -3,7 +3,8 @@
 A module states how its parts are called there by two class attributes: `torch_names`, pairs of a regular expression and
 its replacement, applied in turn to the names below it; and `torch_dropped`, expressions of entries of a published file
 that it does not use. A method `torch_prepared(entries)` may first adapt what a file holds (a prefix, an older spelling,
-a table of positions of another length). Parameter kinds (a linear kernel, a convolution, a norm) convert by one table.
+a table of positions of another length, Flax's names). Parameter kinds (a linear kernel, a convolution, a norm) convert
+by one table.
 """
 
 from collections.abc import Iterator

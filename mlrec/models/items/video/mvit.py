@@ -103,7 +103,7 @@ class MViT(VideoEncoder):
       halved: blocks that halve height and width; they have twice as many heads as those before, and channels.
       kv_stride: by how much the first block pools keys and values; each block that halves the grid halves it too.
       size: height and width of the frames that the tables of positions fit.
-      num_frames: the frames that they fit.
+      num_frames: the frames that they fit; in a tower both are its clips', where they are not given.
       num_classes: the width of the output.
       feature: `classes`, or `pooled` for the normalised class token in their place.
       dropout: before the classes.
@@ -381,6 +381,8 @@ def _factory(family: type[MViT], defaults: dict[str, Any], spec: Spec) -> Callab
   def build(**options: Any) -> MViT:
     return family(**{"spec": spec} | defaults | options)
 
+  # A tower builds it for its own clips, so that a file's positions are interpolated once, or not at all.
+  build.fitted_to_clips = True  # type: ignore[attr-defined]
   return build
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from mlrec.data.content import Need
 from mlrec.models.convert.torch_names import names_by_path
@@ -52,7 +53,12 @@ class FrozenEncoder(NamedTuple):
 
   def build(self, *, rngs: nnx.Rngs) -> VideoEncoder:
     """The encoder, at random."""
-    return models.create(self.encoder, kind=VIDEO_ENCODER, rngs=rngs, dtype=jnp.dtype(self.dtype), **dict(self.options))
+    fitted = {}
+    if getattr(models.get(self.encoder, kind=VIDEO_ENCODER), "fitted_to_clips", False):
+      # Built for other clips, it would interpolate a file's positions twice, and lose some in between.
+      fitted = {name: value for name, value in (("num_frames", self.frames), ("size", self.size)) if value}
+    options = fitted | dict(self.options)
+    return models.create(self.encoder, kind=VIDEO_ENCODER, rngs=rngs, dtype=jnp.dtype(self.dtype), **options)
 
 
 @models.register("video", kind=ITEM_TOWER)
@@ -213,12 +219,21 @@ def normalise(frames: Array, mean: tuple[float, ...], std: tuple[float, ...], pi
   `spec` is (P / 255 - mean) / std. MicroLens's released code first stretches pixels to [-1, 1]; `double` goes on from
   there, and `reference` also wraps the result into 8 bits, as the library version that it pins did.
   """
-  x = frames.astype(jnp.float32) / 255
-  if pixels != "spec":
+  x = jnp.asarray(_wrapped())[frames.astype(jnp.int32)] if pixels == "reference" else frames.astype(jnp.float32) / 255
+  if pixels == "double":
     x = (x - 0.5) / 0.5
-  if pixels == "reference":
-    x = jnp.mod(jnp.trunc(255 * x), 256) / 255
   return (x - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+@functools.cache
+def _wrapped() -> np.ndarray:
+  """`[256]` float32: each byte stretched to [-1, 1] and wrapped into 8 bits, on a scale of 0 to 1.
+
+  Before the fraction is cut off a result may lie a rounding to either side of a whole number, so this is NumPy's
+  division: a compiler that multiplies by the inverse gives every eighth byte another value.
+  """
+  stretched = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+  return (np.trunc(stretched * np.float32(255)) % 256).astype(np.float32) / np.float32(255)
 
 
 def _first_trained(mode: str, train_from: str, spec: Spec, stages: tuple[str, ...]) -> int:

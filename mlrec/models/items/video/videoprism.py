@@ -1,4 +1,8 @@
-"""VideoPrism's video encoder (Zhao et al., ICML 2024), as Hugging Face's library publishes it."""
+"""VideoPrism's video encoder (Zhao et al., ICML 2024), under the names of Hugging Face's library.
+
+Google publishes the weights as an `.npz` file of Flax parameters, which loads too. That file itself was never loaded
+here: names and shapes are those that the code of google-deepmind/videoprism (`encoders.py`, `layers.py`) gives them.
+"""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -12,7 +16,11 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
+from mlrec.models.convert import FlaxEntry
+from mlrec.models.convert import from_flax
+from mlrec.models.convert.flax_names import same
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
@@ -24,6 +32,62 @@ from mlrec.models.registry import VIDEO_ENCODER
 
 _EPSILON = 1e-6
 _INIT = nnx.initializers.lecun_normal()
+
+
+def _transposed(array: np.ndarray) -> np.ndarray:
+  return array.T
+
+
+def _heads_joined(array: np.ndarray) -> np.ndarray:
+  """`[heads, head]` to `[dim]`."""
+  return array.reshape(-1)
+
+
+def _from_heads(array: np.ndarray) -> np.ndarray:
+  """`[dim, heads, head]`, from heads to channels, to `[dim, dim]`, the outputs first."""
+  return array.reshape(len(array), -1)
+
+
+def _to_heads(array: np.ndarray) -> np.ndarray:
+  """`[dim, heads, head]`, from channels to heads, to `[dim, dim]`, the outputs first."""
+  return array.reshape(len(array), -1).T
+
+
+def _one_more(array: np.ndarray) -> np.ndarray:
+  return array[None]
+
+
+# A block in Google's file: names there, the sizes of their axes, names here, and how one is made of the other.
+_FLAX_BLOCK = (
+  ("layer_norm/scale", "dim", "layernorm_before.weight", same),
+  ("layer_norm/bias", "dim", "layernorm_before.bias", same),
+  ("self_attention/query/w", "dim heads head", "attention.q_proj.weight", _to_heads),
+  ("self_attention/query/b", "heads head", "attention.q_proj.bias", _heads_joined),
+  ("self_attention/key/w", "dim heads head", "attention.k_proj.weight", _to_heads),
+  ("self_attention/key/b", "heads head", "attention.k_proj.bias", _heads_joined),
+  ("self_attention/value/w", "dim heads head", "attention.v_proj.weight", _to_heads),
+  ("self_attention/value/b", "heads head", "attention.v_proj.bias", _heads_joined),
+  ("self_attention/post/w", "dim heads head", "attention.o_proj.weight", _from_heads),
+  ("self_attention/post/b", "dim", "attention.o_proj.bias", same),
+  ("ff_layer/layer_norm/scale", "dim", "layernorm_after.weight", same),
+  ("ff_layer/layer_norm/bias", "dim", "layernorm_after.bias", same),
+  ("ff_layer/ffn_layer1/linear/kernel", "dim hidden", "mlp.fc1.weight", _transposed),
+  ("ff_layer/ffn_layer1/linear/bias", "hidden", "mlp.fc1.bias", same),
+  ("ff_layer/ffn_layer2/linear/kernel", "hidden dim", "mlp.fc2.weight", _transposed),
+  ("ff_layer/ffn_layer2/linear/bias", "dim", "mlp.fc2.bias", same),
+)
+# Beside the blocks, likewise. A norm's scale is the difference from 1 there too.
+_FLAX_REST = (
+  ("patch_projection/linear/bias", "dim", "spatial_embeddings.patch_embeddings.projection.bias", same),
+  ("spatial_pos_emb/emb_var", "places dim", "spatial_embeddings.position_embeddings", _one_more),
+  ("spatial_ln/scale", "dim", "layernorm1.weight", same),
+  ("spatial_ln/bias", "dim", "layernorm1.bias", same),
+  ("temporal_pos_emb/emb_var", "times dim", "temporal_embeddings.position_embeddings", _one_more),
+  ("temporal_ln/scale", "dim", "layernorm2.weight", same),
+  ("temporal_ln/bias", "dim", "layernorm2.bias", same),
+)
+# What models for text hold beside the encoder.
+_FLAX_DROPPED = r"^params/(auxiliary_encoder|contrastive_vision_pooler|text_encoder)/"
 
 
 class VideoPrism(VideoEncoder):
@@ -120,8 +184,40 @@ class VideoPrism(VideoEncoder):
     return self.temporal_norm(x).mean((1, 2), dtype=jnp.float32)
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's entries without the prefixes that those of models for text or classes have."""
+    """A file's entries without the prefixes that those of models for text or classes have, Google's renamed.
+
+    Raises:
+      ValueError: the file is Google's, and an entry is missing, unused or wrongly shaped.
+    """
+    if any(name.startswith("params/") for name in entries):
+      inner = any(name.startswith("params/vision_encoder/") for name in entries)
+      return from_flax(entries, self._flax_table("params/vision_encoder/" if inner else "params/"), _FLAX_DROPPED)
     return {re.sub(r"^(video_model\.)?(vision_model\.)?", "", name): array for name, array in entries.items()}
+
+  def _flax_table(self, prefix: str) -> list[FlaxEntry]:
+    patch, dim = self.spatial.patches.kernel.shape[1], self.spatial.patches.kernel.shape[-1]
+    heads = self.spatial_layers[0].attention.heads
+    sizes = {
+      "dim": dim, "heads": heads, "head": dim // heads, "hidden": self.spatial_layers[0].mlp.up.out_features,
+      "places": self.spatial.side**2, "times": self.temporal.table.shape[1],
+    }  # fmt: skip
+
+    def shape(axes: str) -> tuple[int, ...]:
+      return tuple(sizes[axis] for axis in axes.split())
+
+    def patches(kernel: np.ndarray) -> np.ndarray:
+      return kernel.T.reshape(dim, 1, patch, patch, 3).transpose(0, 4, 1, 2, 3)
+
+    table = [FlaxEntry(f"{prefix}{name}", shape(axes), renamed, form) for name, axes, renamed, form in _FLAX_REST]
+    renamed = "spatial_embeddings.patch_embeddings.projection.weight"
+    table.append(FlaxEntry(f"{prefix}patch_projection/linear/kernel", (3 * patch**2, dim), renamed, patches))
+    for part, blocks in (("spatial", self.spatial_layers), ("temporal", self.temporal_layers)):
+      stack = f"{prefix}{part}_encoder/transformers_stack/x_layers/"
+      table += [
+        FlaxEntry(f"{stack}{name}", shape(axes), f"{part}_layers.{{}}.{renamed}", form, len(blocks))
+        for name, axes, renamed, form in _FLAX_BLOCK
+      ]
+    return table
 
 
 class SpatialEmbedding(nnx.Module):
@@ -228,7 +324,7 @@ VARIANTS: dict[str, Spec] = {
   # Pixels are fed on a scale of 0 to 1.
   "videoprism_b": Spec(
     frames=16, interval=1, size=288, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), features=768,
-    weights="model.safetensors", licence="Apache-2.0", top="temporal_layers.2", half="spatial_layers.8",
+    weights="flax_base_f16r288_repeated.npz", licence="Apache-2.0", top="temporal_layers.2", half="spatial_layers.8",
     source="google/videoprism-base-f16r288",
   ),
 }  # fmt: skip
