@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
   config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2})
   config.optimizer.lr = 1e-3
   config.optimizer.encoder_lr = 1e-3
-  config.optimizer.schedule = "cosine"
   config.train.batch_size = 128
   config.train.epochs = 30
   config.train.patience = 0
