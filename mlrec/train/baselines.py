@@ -7,14 +7,37 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mlrec.config import ConfigError
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.popularity import Popularity
+from mlrec.models.registry import models
+from mlrec.models.registry import RECOMMENDER
 from mlrec.train import fitted_run
 from mlrec.train.writers import finite
 from mlrec.train.writers import write_json
 
 COMPARISON = "comparison.json"
 _COLUMNS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
+
+
+def check(config: ConfigDict) -> None:
+  """Nothing, if all that `config.baselines` names can be run.
+
+  Raises:
+    ConfigError: the model has no item tower that could be of IDs instead.
+  """
+  name = config.model.name
+  if "id" in config.baselines and name in models.names(RECOMMENDER) and "item" not in models.options(name):
+    raise ConfigError(
+      f"config.baselines = {tuple(config.baselines)}: 'id' is the same model with item IDs in its item tower, and "
+      f"config.model.name = {name!r} has no item tower; leave 'id' out"
+    )
+
+
+def label(config: ConfigDict) -> str:
+  """What tells the run apart: its encoder or item tower, or, of a model without one, the model."""
+  item = config.model.get("item", {"name": "id"} if "item" in models.options(config.model.name) else {})
+  return item.get("encoder") or item.get("name") or config.model.name
 
 
 def id_twin(config: ConfigDict) -> ConfigDict:

@@ -43,6 +43,7 @@ def run(
   Raises:
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
+  baselines.check(config)
   result = _run(config, workdir, evaluate_only, say)
   if config.baselines and not evaluate_only:
     _compare(config, workdir, result, say)
@@ -62,8 +63,7 @@ def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], 
     else:
       say("the same on item IDs:")
       rows["item IDs"] = _run(baselines.id_twin(config), workdir / "item_ids", False, say)["test"]
-  model = config.model
-  rows[f"this run ({model.item.get('encoder', model.item.name)})"] = result["test"]
+  rows[f"this run ({baselines.label(config)})"] = result["test"]
   baselines.compare(workdir, rows, say)
 
 
@@ -81,8 +81,7 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
   split = _split(config)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
   try:
-    entry = models.get(config.model.name, kind=RECOMMENDER)
-    training: loop.Run | FittedRun = (FittedRun if entry.fitted else loop.Run)(config, split, workdir)
+    training: loop.Run | FittedRun = (FittedRun if _is_fitted(config) else loop.Run)(config, split, workdir)
   except (ConfigError, DataError):
     raise
   except (TypeError, ValueError) as error:
@@ -112,16 +111,19 @@ def _run_one(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say
 
 
 def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, say) -> dict[str, Any]:
+  seeds, results = list(config.seeds), []
+  if _is_fitted(config) and len(seeds) > 1:
+    say(f"{config.model.name} draws nothing at random: seed {seeds[0]} stands for all {len(seeds)}.")
+    del seeds[1:]
   workdirs.check(workdir, config)
   if not evaluate_only:
     workdirs.claim(workdir, config)
-  results = []
-  for seed in config.seeds:
+  for seed in seeds:
     one = config.copy_and_resolve_references()
     one.seed, one.seeds = seed, ()
     say(f"seed {seed}:")
     results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, say))
-  summary: dict[str, Any] = {"seeds": list(config.seeds), "config_hash": results[0]["config_hash"]}
+  summary: dict[str, Any] = {"seeds": seeds, "config_hash": results[0]["config_hash"]}
   for name in ("valid", "test"):
     shared = [key for key in results[0][name] if all(result[name].get(key) is not None for result in results)]
     summary[name] = {key: spread([result[name][key] for result in results]) for key in shared}
@@ -131,6 +133,13 @@ def _run_seeds(config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, s
   if jax.process_index() == 0:
     write_json(workdir / (workdirs.EVALUATION if evaluate_only else workdirs.RESULT), summary)
   return summary
+
+
+def _is_fitted(config: ConfigDict) -> bool:
+  try:
+    return models.get(config.model.name, kind=RECOMMENDER).fitted
+  except ValueError as error:
+    raise ConfigError(f"config.model.name: {error}") from error
 
 
 def spread(values: list[float]) -> dict[str, float]:

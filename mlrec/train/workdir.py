@@ -25,7 +25,8 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   source = config.data.source
   data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
   user = model.get("user", {}).get("name", "")
-  parts = [pathlib.Path(config_file).stem, argument, data, user, f"d{model.get('dim', '')}", f"seed{config.seed}"]
+  dim = f"d{model['dim']}" if "dim" in model else ""
+  parts = [pathlib.Path(config_file).stem, argument, data, user, dim, f"seed{config.seed}"]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
 
 
