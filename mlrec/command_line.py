@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -80,7 +81,7 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
       what, traceback, _ = str(error).partition("Traceback")
       message = f"{what.strip()} {_last_line(error)}" if traceback else str(error)
     except Exception as error:  # a config file is code: it may raise anything
-      message = _unknown_key(argv) or (
+      message = _unknown_key(argv, error) or (
         "the config cannot be loaded, get_config() must return a ConfigDict: "
         f"{type(error).__name__}: {_last_line(error)}"
       )
@@ -94,11 +95,18 @@ def _last_line(error: Exception) -> str:
   return lines[-1] if lines else ""
 
 
-def _unknown_key(argv: list[str]) -> str | None:
-  """What is wrong with the first `--config.key` that no config has."""
+def _unknown_key(argv: list[str], error: Exception) -> str | None:
+  """What is wrong with the first `--config.key` that no config has, or that of the model which caused the `error`."""
   known = dict(config_lib.flatten(config_lib.default_config()))
   for argument in argv:
     key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
-    if argument.lstrip("-").startswith("config.") and key not in known and not key.startswith("model."):
+    if not argument.lstrip("-").startswith("config.") or key in known:
+      continue
+    if not key.startswith("model."):
       return f"unknown key config.{key}: {closest(key, known)}"
+    if isinstance(error, AttributeError) and repr(key.rpartition(".")[2]) in str(error).replace("\\", ""):
+      near = re.search(r'Did you mean "([^"]+)"', str(error))
+      return f"config.{key}: the config file sets no such option, and only what it sets can be changed here" + (
+        f"; did you mean {near[1]!r}?" if near else ""
+      )
   return None

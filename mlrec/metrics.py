@@ -7,6 +7,7 @@ scores have collapsed earns nothing. Candidates are all items less those the use
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any
 
 import jax
@@ -28,6 +29,8 @@ LIST_LENGTH = 10
 BUCKETS = (0, 5, 20, 50)
 # Neighbours whose maximum stands for them while the best items are sought; ITEM_TILE is a power of it.
 _FAN = 8
+# Rows of scores on the host that are no longer than this are sorted to find the best.
+_SORTED = 64
 
 
 def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, chunk: int = 8192) -> Array:
@@ -168,8 +171,8 @@ def rank_scores(
   Raises:
     ValueError: a score is not finite.
   """
-  if not np.isfinite(scores[:, 1:]).all():
-    raise ValueError("scores are not finite")
+  if not _finite(scores[:, 1:]):
+    raise ValueError("scores are not finite: the recommender computed NaN or infinity")
   users = np.arange(len(scores))
   threshold = scores[users, targets]
   scores[:, 0] = -np.inf
@@ -177,23 +180,34 @@ def rank_scores(
   # The target is among those that reach its score.
   ranks = (scores >= threshold[:, None]).sum(axis=1, dtype=np.int32)
   ranks[(seen == targets[:, None]).any(axis=1)] = MISS
-  return ranks, _best(scores, length)
-
-
-def _best(scores: np.ndarray, length: int) -> np.ndarray:
-  """The places of the `length` highest of each row, of equal ones the lowest, int32; 0 for those of -inf."""
-  taken = min(length, scores.shape[1])
+  places = _best_places(scores, length)
   best = np.zeros((len(scores), length), np.int32)
-  if not taken:
-    return best
-  lowest = np.partition(scores, scores.shape[1] - taken, axis=1)[:, scores.shape[1] - taken]
-  for user, row in enumerate(scores):
-    above = np.flatnonzero(row > lowest[user])
-    level = np.flatnonzero(row == lowest[user])[: taken - len(above)]
-    places = np.sort(np.concatenate([above, level]))
-    places = places[np.argsort(-row[places], kind="stable")]
-    best[user, :taken] = np.where(row[places] > -np.inf, places, 0)
-  return best
+  best[:, : places.shape[1]] = np.where(np.take_along_axis(scores, places, axis=1) > -np.inf, places, 0)
+  return ranks, best
+
+
+def _finite(values: np.ndarray) -> bool:
+  # Both ends tell of an infinity, and either of a NaN, without an array of flags.
+  return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def _best_places(scores: np.ndarray, length: int) -> np.ndarray:
+  """The places of the `length` highest of each row, best first and of equal ones the lowest: `[B, min(length, N)]`.
+
+  They lie in the `length` blocks of neighbours whose maxima are the highest, the first of equal ones: any other block
+  has that many values before its own. So blocks are sought first, by the same rule, and then places within them.
+  """
+  size = scores.shape[1]
+  width = math.isqrt(size)
+  if length * width >= size or size <= _SORTED:
+    return np.argsort(-scores, axis=1, kind="stable")[:, :length]
+  maxima = np.maximum.reduceat(scores, np.arange(0, size, width), axis=1)
+  blocks = np.sort(_best_places(maxima, length), axis=1)
+  # What a short last block lacks comes last and scores -inf, so that a place that exists is always before it.
+  places = (blocks[:, :, None] * width + np.arange(width)).reshape(len(scores), blocks.shape[1] * width)
+  inside = np.take_along_axis(scores, np.minimum(places, size - 1), axis=1)
+  inside[places >= size] = -np.inf
+  return np.take_along_axis(places, _best_places(inside, length), axis=1)
 
 
 def _inside(places: Array, size: int) -> Array:

@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from mlrec.data import microlens
+from mlrec.data.cores import usable_cores
 from mlrec.data.interactions import DataError
 
 # Items whose frames enter the fingerprint.
@@ -44,7 +45,7 @@ class Frames:
     ((_, first),) = self._records([0])
     self.num_frames = len(first)
     self.size = self._image.open(io.BytesIO(first[0])).width
-    self._pool = concurrent.futures.ThreadPoolExecutor(threads or _num_cores(), "frames")
+    self._pool = concurrent.futures.ThreadPoolExecutor(threads or usable_cores(), "frames")
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -133,10 +134,6 @@ class Frames:
 
 def _reopen(source, data_dir, threads) -> Frames:
   return Frames(source, data_dir, threads=threads)
-
-
-def _num_cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pillow():

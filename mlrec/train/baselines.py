@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mlrec.config import ConfigError
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.popularity import Popularity
 from mlrec.models.registry import models
@@ -19,15 +20,23 @@ COMPARISON = "comparison.json"
 _COLUMNS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
 
 
-def has_item_tower(config: ConfigDict) -> bool:
-  """Whether the recommender is one over any item tower."""
+def check(config: ConfigDict) -> None:
+  """Nothing, if all that `config.baselines` names can be run.
+
+  Raises:
+    ConfigError: the model has no item tower that could be of IDs instead.
+  """
   name = config.model.name
-  return name not in models.names(RECOMMENDER) or "item" in models.options(name)
+  if "id" in config.baselines and name in models.names(RECOMMENDER) and "item" not in models.options(name):
+    raise ConfigError(
+      f"config.baselines = {tuple(config.baselines)}: 'id' is the same model with item IDs in its item tower, and "
+      f"config.model.name = {name!r} has no item tower; leave 'id' out"
+    )
 
 
 def label(config: ConfigDict) -> str:
-  """What tells a run from its baselines: the encoder or tower of its items, else the recommender."""
-  item = config.model.get("item", {})
+  """What tells the run apart: its encoder or item tower, or, of a model without one, the model."""
+  item = config.model.get("item", {"name": "id"} if "item" in models.options(config.model.name) else {})
   return item.get("encoder") or item.get("name") or config.model.name
 
 

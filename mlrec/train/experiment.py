@@ -52,10 +52,7 @@ def run(
   Raises:
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
-  if "id" in config.baselines and not baselines.has_item_tower(config):
-    raise ConfigError(
-      f"config.baselines = {config.baselines}: {config.model.name!r} has no item tower to compare on IDs"
-    )
+  baselines.check(config)
   result = _run(config, workdir, evaluate_only, splits, say)
   if config.baselines and not evaluate_only and "test" in splits:
     _compare(config, workdir, result, say)
@@ -96,8 +93,8 @@ def _run_one(
   split = _split(config)
   say(f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept")
   try:
-    entry = models.get(config.model.name, kind=RECOMMENDER)
-    training: loop.Run | FittedRun = (FittedRun if entry.fitted else loop.Run)(config, split, workdir, splits=splits)
+    kind = FittedRun if _is_fitted(config) else loop.Run
+    training: loop.Run | FittedRun = kind(config, split, workdir, splits=splits)
   except (ConfigError, DataError):
     raise
   except (TypeError, ValueError) as error:
@@ -134,16 +131,19 @@ def _run_one(
 def _run_seeds(
   config: ConfigDict, workdir: pathlib.Path, evaluate_only: bool, splits: Sequence[str], say
 ) -> dict[str, Any]:
+  seeds, results = list(config.seeds), []
+  if _is_fitted(config) and len(seeds) > 1:
+    say(f"{config.model.name} draws nothing at random: seed {seeds[0]} stands for all {len(seeds)}.")
+    del seeds[1:]
   workdirs.check(workdir, config)
   if not evaluate_only:
     workdirs.claim(workdir, config)
-  results = []
-  for seed in config.seeds:
+  for seed in seeds:
     one = config.copy_and_resolve_references()
     one.seed, one.seeds = seed, ()
     say(f"seed {seed}:")
     results.append(_run_one(one, workdir / f"seed_{seed}", evaluate_only, splits, say))
-  summary: dict[str, Any] = {"seeds": list(config.seeds)} | {key: results[0][key] for key in ("config_hash", "data")}
+  summary: dict[str, Any] = {"seeds": seeds} | {key: results[0][key] for key in ("config_hash", "data")}
   for name in splits:
     shared = [key for key in results[0][name] if all(result[name].get(key) is not None for result in results)]
     summary[name] = {key: spread([result[name][key] for result in results]) for key in shared}
@@ -153,6 +153,13 @@ def _run_seeds(
   if jax.process_index() == 0:
     write_json(workdir / (workdirs.EVALUATION if evaluate_only else workdirs.RESULT), summary)
   return summary
+
+
+def _is_fitted(config: ConfigDict) -> bool:
+  try:
+    return models.get(config.model.name, kind=RECOMMENDER).fitted
+  except ValueError as error:
+    raise ConfigError(f"config.model.name: {error}") from error
 
 
 def spread(values: list[float]) -> dict[str, float]:

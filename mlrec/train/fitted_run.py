@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import concurrent.futures
 import pathlib
 import time
 from typing import Any
@@ -10,16 +11,18 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import metrics
+from mlrec.data.cores import usable_cores
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.train import usage
+from mlrec.train import workdir as workdirs
 from mlrec.train.facts import Facts
 from mlrec.train.outcome import Outcome
 from mlrec.train.outcome import SPLITS
 
-# Scores held at once: 256 MiB of float32.
-_SCORES = 1 << 26
-_MOST_USERS = 1024
+# Scores that a thread holds at once, so that they stay in its core's cache, and the users that this is at the least.
+_CHUNK_BYTES = 4 << 20
+_LEAST_USERS = 8
 
 
 class FittedRun:
@@ -31,9 +34,8 @@ class FittedRun:
 
   def __init__(self, config: ConfigDict, split: Split, workdir: pathlib.Path, *, splits: Sequence[str] = SPLITS):
     """Fits."""
-    del workdir
     self._start, self._cpu_start = time.monotonic(), usage.cpu_seconds()
-    self._split, self._splits = split, splits
+    self._config, self._split, self._workdir, self._splits = config, split, workdir, splits
     facts = Facts(config, split)
     self._model = facts.create_fitted()
     self.fingerprint = "-".join([split.fingerprint, *facts.fingerprints])
@@ -46,6 +48,9 @@ class FittedRun:
 
   def evaluate(self) -> Outcome:
     """Metrics of the run's splits."""
+    # Nothing is read from the workdir, so evaluation alone may be the first to use it.
+    if not (self._workdir / workdirs.CONFIG).exists():
+      workdirs.claim(self._workdir, self._config)
     found = {name: evaluate(self._model, self._split, name) for name in self._splits}
     return Outcome(
       found, best_step=0, best_epoch=0, seconds=time.monotonic() - self._start,
@@ -54,17 +59,22 @@ class FittedRun:
 
 
 def evaluate(model: FittedRecommender, split: Split, name: str) -> dict[str, float]:
-  """Metrics of a fitted recommender on split `name` (`valid` or `test`), in chunks of users.
+  """Metrics of a fitted recommender on split `name` (`valid` or `test`).
+
+  Users are ranked in small chunks, one in each thread: scores of all users never exist at once.
 
   Raises:
     ValueError: a score is not finite.
   """
   inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
-  size = int(np.clip(_SCORES // (split.num_items + 1), 1, _MOST_USERS))
-  found = []
-  for first in range(0, split.num_users, size):
+  size = max(_CHUNK_BYTES // (4 * (split.num_items + 1)), _LEAST_USERS)
+
+  def rank(first: int) -> tuple[np.ndarray, np.ndarray]:
     users = np.arange(first, min(first + size, split.num_users))
     scores = model.scores(inputs.take(users), users)
-    found.append(metrics.rank_scores(scores, targets[users], seen.take(users).padded(split.max_length + 2)))
+    return metrics.rank_scores(scores, targets[users], seen.take(users).padded(split.max_length + 2))
+
+  with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
+    found = list(threads.map(rank, range(0, split.num_users, size)))
   ranks, recommended = (np.concatenate(part) for part in zip(*found))
   return metrics.all_metrics(ranks, recommended, split.train_counts[targets], split.num_items)
