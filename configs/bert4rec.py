@@ -2,8 +2,7 @@
 
   python -m mlrec.main --config=configs/bert4rec.py
 
-No row of the benchmark. Two layers and heads are those of the paper (Sun et al., CIKM 2019, section 4.3). Not run here;
-`configs/50k/bert4rec.py` was.
+No row of the benchmark. Two layers and heads are those of the paper (Sun et al., CIKM 2019, section 4.3). Not run here.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
   python -m mlrec.main --config=configs/gsasrec.py
 
 No row of the benchmark. 256 negatives and a calibration of .75 are those of the paper (Petrov and Macdonald, RecSys
-2023), which draws them for each place; here a batch shares its negatives. Not run here; `configs/50k/gsasrec.py` was.
+2023), which draws them for each place; here a batch shares its negatives. Not run here.
 """
 
 from ml_collections import ConfigDict

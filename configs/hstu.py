@@ -2,7 +2,7 @@
 
   python -m mlrec.main --config=configs/hstu.py
 
-No row of the benchmark. Not run here; `configs/50k/hstu.py` was.
+No row of the benchmark. Not run here.
 """
 
 from ml_collections import ConfigDict

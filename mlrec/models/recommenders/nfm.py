@@ -81,7 +81,7 @@ class NFM(RowModel):
     base, factor = states
     (vectors,) = items
     # A matrix for each user, so that all pairs are one product and no array holds their pooled vectors.
-    kernels = jnp.einsum("bd,dh->dbh", factor, self.hidden.kernel[...])
+    kernels = factor.T[:, :, None] * self.hidden.kernel[...][:, None]
     hidden = nnx.relu(base + jnp.einsum("td,dbh->tbh", vectors, kernels))
     scores = self.out(hidden)[..., 0]
     return nnx.relu(scores) if self.reference else scores
