@@ -20,7 +20,7 @@ class BatchNorm(nnx.Module):
 
   def __init__(self, channels: int, *, epsilon: float = 1e-5, momentum: float = 0.1, scale: float = 1.0):
     self.epsilon, self.momentum = epsilon, momentum
-    self.scale = nnx.Param(jnp.full((channels,), scale))
+    self.scale = nnx.Param(jnp.full((channels,), scale, jnp.float32))
     self.bias = nnx.Param(jnp.zeros(channels))
     self.mean = nnx.BatchStat(jnp.zeros(channels))
     self.var = nnx.BatchStat(jnp.ones(channels))
