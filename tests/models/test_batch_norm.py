@@ -1,5 +1,7 @@
 """Batch normalisation against its formula in float64."""
 
+from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,3 +61,11 @@ def test_bfloat16_is_normalised_in_float32(norm):
   wide = np.asarray(x, np.float64)
   wanted = _expected(norm, wide, wide.mean((0, 1, 2)), wide.var((0, 1, 2)))
   np.testing.assert_allclose(np.asarray(found, np.float64), wanted, atol=0.03, rtol=0.01)
+
+
+def test_arrays_are_of_one_type_before_and_after_a_step():
+  """A weakly typed one would have the training step compiled twice."""
+  norm = BatchNorm(3, scale=0.5)
+  before = [jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(nnx.state(norm))]
+  norm(jnp.asarray(X, jnp.float32), Context(True))
+  assert before == [jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(nnx.state(norm))] == [False] * 4

@@ -115,31 +115,12 @@ class Sequential(Recommender):
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
     vectors = self.item_vectors(batch.items, batch.content, context)
     states = self.user_states(vectors, batch.history, rngs=rngs)
-    num_users, num_columns = batch.slots.shape[0], batch.items.shape[0]
-    own = jnp.zeros((num_users, num_columns), bool)
-    own = own.at[jnp.arange(num_users)[:, None], batch.slots].set(True)
-
+    own = own_columns(batch)
     if self.loss_name == IN_BATCH:
-      total, weight = self._in_batch_sums(states, vectors, own, batch)
+      total, weight = in_batch_sums(states, vectors, own, batch)
     else:
       total, weight = self._drawn_sums(states, vectors, own, batch)
     return total / jnp.maximum(weight, 1.0)
-
-  def _in_batch_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
-    def grouped(x):
-      return x.reshape(batch.counts.shape[0], -1, *x.shape[2:])
-
-    def sums(states, targets, users, weights, counts):
-      return losses.in_batch_softmax_sums(
-        states, vectors, targets=targets, users=users, own=own, counts=counts,
-        log_popularity=batch.log_popularity, weights=weights,
-      )  # fmt: skip
-
-    arguments = [grouped(x) for x in (states, batch.targets, batch.users, batch.weights)] + [batch.counts]
-    if batch.counts.shape[0] == 1:
-      return sums(*(x[0] for x in arguments))
-    totals, weights = jax.vmap(sums)(*arguments)
-    return totals.sum(), weights.sum()
 
   def _drawn_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
     places = {"targets": batch.targets.ravel(), "users": batch.users.ravel(), "weights": batch.weights.ravel()}
@@ -150,3 +131,36 @@ class Sequential(Recommender):
     return losses.calibrated_bce_sums(
       states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration
     )
+
+
+def own_columns(batch: Batch) -> Array:
+  """`[B, U]` bool, the columns that hold items of each user's row (the padding's too where it has any)."""
+  num_users = batch.slots.shape[0]
+  own = jnp.zeros((num_users, batch.items.shape[0]), bool)
+  return own.at[jnp.arange(num_users)[:, None], batch.slots].set(True)
+
+
+def in_batch_sums(states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
+  """The weighted sum of the in-batch softmax's losses, each group among its own negatives, and the sum of its weights.
+
+  Args:
+    states: `[R, W, D]` user states at the places of `batch.targets`.
+    vectors: `[U, D]` of the batch's distinct items.
+    own: `[B, U]` bool, the items in each user's row.
+    batch: the targets, users and weights of the places, and the groups' counts.
+  """
+
+  def grouped(x):
+    return x.reshape(batch.counts.shape[0], -1, *x.shape[2:])
+
+  def sums(states, targets, users, weights, counts):
+    return losses.in_batch_softmax_sums(
+      states, vectors, targets=targets, users=users, own=own, counts=counts, log_popularity=batch.log_popularity,
+      weights=weights,
+    )  # fmt: skip
+
+  arguments = [grouped(x) for x in (states, batch.targets, batch.users, batch.weights)] + [batch.counts]
+  if batch.counts.shape[0] == 1:
+    return sums(*(x[0] for x in arguments))
+  totals, weights = jax.vmap(sums)(*arguments)
+  return totals.sum(), weights.sum()

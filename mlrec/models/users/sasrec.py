@@ -1,5 +1,6 @@
 """SASRec (Kang and McAuley, ICDM 2018), in the post-norm form of the MicroLens benchmark."""
 
+from collections.abc import Callable
 import math
 
 from flax import nnx
@@ -21,6 +22,9 @@ class SASRec(nnx.Module):
 
   # Padding is masked, so rows may be packed: several users in one row, told apart by their segment.
   reads_padding = False
+  # What other transformers of this form change: whether places see earlier ones only, and the feed-forward activation.
+  causal = True
+  activation = staticmethod(nnx.relu)
   torch_names = (
     (r"^position\.", "transformer_encoder.position_embedding."),
     (r"^norm\.", "transformer_encoder.layer_norm."),
@@ -50,7 +54,7 @@ class SASRec(nnx.Module):
     self.position = nnx.Embed(max_length, dim, embedding_init=xavier_normal, rngs=rngs)
     self.norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.dropout = Dropout(dropout)
-    self.blocks = nnx.List([Block(dim, heads, dropout, rngs=rngs) for _ in range(blocks)])
+    self.blocks = nnx.List([Block(dim, heads, dropout, self.activation, rngs=rngs) for _ in range(blocks)])
 
   def __call__(self, x: Array, positions: Array, segments: Array, *, rngs: nnx.Rngs | None = None) -> Array:
     """Encodes rows of item vectors.
@@ -69,24 +73,26 @@ class SASRec(nnx.Module):
     # which a compiler need not transpose for.
     x = (x + self.position(positions)).reshape(-1, shape[-1])
     x = self.dropout(self.norm(x), rngs)
-    mask = attention_mask(segments)
+    mask = attention_mask(segments, causal=self.causal)
     for block in self.blocks:
       x = block(x, mask, rngs)
     return x.reshape(shape)
 
 
-def attention_mask(segments: Array) -> Array:
+def attention_mask(segments: Array, *, causal: bool) -> Array:
   """Additive float32 mask `[R, 1, W, W]`: 0 where the query may see the key, else a very negative number."""
   place = jnp.arange(segments.shape[1])
   visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
-  visible &= place[:, None] >= place[None, :]
+  if causal:
+    visible &= place[:, None] >= place[None, :]
   return jnp.where(visible, 0.0, _MASKED)[:, None]
 
 
 class Block(nnx.Module):
   """Attention and a feed-forward layer four times as wide, each followed by dropout, a residual sum and LayerNorm."""
 
-  def __init__(self, dim: int, heads: int, dropout: float, *, rngs: nnx.Rngs):
+  def __init__(self, dim: int, heads: int, dropout: float, activation: Callable[[Array], Array], *, rngs: nnx.Rngs):
+    self.activation = activation
     self.attention = Attention(dim, heads, dropout, rngs=rngs)
     self.attention_norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.up = nnx.Linear(dim, 4 * dim, kernel_init=xavier_normal, rngs=rngs)
@@ -97,7 +103,7 @@ class Block(nnx.Module):
   def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
     """`x [R * W, D]` and an additive `mask [R, 1, W, W]` to `[R * W, D]`."""
     x = self.attention_norm(x + self.dropout(self.attention(x, mask, rngs), rngs))
-    return self.feed_forward_norm(x + self.dropout(self.down(nnx.relu(self.up(x))), rngs))
+    return self.feed_forward_norm(x + self.dropout(self.down(self.activation(self.up(x))), rngs))
 
 
 class Attention(nnx.Module):
