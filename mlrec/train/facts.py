@@ -29,7 +29,7 @@ class Facts:
   @property
   def fingerprints(self) -> list[str]:
     """Of what the recommender is built of beside the split."""
-    return [self._features.fingerprint] if "features" in self._facts else []
+    return [self._features.fingerprint] if "features" in self._facts and self._config.data.features else []
 
   def create(self, *, rngs: nnx.Rngs) -> Recommender:
     """A recommender to be trained.
@@ -59,7 +59,7 @@ class Facts:
       "max_length": lambda: split.max_length,
       "train": lambda: split.train,
       "feature_dim": lambda: feature_files.width(source) if source else 0,
-      "features": lambda: self._features.vectors,
+      "features": lambda: self._features.vectors if source else None,
     }
 
   @functools.cached_property

@@ -32,7 +32,7 @@ def shipped(path: pathlib.Path, **overrides) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
-  if "blocks" in config.model.user:
+  if "blocks" in config.model.get("user", {}):
     config.model.user.blocks = 1
   config.update_from_flattened_dict({"model.dim": 16, "log.tensorboard": False, **overrides})
   return config_lib.validate(config)

@@ -20,7 +20,8 @@ class Recommender(nnx.Module):
 
   A constructor takes its options, `rngs`, and by name whatever it needs to know of the data: `num_items`, `num_users`,
   `max_length`, `train` (the training rows, `Rows` of dense ids, a row a user), `feature_dim` (the width of the
-  vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
+  vectors that `config.data.features` names; 0 where it names none) and `features` (those vectors, `[num_items + 1,
+  feature_dim]` float32; None where there are none).
 
   Attributes:
     examples: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `ExampleBatch`).
