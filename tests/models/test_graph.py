@@ -99,7 +99,7 @@ def test_dot_products_by_edge_and_their_gradients(graph, arrays):
 @pytest.mark.parametrize("width", [WIDTH, 3])
 def test_both_forms_give_the_same(graph, width, arrays):
   x, y = arrays["items"][:, :width], arrays["users"][:, :width]
-  edges = graph._to_users
+  edges = graph.edges_to_users
   for weights in (None, arrays["weights"]):
     assert_close(*(graph_lib.sum_by_target(edges, x, weights, USERS, loop=loop) for loop in (True, False)))
   assert_close(*(graph_lib.dot_by_edge(edges, x, y, loop=loop) for loop in (True, False)))

@@ -7,10 +7,11 @@ the order of their targets, not scatters in any order.
 
 Sums have two forms. The default gathers the sources' vectors and adds them by `jax.ops.segment_sum` over sorted
 segments. On a CPU that writes and reads `[edges, D]` numbers, which takes far longer than the sum: a loop over edges
-that adds a row to a row is compiled to vector arithmetic in place there. For 239,511 edges and D = 64 on one core of
-two: 5 ms by the loop, 60 ms by segments, 40 ms by neighbours padded to powers of two, 200 ms by differences of running
-sums (which also lose digits); `jax.experimental.sparse`'s BCSR product equals the loop, but has no such gradient with
-regard to edge weights, and BCOO's takes 40 ms. On a GPU a loop over edges would be one launch an edge.
+that adds a row to a row is compiled to vector arithmetic in place there. On MicroLens-50k's 239,511 edges at D = 64,
+one of two cores (`benchmarks/graph_sums.py`): 5 ms by the loop, 60 by segments, 40 or more by neighbours padded to
+powers of two, 200 by differences of running sums, which lose digits besides. Of `jax.experimental.sparse`, BCSR's
+product equals the loop, but its gradients are scatters and take two to three times as long as ours; BCOO's product
+takes 40 ms or more. On a GPU a loop over edges would be one launch an edge.
 """
 
 import functools
@@ -96,11 +97,11 @@ class Graph(nnx.Module):
       items: float32.
       weights: `[E]` float32, a factor for each edge, in the order of users; None for 1.
     """
-    return self._sum(self._to_users, self._to_items, items, weights, self.num_users)
+    return self._sum(self.edges_to_users, self.edges_to_items, items, weights, self.num_users)
 
   def to_items(self, users: Array, weights: Array | None = None) -> Array:
     """Each item's sum `[num_items + 1, D]` of its users' vectors `[num_users, D]`; `weights` in the order of items."""
-    return self._sum(self._to_items, self._to_users, users, weights, self.num_items + 1)
+    return self._sum(self.edges_to_items, self.edges_to_users, users, weights, self.num_items + 1)
 
   def dots(self, users: Array, items: Array) -> Array:
     """The dot product of each edge's two ends, `[E]` float32 in the order of users.
@@ -109,7 +110,7 @@ class Graph(nnx.Module):
       users: `[num_users, D]` float32.
       items: `[num_items + 1, D]` float32.
     """
-    return _dots(self._to_users, self._to_items, items, users)
+    return _dots(self.edges_to_users, self.edges_to_items, items, users)
 
   def by_item(self, values: Array) -> Array:
     """`values [E]` in the order of users, put in the order of items."""
@@ -132,11 +133,13 @@ class Graph(nnx.Module):
     return items[self._items[...]]
 
   @property
-  def _to_users(self) -> Edges:
+  def edges_to_users(self) -> Edges:
+    """The edges from items to users."""
     return Edges(self._items[...], self._users[...], self._places[...])
 
   @property
-  def _to_items(self) -> Edges:
+  def edges_to_items(self) -> Edges:
+    """The edges from users to items."""
     return Edges(self._item_users[...], self._item_items[...], self._order[...])
 
   def _sum(self, edges: Edges, back: Edges, x: Array, weights: Array | None, size: int) -> Array:
