@@ -2,6 +2,7 @@
 
 import subprocess
 
+from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from tiny_runs import saved_arrays
 from tiny_runs import TINY
 
 from mlrec import config as config_lib
+from mlrec.data import leave_one_out
+from mlrec.data import read_pairs
 from mlrec.train import experiment
 from mlrec.train import loop
+from mlrec.train.facts import Facts
 
 LIGHTGCN = {"name": "lightgcn", "dim": 8}
 MMGCN = {"name": "mmgcn", "dim": 8, "latent": 8, "layers": 1}
@@ -95,27 +99,33 @@ def test_eight_devices_train_and_rank_as_one_does(pairs_file, of_lightgcn, tmp_p
 
 
 @pytest.mark.parametrize("model", [MMGCN, GRCN], ids=["mmgcn", "grcn"])
-def test_ids_alone_and_ids_with_features_train_and_learn(model, config_of, features_file, tmp_path):
-  shapes = {}
-  for name, source in (("id", ""), ("v", str(features_file))):
-    result = experiment.run(config_of(model, **{"data.features": source}), tmp_path / name)
-    values = list(losses(tmp_path / name).values())
-    assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
-    # Ten of a hundred would be drawn by lot.
-    assert result["valid"]["hr@10"] > 0.2
-    shapes[name] = {key: array.shape for key, array in saved_arrays(tmp_path / name).items() if ".content." in key}
-  assert any(shape == (ITEMS + 1, 8) for shape in shapes["id"].values())
-  assert any(shape == (5, 8) for shape in shapes["v"].values())
-  assert not any(shape == (ITEMS + 1, 8) for shape in shapes["v"].values())
+def test_models_of_pairs_learn_from_ids_and_features(model, config_of, features_file, tmp_path):
+  # Every shipped config, of ids alone too, is trained elsewhere.
+  result = experiment.run(config_of(model, **{"data.features": str(features_file)}), tmp_path / "run")
+  values = list(losses(tmp_path / "run").values())
+  assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
+  # Ten of a hundred would be drawn by lot.
+  assert result["valid"]["hr@10"] > 0.2
+  arrays = {name: array for name, array in saved_arrays(tmp_path / "run").items() if ".content." in name}
+  kept = next(array for name, array in arrays.items() if "features" in name)
+  np.testing.assert_array_equal(kept[1:ITEMS], np.load(features_file))
+  assert not kept[0].any()
+  # The item that the file does not hold.
+  assert not kept[ITEMS].any()
+  assert any(array.shape == (5, 8) for array in arrays.values())
 
 
-def test_other_features_are_other_data(config_of, features_file, tmp_path):
-  settings = {"train.epochs": 1, "data.features": str(features_file)}
-  experiment.run(config_of(GRCN, **settings), tmp_path / "run")
+def test_features_are_part_of_the_data_and_none_are_none(config_of, features_file, tmp_path, pairs_file):
+  split = leave_one_out(read_pairs(pairs_file))
   np.save(tmp_path / "other.npy", np.load(features_file) + 1)
-  settings |= {"train.epochs": 2, "data.features": str(tmp_path / "other.npy")}
-  with pytest.raises(config_lib.ConfigError, match="read other data"):
-    experiment.run(config_of(GRCN, **settings), tmp_path / "run")
+
+  def facts(source):
+    return Facts(config_of(GRCN, **{"data.features": str(source)}), split)
+
+  one, again, other = (facts(path).fingerprints for path in (features_file, features_file, tmp_path / "other.npy"))
+  assert one == again != other
+  assert facts("").fingerprints == []
+  assert not hasattr(facts("").create(rngs=nnx.Rngs(0)).content, "features")
 
 
 def test_features_with_nan_are_refused_by_item(config_of, features_file, tmp_path):
