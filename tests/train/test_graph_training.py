@@ -20,6 +20,7 @@ from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.train import experiment
 from mlrec.train import loop
+from mlrec.train import warm_start
 from mlrec.train.facts import Facts
 
 LIGHTGCN = {"name": "lightgcn", "dim": 8}
@@ -96,6 +97,23 @@ def test_eight_devices_train_and_rank_as_one_does(pairs_file, of_lightgcn, tmp_p
   arrays = saved_arrays(of_lightgcn)
   for name, array in saved_arrays(tmp_path / "run").items():
     np.testing.assert_allclose(array, arrays[name], rtol=0, atol=5e-5, err_msg=name)
+
+
+def test_parameters_of_another_run_leave_the_graph_to_the_data(config_of, of_lightgcn, pairs_file, tmp_path):
+  rows = [line.split("\t") for line in pairs_file.read_text().splitlines()]
+  turned = tmp_path / "Turned_pairs.tsv"
+  # The same items, each user's in the opposite order: other edges, as many.
+  turned.write_text("".join(f"{user}\t{' '.join(items.split()[::-1])}\n" for user, items in rows))
+  run = loop.Run(config_of(LIGHTGCN, **{"data.source": str(turned)}), leave_one_out(read_pairs(turned)), tmp_path)
+  made = run.spec.create()
+  state = warm_start.load(str(of_lightgcn), run.spec, made)
+  there = saved_arrays(of_lightgcn, read_json(of_lightgcn / "result.json")["best_step"])
+  for found, name in ((state.params, "users"), (state.params, "items")):
+    np.testing.assert_array_equal(found[name][...], there[f"model/params.{name}.value"])
+  for path, own in nnx.to_flat_state(made.rest):
+    found = dict(nnx.to_flat_state(state.rest))[path]
+    np.testing.assert_array_equal(found[...], own[...])
+  assert not np.array_equal(state.rest["graph"]["_items"][...], there["model/rest.graph._items.value"])
 
 
 @pytest.mark.parametrize("model", [MMGCN, GRCN], ids=["mmgcn", "grcn"])
