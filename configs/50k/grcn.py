@@ -2,7 +2,7 @@
 
   python -m mlrec.main --config=configs/50k/grcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-TO BE MEASURED.
+MMRec's sizes, at a batch for two CPU cores. Its scores have not been measured.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
   python -m mlrec.main --config=configs/50k/mmgcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-TO BE MEASURED.
+MMRec's sizes but for the preferences' (64 in place of 256), at a batch for two CPU cores. Its scores have not been
+measured.
 """
 
 from ml_collections import ConfigDict

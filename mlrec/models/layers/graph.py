@@ -48,7 +48,7 @@ class Edges(NamedTuple):
 class Graph(nnx.Module):
   """Users 0 to `num_users` - 1, items 0 to `num_items` (0, the padding, has no edge), and an edge an interaction.
 
-  What is said of edges is in the order of users, `[E]`, or of items; `by_item` and `by_user` turn one into the other.
+  What is said of edges, `[E]`, is in the order of users or of items; `by_item` turns the first into the second.
   """
 
   def __init__(self, degrees: np.ndarray, items: np.ndarray, num_items: int):
