@@ -48,7 +48,7 @@ class Facts:
   @property
   def fingerprints(self) -> list[str]:
     """Of what the recommender is built of beside the split."""
-    return [self._features.fingerprint] if "features" in self._facts else []
+    return [self._features.fingerprint] if "features" in self._facts and self._config.data.features else []
 
   def create(self, *, rngs: nnx.Rngs) -> Recommender:
     """A recommender to be trained.

@@ -8,6 +8,7 @@ import jax
 
 from mlrec.config import ConfigError
 from mlrec.models import convert
+from mlrec.models.layers.graph import Constant
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.checkpoint import model_shapes
 from mlrec.train.state import split_model
@@ -32,6 +33,9 @@ def load(source: str, spec: StateSpec, state: TrainState) -> TrainState:
       f"config.init_from = {source!r}: expected a workdir with checkpoints, or a file of safetensors or torch.save "
       "(.safetensors, .pt, .pth, .pyth, .bin)"
     )
+  # What comes with the data, a graph or features, is this run's own.
+  _, others = nnx.split_state(rest, Constant, ...)
+  rest = nnx.merge_state(others, nnx.filter_state(state.rest, Constant))
   average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
   return state._replace(params=params, rest=rest, average=average)
 
