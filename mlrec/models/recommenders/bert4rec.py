@@ -10,15 +10,12 @@ import jax.numpy as jnp
 
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
-from mlrec.data.content import Need
 from mlrec.models.layers.context import Context
-from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import uniform_bits
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.recommenders.recommender import Recommender
+from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.recommenders.sequential import in_batch_sums
 from mlrec.models.recommenders.sequential import own_columns
-from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.users.sasrec import SASRec
@@ -32,7 +29,7 @@ class Bidirectional(SASRec):
 
 
 @models.register("bert4rec", kind=RECOMMENDER)
-class BERT4Rec(Recommender):
+class BERT4Rec(OverItems):
   """Items of a training row are replaced by the vector [MASK] and predicted from all others, over any item tower.
 
   In training each item of a row is masked with `mask_probability` (section 3.6, the cloze task); a row of which none is
@@ -85,23 +82,11 @@ class BERT4Rec(Recommender):
     for name, value in {"mask_probability": mask_probability, "last_probability": last_probability}.items():
       if not 0 <= value <= 1:
         raise ValueError(f"config.model.{name} = {value} must be between 0 and 1")
-    item = dict(item)
-    if "feature_dim" in models.options(item["name"]):
-      item["feature_dim"] = feature_dim
     self.mask_probability, self.last_probability = mask_probability, last_probability
-    self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
+    self.make_items(item, num_items, dim, feature_dim=feature_dim, rngs=rngs)
     self.layers = Bidirectional(dim, max_length=max_length + 1, heads=heads, blocks=blocks, dropout=dropout, rngs=rngs)
     self.mask = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (dim,)))
     self.out = nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs)
-
-  @property
-  def reads(self) -> Mapping[str, Need]:
-    """What the item tower reads of each item beside its id."""
-    return getattr(self.items, "reads", {})
-
-  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
-    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, D]`."""
-    return self.items(items, content, context)
 
   def row_states(self, vectors: Array, tokens: Array, masked: Array, *, rngs: nnx.Rngs | None = None) -> Array:
     """States of left-padded rows.

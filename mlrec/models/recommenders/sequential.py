@@ -12,11 +12,9 @@ from mlrec import losses
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
-from mlrec.data.content import Need
 from mlrec.models.layers.context import Context
-from mlrec.models.layers.context import EVALUATION
-from mlrec.models.recommenders.recommender import Recommender
-from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.recommenders.over_items import named
+from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.registry import USER_ENCODER
@@ -28,7 +26,7 @@ LOSSES = (IN_BATCH, SAMPLED, CALIBRATED)
 
 
 @models.register("sequential", kind=RECOMMENDER)
-class Sequential(Recommender):
+class Sequential(OverItems):
   """A user encoder over any item tower (arXiv 2309.15379, section 4).
 
   Trained by MicroLens's in-batch softmax, or against items drawn at random by a softmax or by gSASRec's loss.
@@ -76,29 +74,15 @@ class Sequential(Recommender):
       raise ValueError(f"config.model.calibration = {calibration} must be between 0 and 1")
     if num_items < 1 or max_length < 1 or dim < 1:
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
-    item, user = dict(item), dict(user)
-    for section, options in (("item", item), ("user", user)):
-      if "name" not in options:
-        raise ValueError(f"config.model.{section} must have a name, not only {sorted(options)}")
-    if "feature_dim" in models.options(item["name"], kind=ITEM_TOWER):
-      item["feature_dim"] = feature_dim
+    user = named("user", user)
     self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
-    self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
+    self.make_items(item, num_items, dim, feature_dim=feature_dim, rngs=rngs)
     self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
 
   @property
   def reads_padding(self) -> bool:  # type: ignore[override]
     """Whether the user encoder needs whole left-padded rows, not packed ones."""
     return self.users.reads_padding
-
-  @property
-  def reads(self) -> Mapping[str, Need]:
-    """What the item tower reads of each item beside its id."""
-    return getattr(self.items, "reads", {})
-
-  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
-    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, D]`."""
-    return self.items(items, content, context)
 
   def user_states(self, vectors: Array, history: History, *, rngs: nnx.Rngs | None = None) -> Array:
     """The states `[R, W, D]` of a history whose tokens are rows of `vectors [U, D]`."""

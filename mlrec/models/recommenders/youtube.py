@@ -11,20 +11,18 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.content import Need
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.examples import INTERACTIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.perceptron import Perceptron
-from mlrec.models.recommenders.recommender import Recommender
-from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 
 
 @models.register("youtube", kind=RECOMMENDER)
-class YouTube(Recommender):
+class YouTube(OverItems):
   """The candidate generation of Covington et al. (RecSys 2016, section 3), in MicroLens's setting.
 
   s(u, i) = MLP(mean of g(j) over the items j of the history) · g(i), with one item tower g for both, and ReLU layers,
@@ -67,22 +65,10 @@ class YouTube(Recommender):
     """
     if dim < 1:
       raise ValueError(f"config.model.dim must be at least 1, not {dim}")
-    item = dict(item)
-    if "feature_dim" in models.options(item["name"], kind=ITEM_TOWER):
-      item["feature_dim"] = feature_dim
-    self.items = models.create(item.pop("name"), num_items, dim, kind=ITEM_TOWER, rngs=rngs, **item)
+    self.make_items(item, num_items, dim, feature_dim=feature_dim, rngs=rngs)
     self.layers = Perceptron(dim, hidden, activation=jax.nn.relu, batch_norm=False, dropout=dropout, rngs=rngs)
     if self.layers.width != dim:
       raise ValueError(f"config.model.hidden = {tuple(hidden)} must end in config.model.dim = {dim}, as items have it")
-
-  @property
-  def reads(self) -> Mapping[str, Need]:
-    """What the item tower reads of each item beside its id."""
-    return getattr(self.items, "reads", {})
-
-  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
-    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, D]`."""
-    return self.items(items, content, context)
 
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
     """The states `[B, D]` of users by their histories, a left-padded row each."""
