@@ -2,7 +2,9 @@
 
   python -m mlrec.main --config=configs/50k/grcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-MMRec's sizes, at a batch for two CPU cores. Its scores have not been measured.
+MMRec's sizes, at a batch for two CPU cores. One run of seed 42 and of this learning rate alone, stopped while still
+rising, 40 s an epoch on two busy cores: after 4 epochs validation HR@10 .0350, NDCG@10 .0165, test HR@10 .0193, NDCG@10
+.0088.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,9 @@
 
   python -m mlrec.main --config=configs/50k/mmgcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-MMRec's sizes but for the preferences' (64 in place of 256), at a batch for two CPU cores. Its scores have not been
-measured.
+MMRec's sizes but for the preferences (64, not 256), at a batch for two CPU cores. One run of seed 42 and of this
+learning rate alone, stopped while still rising, 40 s an epoch on two busy cores: after 4 epochs validation HR@10 .0167,
+NDCG@10 .0073, test HR@10 .0093, NDCG@10 .0042.
 """
 
 from ml_collections import ConfigDict

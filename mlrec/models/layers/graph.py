@@ -10,7 +10,7 @@ segments. On a CPU that writes and reads `[edges, D]` numbers, which takes far l
 that adds a row to a row is compiled to vector arithmetic in place there. On MicroLens-50k's 239,511 edges at D = 64,
 one of two cores (`benchmarks/graph_sums.py`): 5 ms by the loop, 60 by segments, 40 or more by neighbours padded to
 powers of two, 200 by differences of running sums, which lose digits besides. Of `jax.experimental.sparse`, BCSR's
-product equals the loop, but its gradients are scatters and take two to three times as long as ours; BCOO's product
+product equals the loop, but its gradients are scatters and take 1.3 to 3 times as long as ours; BCOO's product
 takes 40 ms or more. On a GPU a loop over edges would be one launch an edge.
 """
 
