@@ -16,6 +16,7 @@ from tiny_runs import saved_arrays
 from tiny_runs import TINY
 
 from mlrec import config as config_lib
+from mlrec.config import ConfigError
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.train import experiment
@@ -144,6 +145,12 @@ def test_features_are_part_of_the_data_and_none_are_none(config_of, features_fil
   assert one == again != other
   assert facts("").fingerprints == []
   assert not hasattr(facts("").create(rngs=nnx.Rngs(0)).content, "features")
+
+
+@pytest.mark.parametrize("model", [MMGCN, GRCN], ids=["mmgcn", "grcn"])
+def test_a_config_with_features_is_refused_without_them(model, config_of, tmp_path):
+  with pytest.raises(ConfigError, match=r"data\.features is empty"):
+    experiment.run(config_of(model | {"with_features": True}), tmp_path / "run")
 
 
 def test_features_with_nan_are_refused_by_item(config_of, features_file, tmp_path):

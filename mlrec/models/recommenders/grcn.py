@@ -8,6 +8,7 @@ import numpy as np
 from mlrec import losses
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.interactions import Rows
+from mlrec.models.items.features import require_vectors
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.recommenders.propagating import checked_sizes
 from mlrec.models.recommenders.propagating import graph_of
@@ -51,6 +52,7 @@ class Grcn(Propagating):
     routing: int = 3,
     reg: float = 1e-3,
     negatives: int = 1,
+    with_features: bool = False,
     reference: bool = False,
     *,
     rngs: nnx.Rngs,
@@ -67,12 +69,15 @@ class Grcn(Propagating):
       routing: rounds.
       reg: λ.
       negatives: items drawn for each interaction.
+      with_features: refuses to do without them.
       reference: as MMRec's code is: the sums of the routing land on items and are dropped, so P is only normalised.
       rngs: random streams for the parameters.
 
     Raises:
-      ValueError: an option out of range, features of another shape or not finite, or rows that make no graph.
+      ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
+    if with_features and features is None:
+      require_vectors(0, "'grcn' with config.model.with_features = True")
     checked_sizes(dim=dim, latent=latent, routing=routing, negatives=negatives)
     if reg < 0:
       raise ValueError(f"config.model.reg = {reg} must be at least 0")

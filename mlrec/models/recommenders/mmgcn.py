@@ -7,6 +7,7 @@ import numpy as np
 
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.interactions import Rows
+from mlrec.models.items.features import require_vectors
 from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.graph import Graph
 from mlrec.models.layers.initializers import xavier_normal
@@ -53,6 +54,7 @@ class Mmgcn(Propagating):
     layers: int = _LAYERS,
     reg: float = 1e-3,
     negatives: int = 1,
+    with_features: bool = False,
     reference: bool = False,
     *,
     rngs: nnx.Rngs,
@@ -69,12 +71,15 @@ class Mmgcn(Propagating):
       layers: of the graph.
       reg: λ.
       negatives: items drawn for each interaction.
+      with_features: refuses to do without them.
       reference: as MMRec's code is: E and P stay as they start, and there are three layers whatever its option says.
       rngs: random streams for the parameters.
 
     Raises:
-      ValueError: an option out of range, features of another shape or not finite, or rows that make no graph.
+      ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
+    if with_features and features is None:
+      require_vectors(0, "'mmgcn' with config.model.with_features = True")
     checked_sizes(dim=dim, latent=latent, layers=layers, negatives=negatives)
     if reg < 0:
       raise ValueError(f"config.model.reg = {reg} must be at least 0")
