@@ -3,8 +3,9 @@
   python -m mlrec.main --config=configs/demo.py
 
 Renders the clips, trains on them, and compares with popularity and with the same model on item IDs: some three minutes
-on two CPU cores. Test HR@10 about .18 against .07 of popularity; on cold items about .17, where IDs have nothing to go
-by (0). Over all items IDs are ahead here (.26): the demo's items are few and its users many.
+on two CPU cores. Test HR@10 of seeds 0, 1 and 2: .180 ± .002, against .074 of popularity; on cold items .156 ± .009,
+where IDs have nothing to go by (0). Over all items IDs are ahead here (.255 ± .009): the demo's items are few and its
+users many.
 """
 
 from ml_collections import ConfigDict
