@@ -24,9 +24,10 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   model = config.model.to_dict()
   source = config.data.source
   data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
-  user = model.get("user", {}).get("name", "") or model["name"]
+  stem = pathlib.Path(config_file).stem
+  name = model.get("user", {}).get("name", "") or model["name"]
   dim = f"d{model['dim']}" if "dim" in model else ""
-  parts = [pathlib.Path(config_file).stem, argument, data, user, dim, f"seed{config.seed}"]
+  parts = [stem, argument, data, "" if name == stem else name, dim, f"seed{config.seed}"]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
 
 

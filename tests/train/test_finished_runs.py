@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 
+from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
@@ -22,6 +23,23 @@ CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if not path.n
 # Other tests train these.
 CONFIGS = [path for path in CONFIGS if path.stem not in ("demo", "id_sasrec", "id_gru4rec", "id_nextitnet")]
 CONFIGS = [path for path in CONFIGS if not path.stem.startswith("video_")]
+
+
+def _name(path: pathlib.Path) -> str:
+  return str(path.relative_to(ROOT))
+
+
+def family(path: pathlib.Path) -> str:
+  """What two experiments share that are the same model once they are made tiny."""
+  model = shipped(path).model.to_dict()
+  return json.dumps({"model": _without_sizes(model)}, sort_keys=True)
+
+
+def _without_sizes(options):
+  """Options without the numbers that say how large, or how strong, something is; whether they are 0 stays."""
+  if isinstance(options, dict):
+    return {name: _without_sizes(value) for name, value in options.items()}
+  return bool(options) if isinstance(options, int | float) else options
 
 
 def shipped(path: pathlib.Path, **overrides) -> ConfigDict:
@@ -78,16 +96,37 @@ def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder,
   assert result["test"]["hr@10"] > 1.5 * popularity
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_shipped_config_trains_and_is_evaluated(path, pairs_file, tmp_path):
-  from mlrec.train import experiment
+# The first of each family, those of MicroLens-50k before those of 100k.
+FAMILIES = list({family(path): path for path in reversed(CONFIGS)}.values())
 
+
+@pytest.fixture
+def tiny_data(pairs_file, tmp_path):
   np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32))
-  tiny = {
+  return {
     "data.source": str(pairs_file), "data.features": str(tmp_path / "vectors.npy"),
     "train.epochs": 1, "train.batch_size": 64, "eval.batch_size": 512,
   }  # fmt: skip
-  result = experiment.run(shipped(path, **tiny), tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=_name)
+def test_every_shipped_config_can_be_built(path, tiny_data):
+  from mlrec.data import leave_one_out
+  from mlrec.data import read_pairs
+  from mlrec.train.facts import Facts
+
+  facts = Facts(shipped(path, **tiny_data), leave_one_out(read_pairs(tiny_data["data.source"])))
+  if facts.recommender.fitted:
+    facts.create_fitted()
+  else:
+    nnx.eval_shape(lambda: facts.create(rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=_name)
+def test_every_family_of_shipped_configs_trains_and_is_evaluated(path, tiny_data, tmp_path):
+  from mlrec.train import experiment
+
+  result = experiment.run(shipped(path, **tiny_data), tmp_path / "run")
   assert result["test"].keys() >= HEADLINE
   assert all(value is None or np.isfinite(value) for value in result["test"].values())
 

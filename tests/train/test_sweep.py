@@ -257,9 +257,8 @@ def test_no_trial_begins_once_the_seconds_are_used(tmp_path):
   assert trials.claim(most=None, seconds=12.0).number == 3
 
 
-def test_a_trial_of_several_seeds_is_worth_their_mean(popularity, tmp_path):
-  popularity.seeds = (0, 1)
-  (trial,) = sweep(tmp_path, popularity, SPACE, trials=1)
+def test_a_trial_of_several_seeds_is_worth_their_mean(tiny_config, tmp_path):
+  (trial,) = sweep(tmp_path, tiny_config(seeds=(0, 1), **{"train.epochs": 1}), LR, trials=1)
   parts = [read_json(tmp_path / "trial_0000" / f"seed_{seed}" / "result.json") for seed in (0, 1)]
   assert trial["value"] == pytest.approx(sum(part["valid"]["hr@10"] for part in parts) / 2)
   assert "test" not in parts[0]
