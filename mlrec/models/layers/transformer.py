@@ -55,8 +55,11 @@ class Attention(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`x [B, N, D]` to the same shape."""
-    query, key, value = (layer(x).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value))
-    return self.out(attend(query, key, value).reshape(x.shape))
+    flat = flattened(x)
+    query, key, value = (
+      layer(flat).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value)
+    )
+    return self.out(flattened(attend(query, key, value).reshape(x.shape))).reshape(x.shape)
 
 
 class MLP(nnx.Module):
@@ -77,7 +80,16 @@ class MLP(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`x [..., dim]` to `[..., outputs]`, or `[..., dim]`."""
-    return self.down(jax.nn.gelu(self.up(x), approximate=False))
+    y = self.down(jax.nn.gelu(self.up(flattened(x)), approximate=False))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def flattened(x: Array) -> Array:
+  """`[..., D]` as one long list of places, `[M, D]`.
+
+  Gradients of a linear layer's kernel are then plain products; over several axes a CPU transposes copies for them.
+  """
+  return x.reshape(-1, x.shape[-1])
 
 
 class Block(nnx.Module):
