@@ -52,8 +52,12 @@ class Together:
     return "-".join(part.fingerprint for part in self._parts)
 
 
+# Decoded frames that are kept, if all of a split's fit; else they are decoded whenever they are read.
+_KEPT_BYTES = 256 << 20
+
+
 class FrameContent:
-  """Frames of a prepared video set, for the items of a split."""
+  """Frames of a prepared video set, for the items of a split; those of a small one are decoded once."""
 
   def __init__(self, frames: Any, item_ids: np.ndarray, need: Need):
     """Looks up which items have a video.
@@ -70,6 +74,9 @@ class FrameContent:
     self._there = np.isin(self._ids, np.asarray(frames.items))
     self._there[0] = False
     self.needs = {"frames": need}
+    size = len(self._ids) * int(np.prod(need.shape)) * np.dtype(need.dtype).itemsize
+    self._kept = np.zeros((len(self._ids), *need.shape), need.dtype) if size <= _KEPT_BYTES else None
+    self._decoded = np.zeros(len(self._ids), bool)
     if not self._there.any():
       raise DataError(
         f"config.data.videos: none of its {len(frames.items):,} videos is of the {len(item_ids) - 1:,} items"
@@ -88,11 +95,22 @@ class FrameContent:
     """`{"frames": [*items.shape, F, S, S, 3] uint8}`."""
     shape, dtype = self.needs["frames"]
     flat = items.reshape(-1)
+    if self._kept is not None:
+      missing = np.unique(flat[self._there[flat] & ~self._decoded[flat]])
+      if missing.size:
+        self._kept[missing] = self._read(missing)
+        # Only now: another thread may be reading.
+        self._decoded[missing] = True
+      return {"frames": self._kept[items]}
     out = np.zeros((flat.size, *shape), dtype)
     there = np.flatnonzero(self._there[flat])
     if there.size:
-      out[there] = self._frames.read(self._ids[flat[there]], frames=shape[0], size=shape[1])
+      out[there] = self._read(flat[there])
     return {"frames": out.reshape(*items.shape, *shape)}
+
+  def _read(self, items: np.ndarray) -> np.ndarray:
+    shape, _ = self.needs["frames"]
+    return self._frames.read(self._ids[items], frames=shape[0], size=shape[1])
 
 
 class FeatureContent:

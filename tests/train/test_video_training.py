@@ -16,6 +16,7 @@ from tiny_runs import saved_arrays
 
 from mlrec.config import ConfigError
 from mlrec.config import validate
+from mlrec.data import content as content_lib
 from mlrec.data import DataError
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
@@ -263,6 +264,20 @@ def test_frames_are_read_for_each_devices_share_alone():
   np.testing.assert_array_equal(arrays["frames"], content.read(items)["frames"])
   assert not np.asarray(arrays["frames"])[0, 0].any(), "the padding item has no frames"
   assert jax.tree.leaves(arrays)[0].shape == (2, 8, 2, 4, 4, 3)
+
+
+@pytest.mark.parametrize(("kept_bytes", "reads"), [(1 << 20, 2), (0, 3)])
+def test_frames_of_a_small_set_are_decoded_once(kept_bytes, reads, monkeypatch):
+  monkeypatch.setattr(content_lib, "_KEPT_BYTES", kept_bytes)
+  clips = Clips([1, 2, 3, 5])
+  content = content_lib.FrameContent(clips, np.arange(6), content_lib.Need((2, 4, 4, 3), "uint8"))
+  for items in ([[3, 0, 4], [1, 3, 1]], [[5, 3, 0], [4, 1, 2]], [[1, 2, 3], [5, 5, 0]]):
+    frames = content.read(np.asarray(items))["frames"]
+    for place, item in np.ndenumerate(items):
+      wanted = clips.read([item], frames=2, size=4)[0] if item in clips.items else np.zeros((2, 4, 4, 3))
+      clips.reads -= item in clips.items
+      np.testing.assert_array_equal(frames[place], wanted)
+  assert clips.reads == reads
 
 
 def test_a_run_is_compared_with_popularity_and_with_item_ids(run_video, run_tiny, tmp_path):
