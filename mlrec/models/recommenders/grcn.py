@@ -8,7 +8,6 @@ import numpy as np
 from mlrec import losses
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.interactions import Rows
-from mlrec.models.items.features import require_vectors
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.recommenders.propagating import checked_sizes
 from mlrec.models.recommenders.propagating import graph_of
@@ -76,8 +75,6 @@ class Grcn(Propagating):
     Raises:
       ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
-    if with_features and features is None:
-      require_vectors(0, "'grcn' with config.model.with_features = True")
     checked_sizes(dim=dim, latent=latent, routing=routing, negatives=negatives)
     if reg < 0:
       raise ValueError(f"config.model.reg = {reg} must be at least 0")
@@ -87,7 +84,8 @@ class Grcn(Propagating):
     self.ids = nnx.Param(xavier_normal(rngs.params(), (num_users + num_items + 1, dim)))
     self.preferences = nnx.Param(xavier_normal(rngs.params(), (num_users, latent)))
     self.confidence = nnx.Param(xavier_normal(rngs.params(), (num_users + num_items + 1, 1)))
-    self.content = ItemContent(features, num_items, latent, rngs=rngs)
+    required_by = "'grcn' with config.model.with_features = True" if with_features else ""
+    self.content = ItemContent(features, num_items, latent, required_by=required_by, rngs=rngs)
 
   def propagated(self) -> tuple[Array, Array]:
     """The vectors of all users `[num_users, dim + latent]` and of all items `[num_items + 1, dim + latent]`."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.interactions import Rows
-from mlrec.models.items.features import require_vectors
 from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.graph import Graph
 from mlrec.models.layers.initializers import xavier_normal
@@ -78,8 +77,6 @@ class Mmgcn(Propagating):
     Raises:
       ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
-    if with_features and features is None:
-      require_vectors(0, "'mmgcn' with config.model.with_features = True")
     checked_sizes(dim=dim, latent=latent, layers=layers, negatives=negatives)
     if reg < 0:
       raise ValueError(f"config.model.reg = {reg} must be at least 0")
@@ -90,7 +87,8 @@ class Mmgcn(Propagating):
     table = Frozen if reference else nnx.Param
     self.ids = table(xavier_normal(rngs.params(), (num_users + num_items + 1, dim)))
     self.preferences = table(xavier_normal(rngs.params(), (num_users, latent)))
-    self.content = ItemContent(features, num_items, latent, rngs=rngs)
+    required_by = "'mmgcn' with config.model.with_features = True" if with_features else ""
+    self.content = ItemContent(features, num_items, latent, required_by=required_by, rngs=rngs)
     self.layers = nnx.List([Layer(latent if not n else dim, dim, rngs=rngs) for n in range(layers)])
 
   def propagated(self) -> tuple[Array, Array]:

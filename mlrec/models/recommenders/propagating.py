@@ -13,6 +13,7 @@ from mlrec.data.batches import EvalBatch
 from mlrec.data.examples import ExampleBatch
 from mlrec.data.examples import INTERACTIONS
 from mlrec.data.interactions import Rows
+from mlrec.models.items.features import require_vectors
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.graph import Constant
@@ -91,19 +92,23 @@ class ItemContent(nnx.Module):
   Without vectors each item has a learned row, as if v were one-hot, and no b.
   """
 
-  def __init__(self, features: np.ndarray | None, num_items: int, width: int, *, rngs: nnx.Rngs):
+  def __init__(self, features: np.ndarray | None, num_items: int, width: int, *, required_by: str = "", rngs: nnx.Rngs):
     """W by Xavier's normal start, b as PyTorch's.
 
     Args:
       features: v, `[num_items + 1, D]`, the padding item first; or None.
       num_items: items that exist, padding not counted.
       width: of the result.
+      required_by: the model that cannot do without vectors, for the message; empty where they may be missing.
       rngs: random streams for the parameters.
 
     Raises:
-      ValueError: `features` has another shape, or a row is not finite (its dense id is named).
+      ValueError: `features` is missing where it is required, has another shape, or a row is not finite (its dense id
+        is named).
     """
     if features is None:
+      if required_by:
+        require_vectors(0, required_by)
       self.rows = nnx.Param(xavier_normal(rngs.params(), (num_items + 1, width)))
       return
     if features.ndim != 2 or features.shape[0] != num_items + 1:
