@@ -1,22 +1,12 @@
-"""What all video encoders have in common: stages that run one after the other, and a specification."""
+"""What all video encoders have in common."""
 
 import dataclasses
-from typing import Any
 
-from flax import nnx
-import jax
-from jax import Array
-from jax.ad_checkpoint import checkpoint_name
-
-from mlrec.models.layers.context import Context
-from mlrec.models.layers.context import EVALUATION
-from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.items.encoder import Encoder
 from mlrec.registry import closest
 
 # What encoders with published classes give: their scores, or what those are computed from.
 FEATURES = ("classes", "pooled")
-# What frozen stages hand to trained ones goes by this name in `jax.checkpoint`'s policies.
-FROZEN = "frozen"
 
 # Statistics of the pixels, on a scale of 0 to 1, that published encoders were trained with.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -54,31 +44,11 @@ class Spec:
   source: str = ""
 
 
-class VideoEncoder(nnx.Module):
-  """Frames to a vector, stage by stage.
-
-  A family's class builds its parts, names its stages and says what each does. Stages before the first trained one run
-  as in evaluation, and no gradient enters them.
-
-  Attributes:
-    spec: what it expects.
-    stages: the stages' names in order of computation. Each is the prefix, up to a dot, of the PyTorch names of its
-      parameters, or the whole name of its only one, and PyTorch's parameter order is the order of stages.
-    remat: whether trained stages are computed again in the backward pass, instead of keeping what it needs.
-    frozen_in_training: whether frozen stages run as in training: their statistics move and dropout draws, as in
-      MicroLens's released code.
-    projection_name: the PyTorch name, in MicroLens's code, of the projection to item vectors that follows.
-  """
+class VideoEncoder(Encoder):
+  """Clips, `[B, T, H, W, 3]` float, normalised by `spec`, to vectors."""
 
   spec: Spec
-  stages: tuple[str, ...]
-  remat: bool = False
-  frozen_in_training: bool = False
-  projection_name: str = "video_proj"
-
-  def stage(self, index: int, x: Any, context: Context) -> Any:
-    """What stage `index` makes of the result of the one before (of the frames, for 0)."""
-    raise NotImplementedError
+  projection_name = "video_proj"
 
   @staticmethod
   def scores_classes(feature: str) -> bool:
@@ -86,35 +56,3 @@ class VideoEncoder(nnx.Module):
     if feature not in FEATURES:
       raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
     return feature == "classes"
-
-  def projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """The layer, at its start, that makes item vectors of `dim` of the output (MicroLens's code)."""
-    return nnx.Linear(self.spec.features, dim, kernel_init=xavier_normal, rngs=rngs)
-
-  def __call__(self, frames: Array, context: Context = EVALUATION, *, first_trained: int = 0) -> Array:
-    """Encodes clips.
-
-    Args:
-      frames: `[B, T, H, W, 3]` float, normalised by `spec`.
-      context: how trained stages are run.
-      first_trained: the number of the first trained stage; `len(stages)` where all are frozen.
-
-    Returns:
-      `[B, spec.features]`.
-    """
-    x: Any = frames
-    below = context if self.frozen_in_training else EVALUATION
-    for index in range(len(self.stages)):
-      if index == first_trained and index:
-        x = jax.tree.map(lambda leaf: checkpoint_name(jax.lax.stop_gradient(leaf), FROZEN), x)
-      x = self._run(index, x, context) if index >= first_trained else self.stage(index, x, below)
-    return jax.lax.stop_gradient(x) if first_trained >= len(self.stages) else x
-
-  def _run(self, index: int, x: Any, context: Context) -> Any:
-    if not self.remat:
-      return self.stage(index, x, context)
-
-    def run(encoder: VideoEncoder, x: Any, rngs: nnx.Rngs | None) -> Any:
-      return encoder.stage(index, x, context._replace(rngs=rngs))
-
-    return nnx.remat(run)(self, x, context.rngs)

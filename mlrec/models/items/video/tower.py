@@ -13,7 +13,7 @@ import numpy as np
 
 from mlrec.data.content import Need
 from mlrec.models.convert.torch_names import names_by_path
-from mlrec.models.items.video.encoder import FROZEN
+from mlrec.models.items.encoder import FROZEN
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context

@@ -1,0 +1,75 @@
+"""What encoders of items' content have in common: stages that run one after the other."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
+from mlrec.models.layers.initializers import xavier_normal
+
+# What frozen stages hand to trained ones goes by this name in `jax.checkpoint`'s policies.
+FROZEN = "frozen"
+
+
+class Encoder(nnx.Module):
+  """Content of items to a vector each, stage by stage.
+
+  A class builds its parts, names its stages and says what each does. Stages before the first trained one run as in
+  evaluation, and no gradient enters them.
+
+  Attributes:
+    spec: what it expects; has at least `features`, the width of its output, and `top`, the first stage that is trained
+      in the mode `top`.
+    stages: the stages' names in order of computation. Each is the prefix, up to a dot, of the PyTorch names of its
+      parameters, or the whole name of its only one, and PyTorch's parameter order is the order of stages.
+    remat: whether trained stages are computed again in the backward pass, instead of keeping what it needs.
+    frozen_in_training: whether frozen stages run as in training: their statistics move and dropout draws, as in
+      MicroLens's released code.
+    projection_name: the PyTorch name, in MicroLens's code, of the projection to item vectors that follows.
+  """
+
+  spec: Any
+  stages: tuple[str, ...]
+  remat: bool = False
+  frozen_in_training: bool = False
+  projection_name: str
+
+  def stage(self, index: int, x: Any, context: Context) -> Any:
+    """What stage `index` makes of the result of the one before (of the content, for 0)."""
+    raise NotImplementedError
+
+  def projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """The layer, at its start, that makes item vectors of `dim` of the output (MicroLens's code)."""
+    return nnx.Linear(self.spec.features, dim, kernel_init=xavier_normal, rngs=rngs)
+
+  def __call__(self, content: Any, context: Context = EVALUATION, *, first_trained: int = 0) -> Array:
+    """Encodes B items.
+
+    Args:
+      content: arrays of B rows, in the form that the first stage takes.
+      context: how trained stages are run.
+      first_trained: the number of the first trained stage; `len(stages)` where all are frozen.
+
+    Returns:
+      `[B, spec.features]`.
+    """
+    x = content
+    below = context if self.frozen_in_training else EVALUATION
+    for index in range(len(self.stages)):
+      if index == first_trained and index:
+        x = jax.tree.map(lambda leaf: checkpoint_name(jax.lax.stop_gradient(leaf), FROZEN), x)
+      x = self._run(index, x, context) if index >= first_trained else self.stage(index, x, below)
+    return jax.lax.stop_gradient(x) if first_trained >= len(self.stages) else x
+
+  def _run(self, index: int, x: Any, context: Context) -> Any:
+    if not self.remat:
+      return self.stage(index, x, context)
+
+    def run(encoder: Encoder, x: Any, rngs: nnx.Rngs | None) -> Any:
+      return encoder.stage(index, x, context._replace(rngs=rngs))
+
+    return nnx.remat(run)(self, x, context.rngs)
