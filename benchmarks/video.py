@@ -31,7 +31,8 @@ from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.data.batches import Batch
 from mlrec.data.frames import Frames
-from mlrec.models.items.video.tower import FrozenEncoder
+from mlrec.models.items.encoded import recipe_options
+from mlrec.models.items.video.tower import VideoRecipe
 from mlrec.train import contents
 from mlrec.train import frozen_features
 from mlrec.train.loop import Run
@@ -207,7 +208,8 @@ def _drop_from_cache(folder: pathlib.Path) -> None:
 def _features(arguments: argparse.Namespace) -> dict:
   videos = Frames(_SOURCE, arguments.data_dir)
   spec_frames, spec_size = arguments.frames or 5, arguments.size or 224
-  recipe = FrozenEncoder(arguments.encoder, arguments.options, "random", "spec", spec_frames, spec_size, "float32")
+  options = recipe_options(arguments.options)
+  recipe = VideoRecipe(arguments.encoder, options, "random", "float32", spec_frames, spec_size)
   encode, state = frozen_features.encoder_of(recipe, make_mesh())
   times = []
   for start in range(0, arguments.steps * 4 + 4, 4):

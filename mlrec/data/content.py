@@ -9,6 +9,9 @@ import numpy as np
 
 from mlrec.data.interactions import DataError
 
+# Ends the name of the array, one bool an item, that says which items have the content of the name before it.
+THERE = "_there"
+
 
 class Need(NamedTuple):
   """An array that a tower reads for each item.
@@ -50,6 +53,21 @@ class Together:
   @property
   def fingerprint(self) -> str:
     return "-".join(part.fingerprint for part in self._parts)
+
+
+class Below:
+  """A content whose names have a path before them."""
+
+  def __init__(self, content: Content, path: str):
+    self._content, self._path = content, path
+    self.needs = {path + name: need for name, need in content.needs.items()}
+
+  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
+    return {self._path + name: array for name, array in self._content.read(items).items()}
+
+  @property
+  def fingerprint(self) -> str:
+    return self._content.fingerprint
 
 
 # Decoded frames that are kept, if all of a split's fit; else they are decoded whenever they are read.
@@ -116,12 +134,18 @@ class FrameContent:
 class FeatureContent:
   """Vectors computed beforehand, a row for each dense id."""
 
-  def __init__(self, vectors: np.ndarray, fingerprint: str):
-    """`vectors [num_items + 1, D]`, memory-mapped or not; row 0 is the padding item's."""
-    self._vectors = vectors
+  def __init__(self, vectors: np.ndarray, fingerprint: str, there: np.ndarray):
+    """Keeps the arrays.
+
+    Args:
+      vectors: `[num_items + 1, D]`, memory-mapped or not; row 0 is the padding item's.
+      fingerprint: stands for them.
+      there: `[num_items + 1]` bool, whether a row is of the item's content.
+    """
+    self._vectors, self._there = vectors, there
     self.fingerprint = fingerprint
-    self.needs = {"features": Need(vectors.shape[1:], str(vectors.dtype))}
+    self.needs = {"features": Need(vectors.shape[1:], str(vectors.dtype)), f"features{THERE}": Need((), "bool")}
 
   def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
-    """`{"features": [*items.shape, D]}`."""
-    return {"features": np.asarray(self._vectors[items])}
+    """`{"features": [*items.shape, D], "features_there": [*items.shape] bool}`."""
+    return {"features": np.asarray(self._vectors[items]), f"features{THERE}": self._there[items]}

@@ -1,39 +1,53 @@
 """Opens what a model's item tower reads beside ids."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import sys
 from typing import Any
 
 from absl import logging
-from flax import nnx
 from ml_collections import ConfigDict
+import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.data import feature_files
+from mlrec.data.content import Below
 from mlrec.data.content import Content
 from mlrec.data.content import FeatureContent
 from mlrec.data.content import FrameContent
 from mlrec.data.content import Need
+from mlrec.data.content import THERE
 from mlrec.data.content import Together
 from mlrec.data.splits import Split
+from mlrec.models.items.encoded import Recipe
 from mlrec.train import frozen_features
 
 
-def open_content(config: ConfigDict, split: Split, model: nnx.Module) -> Content | None:
+def open_content(config: ConfigDict, split: Split, model: Any) -> Content | None:
   """What `model.reads` names, for the items of `split`; None where that is nothing.
+
+  A name is that of the content, after the path of the tower that reads it where towers are parts of one
+  (`title/features`). One that ends in `_there` comes with the array that it is of.
 
   Raises:
     ConfigError: the config does not say where something is.
     DataError: it cannot be read.
   """
-  needs: dict[str, Need] = dict(getattr(model, "reads", {}))
-  parts = [_OPENERS[name](config, split, model, need) for name, need in needs.items()]
+  needs: dict[str, Need] = {
+    name: need for name, need in getattr(model, "reads", {}).items() if not name.endswith(THERE)
+  }  # fmt: skip
+  recipes: Mapping[str, Recipe] = getattr(model, "recipes", {})
+  parts: list[Content] = []
+  for name, need in needs.items():
+    path, slash, kind = name.rpartition("/")
+    part = _OPENERS[kind](config, split, recipes.get(name), need)
+    parts.append(Below(part, path + slash) if path else part)
   return None if not parts else parts[0] if len(parts) == 1 else Together(parts)
 
 
-def _frames(config: ConfigDict, split: Split, model: Any, need: Need) -> Content:
-  del model
-  content = FrameContent(open_videos(config), split.item_ids, need)
+def _frames(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
+  del recipe
+  content = FrameContent(SOURCES["frames"](config), split.item_ids, need)
   if len(content.missing):
     logging.warning(
       "%d of %d items have no video in %s; their frames are black.",
@@ -42,17 +56,20 @@ def _frames(config: ConfigDict, split: Split, model: Any, need: Need) -> Content
   return content
 
 
-def _features(config: ConfigDict, split: Split, model: Any, need: Need) -> Content:
-  recipe = getattr(getattr(model, "items", None), "frozen", None)
+def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
   if recipe is None:
     read = feature_files.read(config.data.features, split.item_ids)
-    return FeatureContent(read.vectors, read.fingerprint)
-  vectors, fingerprint = frozen_features.load_or_make(
-    recipe, open_videos(config), split.item_ids, folder=config.data.features_dir, say=_tell
-  )
-  if vectors.shape[1:] != need.shape:
-    raise ConfigError(f"vectors of the frozen encoder are {vectors.shape[1:]}; the item tower expects {need.shape}")
-  return FeatureContent(vectors, fingerprint)
+  else:
+    read = frozen_features.load_or_make(
+      recipe, open_source(config, recipe), split.item_ids, folder=config.data.features_dir, say=_tell
+    )
+    if read.vectors.shape[1:] != need.shape:
+      raise ConfigError(
+        f"vectors of the frozen encoder are {read.vectors.shape[1:]}; the item tower expects {need.shape}"
+      )  # fmt: skip
+  there = ~np.isin(split.item_ids, read.missing)
+  there[0] = False
+  return FeatureContent(read.vectors, read.fingerprint, there)
 
 
 def _tell(line: str) -> None:
@@ -72,4 +89,14 @@ def open_videos(config: ConfigDict) -> Any:
   return Frames(config.data.videos, config.data.data_dir)
 
 
-_OPENERS: dict[str, Callable[[ConfigDict, Split, Any, Need], Content]] = {"frames": _frames, "features": _features}
+def open_source(config: ConfigDict, recipe: Recipe) -> Any:
+  """What a recipe's content is read from."""
+  return SOURCES[recipe.content](config)
+
+
+# By the name of the content.
+SOURCES: dict[str, Callable[[ConfigDict], Any]] = {"frames": open_videos}
+_OPENERS: dict[str, Callable[[ConfigDict, Split, Recipe | None, Need], Content]] = {
+  "frames": _frames,
+  "features": _features,
+}
