@@ -77,6 +77,7 @@ class Facts:
       "num_users": lambda: split.num_users,
       "max_length": lambda: split.max_length,
       "train": lambda: split.train,
+      "train_counts": lambda: split.train_counts,
       "feature_dim": lambda: feature_files.width(source),
       "features": lambda: self._features.vectors,
     }

@@ -7,6 +7,7 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
@@ -57,6 +58,7 @@ class BERT4Rec(OverItems):
     mask_probability: float = 0.4,
     last_probability: float = 0.2,
     feature_dim: int = 0,
+    train_counts: np.ndarray | None = None,
     rngs: nnx.Rngs,
   ):
     """Builds the tower and the transformer.
@@ -72,6 +74,7 @@ class BERT4Rec(OverItems):
       mask_probability: of each item in training.
       last_probability: of a row, that its last item is masked alone.
       feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
+      train_counts: `[num_items + 1]` int, how often training names each item, for towers that ask for it.
       rngs: random streams for the parameters.
 
     Raises:
@@ -83,7 +86,9 @@ class BERT4Rec(OverItems):
       if not 0 <= value <= 1:
         raise ValueError(f"config.model.{name} = {value} must be between 0 and 1")
     self.mask_probability, self.last_probability = mask_probability, last_probability
-    self.make_items(item, num_items, dim, feature_dim=feature_dim, rngs=rngs)
+    self.make_items(
+      item, num_items, dim, feature_dim=feature_dim, train_counts=train_counts, rngs=rngs
+    )  # fmt: skip
     self.layers = Bidirectional(dim, max_length=max_length + 1, heads=heads, blocks=blocks, dropout=dropout, rngs=rngs)
     self.mask = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (dim,)))
     self.out = nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs)

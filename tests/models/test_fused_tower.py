@@ -1,0 +1,169 @@
+"""Fusion of an item's ID with its content, and what stands in for what an item lacks."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlrec.models.items.fused import FUSIONS
+from mlrec.models.layers.context import Context
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+
+_ITEMS, _DIM, _WIDTH = 30, 8, 5
+_TOWERS = {"id": {"name": "id"}, "vectors": {"name": "features", "activation": "none"}}
+
+
+def fused(towers=_TOWERS, **options):
+  model = models.create(
+    "fused", _ITEMS, _DIM, kind=ITEM_TOWER, towers=towers, feature_dim=_WIDTH, rngs=nnx.Rngs(0), **options
+  )
+  for name, absence in model.absences.items():
+    absence[...] = jnp.full(_DIM, 0.5 if name == "id" else -0.25)
+  return model
+
+
+def content(number, there=True):
+  rng = np.random.default_rng(1)
+  features = rng.normal(size=(number, _WIDTH)).astype(np.float32)
+  return {"vectors/features": features, "vectors/features_there": np.broadcast_to(there, number)}
+
+
+def parts(model, items, read):
+  """What the towers make of the items by themselves."""
+  return np.asarray(model.towers["id"](items)), np.asarray(
+    model.towers["vectors"](items, {"features": read["vectors/features"]})
+  )
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def stated(fusion, layer, ids, vectors, counts):
+  """Each fusion in NumPy, in float64."""
+  both = np.stack([ids, vectors], axis=1).astype(np.float64)
+  kernel = lambda linear: np.asarray(linear.kernel[...], np.float64)  # noqa: E731
+  bias = lambda linear: np.asarray(linear.bias[...], np.float64)  # noqa: E731
+  flat = both.reshape(len(both), -1)
+  if fusion == "sum":
+    return both.sum(1)
+  if fusion == "concat":
+    hidden = flat @ kernel(layer.up) + bias(layer.up)
+    return np.asarray(jax.nn.gelu(hidden, approximate=False)) @ kernel(layer.down) + bias(layer.down)
+  if fusion == "gate":
+    known = np.concatenate([flat, np.log1p(counts)[:, None]], axis=1)
+    return (sigmoid(known @ kernel(layer.gates) + bias(layer.gates)).reshape(both.shape) * both).sum(1)
+  if fusion == "film":
+    change = vectors @ kernel(layer.modulations[0]) + bias(layer.modulations[0])
+    return (1 + change[:, :_DIM]) * ids + change[:, _DIM:]
+  origins, query = np.asarray(layer.origins[...]), np.asarray(layer.query[...])
+  tokens = np.concatenate([both + origins, np.zeros((len(both), 1, _DIM)) + np.asarray(layer.nothing[...])], axis=1)
+  keys, values = (tokens @ kernel(linear) + bias(linear) for linear in (layer.keys, layer.values))
+  out = []
+  for head in range(4):
+    part = slice(2 * head, 2 * head + 2)
+    scores = keys[:, :, part] @ query[head] / np.sqrt(2)
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    out.append((weights[..., None] * values[:, :, part]).sum(1))
+  return np.concatenate(out, axis=1) @ kernel(layer.out) + bias(layer.out)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusions_are_what_their_equations_say(fusion):
+  counts = np.arange(_ITEMS + 1)
+  model = fused(fusion=fusion, train_counts=counts)
+  # Starts at which a part is without effect would hide a mistake in it.
+  for _, variable in nnx.to_flat_state(nnx.state(model.fusion, nnx.Param)):
+    variable[...] = jax.random.normal(jax.random.key(0), variable.shape)
+  items, read = np.array([3, 7, 1, 30]), content(4)
+  found = model(items, read)
+  wanted = stated(fusion, model.fusion, *parts(model, items, read), counts[items])
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_item_without_content_has_a_learned_absence_and_no_trace_of_the_array(fusion):
+  model, items = fused(fusion=fusion), np.array([3, 7])
+  read = content(2, np.array([True, False]))
+  other = dict(read) | {"vectors/features": read["vectors/features"] * np.array([[1.0], [np.nan]], np.float32)}
+
+  def total(model, read):
+    return jnp.square(model(items, read)).sum()
+
+  found = model(items, read)
+  np.testing.assert_array_equal(found, model(items, other))
+  assert not np.allclose(found[1], model(items, content(2))[1])
+  gradient = nnx.grad(total)(model, read)
+  # Attention does not look at what is absent.
+  assert np.abs(gradient["absences"]["vectors"][...]).max() > 0 or fusion == "attention"
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_an_item_that_training_never_names_has_no_id():
+  counts = np.arange(_ITEMS + 1) % 2
+  model, items = fused(train_counts=counts), np.array([2, 3])
+  read = content(2)
+  ids, vectors = parts(model, items, read)
+  np.testing.assert_allclose(model(items, read), [0.5 + vectors[0], ids[1] + vectors[1]], rtol=1e-6)
+
+
+def test_dropout_in_training_takes_ids_and_content_by_their_rates_but_never_all():
+  model = fused(id_dropout=0.4, modality_dropout=0.2)
+  items = np.repeat(np.arange(1, _ITEMS + 1), 400)
+  read = content(len(items), np.arange(len(items)) % 10 > 0)
+  there = read["vectors/features_there"]
+  found = model._present(items, read, Context(True, nnx.Rngs(dropout=0)))
+  ids, vectors = np.asarray(found).T
+  assert found.any(1).all()
+  # Where both were drawn, neither is dropped; without content the ID is never dropped.
+  assert ids[~there].all()
+  np.testing.assert_allclose(1 - ids[there].mean(), 0.4 - 0.4 * 0.2, atol=0.01)
+  np.testing.assert_allclose(1 - vectors[there].mean(), 0.2 - 0.4 * 0.2, atol=0.01)
+  assert not vectors[~there].any()
+  # Evaluation drops nothing.
+  np.testing.assert_array_equal(model._present(items, read, Context()).T, [np.ones(len(items), bool), there])
+
+
+def test_the_padding_item_keeps_its_id():
+  model = fused(id_dropout=0.9, train_counts=np.zeros(_ITEMS + 1, int))
+  items = np.zeros(50, int)
+  for context in (Context(), Context(True, nnx.Rngs(dropout=0))):
+    assert model._present(items, content(50, False), context)[:, 0].all()
+
+
+def test_towers_are_normalised_where_asked():
+  model = fused(layer_norm=True)
+  items, read = np.array([3, 7]), content(2)
+  normalised = [
+    (part - part.mean(1, keepdims=True)) / np.sqrt(part.var(1, keepdims=True) + 1e-6)
+    for part in parts(model, items, read)
+  ]
+  np.testing.assert_allclose(model(items, read), sum(normalised), rtol=1e-4, atol=1e-5)
+
+
+def test_several_towers_of_content_read_below_their_names():
+  model = fused({"one": _TOWERS["vectors"], "two": _TOWERS["vectors"], "id": _TOWERS["id"]})
+  assert set(model.reads) == {
+    f"{name}/features{end}" for name in ("one", "two") for end in ("", "_there")
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"towers": {}}, "must name a tower or more"),
+    ({"towers": {"id": {"dim": 3}}}, r"towers.id must have a name, not only \['dim'\]"),
+    ({"towers": {"a/b": {"name": "id"}}}, "'a/b' can be no tower's name"),
+    ({"towers": {"id": {"name": "idd"}}}, "did you mean 'id'"),
+    ({"fusion": "gated"}, "fusion = 'gated'.*gate"),
+    ({"id_dropout": 1.0}, "id_dropout = 1.0 must be"),
+    ({"modality_dropout": -0.1}, "modality_dropout = -0.1 must be"),
+    ({"towers": {"id": {"name": "id"}}, "fusion": "film"}, "needs two towers or more"),
+    ({"fusion": "attention", "heads": 3}, "must be a multiple of config.model.item.heads = 3"),
+  ],
+)
+def test_mistakes_are_told(options, message):
+  with pytest.raises(ValueError, match=message):
+    fused(**options)
