@@ -56,6 +56,11 @@ class Range:
     """The values that a config must allow if it is to allow all of them."""
     return (self.low, self.high) if self.whole else (float(self.low), float(self.high))
 
+  def holds(self, value: Any) -> bool:
+    """Whether `value` is one of them."""
+    number = type(value) is int or (type(value) is float and not self.whole)
+    return number and self.low <= value <= self.high
+
   def distribution(self) -> Any:
     """As Optuna says it."""
     from optuna import distributions
@@ -87,6 +92,10 @@ class Choice:
   def ends(self) -> tuple[Any, ...]:
     """The values that a config must allow if it is to allow all of them."""
     return self.values
+
+  def holds(self, value: Any) -> bool:
+    """Whether `value` is one of them."""
+    return any(type(value) is type(one) and value == one for one in self.values)
 
   def distribution(self) -> Any:
     """As Optuna says it."""

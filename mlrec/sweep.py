@@ -1,8 +1,9 @@
 """Looks for a config's best settings: `python -m mlrec.sweep --config=FILE.py --workdir=DIR --trials=N [--seconds=S]`.
 
-FILE.py has, beside `get_config()`, a `get_search_space()` (`mlrec/search_space.py` shows one). Optuna's TPE sampler
-(Bergstra et al., NeurIPS 2011) chooses the values of each trial; a trial is worth the validation metric
-`config.train.monitor` of its best epoch. The test split is never looked at.
+FILE.py has, beside `get_config()`, a `get_search_space()` (`mlrec/search_space.py` shows one). The first trial has the
+config's own values, as far as the space has them; those of the others are chosen by Optuna's TPE sampler (Bergstra et
+al., NeurIPS 2011). A trial is worth the validation metric `config.train.monitor` of its best epoch. The test split is
+never looked at.
 
 The same command in the same workdir goes on: a trial that was killed goes on from its checkpoint. Several processes may
 run it at once, on one machine or on a shared disk whose locks work; they share the trials. With one process a sweep is
@@ -108,7 +109,8 @@ class Sweep:
     self._space, self._workdir, self._file = space, workdir, file
     try:
       workdir.mkdir(parents=True, exist_ok=True)
-      self._trials = Trials(workdir, space, seed=config.seed)
+      own = dict(config_lib.flatten(self._config))
+      self._trials = Trials(workdir, space, seed=config.seed, first=own)
     except OSError as error:
       raise ConfigError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
     with self._trials.exclusive():

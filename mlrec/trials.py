@@ -6,6 +6,7 @@ the process, however it ends, so a trial that is under way and locked by nobody 
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import fcntl
@@ -73,13 +74,14 @@ class Record:
 class Trials:
   """The study and the folders of one sweep."""
 
-  def __init__(self, workdir: pathlib.Path, space: Space, *, seed: int):
+  def __init__(self, workdir: pathlib.Path, space: Space, *, seed: int, first: Mapping[str, Any] | None = None):
     """Opens the study, or makes it.
 
     Args:
       workdir: there already.
       space: of the sweep; always the same for one workdir.
       seed: what trial `n` is, is drawn from it, `n` and the trials before it.
+      first: values of the first trial; keys that are not among them, or have values outside of the space, are drawn.
 
     Raises:
       ConfigError: Optuna is not installed, or cannot read the study.
@@ -91,6 +93,7 @@ class Trials:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     self._optuna, self._workdir, self._seed = optuna, workdir, seed
     self._distributions = {key: part.distribution() for key, part in space.items()}
+    self._first = {key: value for key, value in (first or {}).items() if key in space and space[key].holds(value)}
     self._holds = 0
     path = (workdir / "study.db").absolute()
     with self.exclusive():
@@ -169,6 +172,9 @@ class Trials:
     with warnings.catch_warnings():
       # Optuna 4 calls these two options experimental.
       warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+      if index == 0 and self._first:
+        # Again where a process was killed before it had drawn all of the trial.
+        self._study.enqueue_trial(self._first)
       self._study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     return self._study.ask(self._distributions).number
 

@@ -8,6 +8,9 @@ Not run: the settings are those of `configs/50k/sasrec_small.py`.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -16,7 +19,7 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict(
     {
       "name": "bert4rec",
-      "dim": 64,
+      "dim": 128,
       "item": {"name": "id"},
       "heads": 2,
       "blocks": 2,
@@ -25,9 +28,17 @@ def get_config() -> ConfigDict:
       "last_probability": 0.2,
     }
   )
-  config.optimizer.lr = 1e-3
-  config.train.batch_size = 128
+  config.optimizer.lr = 2e-3
+  config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 5e-3),
+    "model.dropout": uniform(0.1, 0.4),
+    "model.mask_probability": uniform(0.2, 0.6),
+  }

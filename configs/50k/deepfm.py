@@ -8,6 +8,9 @@ Not run: width, learning rate and dropout are untuned.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -17,6 +20,14 @@ def get_config() -> ConfigDict:
   config.optimizer.lr = 1e-3
   config.optimizer.weight_decay = 0.0
   config.train.batch_size = 64
-  config.train.epochs = 40
-  config.train.patience = 3
+  config.train.epochs = 6
+  config.train.patience = 2
+  config.eval.every_epochs = 2
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 5e-3),
+    "model.dropout": uniform(0.0, 0.5),
+  }

@@ -9,6 +9,8 @@ What short runs showed (one seed): after 3 epochs validation HR@10 .0390, test H
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
 
 
 def get_config() -> ConfigDict:
@@ -22,3 +24,10 @@ def get_config() -> ConfigDict:
   config.train.epochs = 60
   config.train.patience = 3
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(1e-3, 1e-2),
+    "optimizer.weight_decay": log_uniform(1e-2, 3.0),
+  }

@@ -10,6 +10,9 @@ cores.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -19,3 +22,10 @@ def get_config() -> ConfigDict:
     "name": "ease", "regularization": 200.0, "decay": 0.7, "max_items": 32_768, "popularity": 1e-6,
   })  # fmt: skip
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "model.regularization": log_uniform(20.0, 1000.0),
+    "model.decay": uniform(0.4, 0.95),
+  }

@@ -9,6 +9,9 @@ the learning rates 3e-3 and 5e-3 (1e-3 is far too slow); two layers .0852, width
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -22,3 +25,10 @@ def get_config() -> ConfigDict:
   config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(2e-3, 1e-2),
+    "model.user.dropout": uniform(0.3, 0.6),
+  }

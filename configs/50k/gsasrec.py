@@ -8,6 +8,9 @@ Not run: the settings are those of `configs/50k/sasrec_small.py` with the paper'
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -16,17 +19,25 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict(
     {
       "name": "sequential",
-      "dim": 64,
+      "dim": 128,
       "item": {"name": "id"},
-      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2},
+      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4},
       "loss": "gbce",
       "negatives": 256,
       "calibration": 0.75,
     }
   )
-  config.optimizer.lr = 1e-3
-  config.train.batch_size = 128
+  config.optimizer.lr = 2e-3
+  config.train.batch_size = 256
   config.train.epochs = 40
-  config.train.patience = 3
+  config.train.patience = 5
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 5e-3),
+    "model.user.dropout": uniform(0.2, 0.5),
+    "model.calibration": uniform(0.5, 1.0),
+  }

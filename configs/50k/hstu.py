@@ -8,16 +8,28 @@ Not run: the settings are those of `configs/50k/sasrec_small.py`.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import choice
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
-  config.model.dim = 64
-  config.model.user = ConfigDict({"name": "hstu", "heads": 2, "blocks": 2, "dropout": 0.2})
+  config.model.dim = 128
+  config.model.user = ConfigDict({"name": "hstu", "heads": 2, "blocks": 2, "dropout": 0.4})
   config.optimizer.lr = 1e-3
-  config.train.batch_size = 128
+  config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 4e-3),
+    "model.user.dropout": uniform(0.2, 0.5),
+    "model.user.blocks": choice(2, 3),
+  }

@@ -9,6 +9,9 @@ Of each item's neighbours only the nearest 50: .0676. Test HR@10 .0521, NDCG@10 
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -19,3 +22,10 @@ def get_config() -> ConfigDict:
     "popularity": 1e-6,
   })  # fmt: skip
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "model.shrink": log_uniform(1.0, 200.0),
+    "model.decay": uniform(0.4, 0.95),
+  }

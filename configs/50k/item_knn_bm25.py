@@ -9,6 +9,9 @@ it stays .0713. Test HR@10 .0528, NDCG@10 .0282, HR@20 .0751, NDCG@20 .0339.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -19,3 +22,11 @@ def get_config() -> ConfigDict:
     "popularity": 1e-6,
   })  # fmt: skip
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "model.k1": log_uniform(0.3, 5.0),
+    "model.b": uniform(0.0, 1.0),
+    "model.decay": uniform(0.4, 0.95),
+  }

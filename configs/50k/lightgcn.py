@@ -9,6 +9,9 @@ cores: validation HR@10 .0478, NDCG@10 .0233 (epoch 10; .0451 after 4, .0475 aft
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import integers
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
 
 
 def get_config() -> ConfigDict:
@@ -23,3 +26,10 @@ def get_config() -> ConfigDict:
   config.train.patience = 3
   config.eval.every_epochs = 2
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(1e-3, 2e-2),
+    "model.layers": integers(1, 3),
+  }

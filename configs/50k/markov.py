@@ -9,6 +9,9 @@ Validation HR@10 by window, at its best decay of .5, .6, .7, .8 and .9 (.6 or .7
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import integers
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -16,3 +19,10 @@ def get_config() -> ConfigDict:
   config.data.source = "microlens/50k-sequences"
   config.model = ConfigDict({"name": "markov", "window": 10, "decay": 0.7, "popularity": 1e-6})
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "model.window": integers(2, 10),
+    "model.decay": uniform(0.4, 0.95),
+  }

@@ -10,6 +10,9 @@ NDCG@10 .0073, test HR@10 .0093, NDCG@10 .0042.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import integers
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
 
 
 def get_config() -> ConfigDict:
@@ -20,7 +23,14 @@ def get_config() -> ConfigDict:
   config.optimizer.weight_decay = 0.0
   config.optimizer.clip_norm = 0.0
   config.train.batch_size = 4096
-  config.train.epochs = 60
-  config.train.patience = 3
+  config.train.epochs = 16
+  config.train.patience = 2
   config.eval.every_epochs = 2
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(1e-3, 1e-2),
+    "model.layers": integers(2, 3),
+  }

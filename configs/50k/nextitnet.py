@@ -9,6 +9,9 @@ Validation HR@10 by setting (one seed each): width 128 without dropout .0817 (we
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -23,3 +26,11 @@ def get_config() -> ConfigDict:
   config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 5e-3),
+    "model.user.dropout": uniform(0.1, 0.6),
+    "optimizer.weight_decay": log_uniform(0.05, 2.0),
+  }

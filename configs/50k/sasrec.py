@@ -10,6 +10,10 @@ a popularity exponent of .75 (.0926) did worse. README has the test scores.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import choice
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
+from mlrec.search_space import uniform
 
 
 def get_config() -> ConfigDict:
@@ -23,3 +27,12 @@ def get_config() -> ConfigDict:
   config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(5e-4, 3e-3),
+    "model.user.dropout": uniform(0.3, 0.6),
+    "model.user.blocks": choice(2, 3),
+    "train.ema_decay": choice(0.99, 0.998),
+  }

@@ -9,6 +9,8 @@ Validation HR@10 .0574, test HR@10 .0354, NDCG@10 .0170 after 19 epochs, one see
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import log_uniform
+from mlrec.search_space import Space
 
 
 def get_config() -> ConfigDict:
@@ -19,7 +21,14 @@ def get_config() -> ConfigDict:
   config.optimizer.weight_decay = 0.0
   config.optimizer.clip_norm = 0.0
   # Interactions in a batch.
-  config.train.batch_size = 1024
+  config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3
   return config
+
+
+def get_search_space() -> Space:
+  return {
+    "optimizer.lr": log_uniform(1e-3, 1e-2),
+    "optimizer.weight_decay": log_uniform(1e-3, 1.0),
+  }

@@ -228,6 +228,15 @@ def test_what_is_tried_depends_on_the_seed_and_not_on_interruptions(tmp_path):
   assert drawn(tmp_path / "other", opened_anew=False, seed=1) != whole
 
 
+def test_the_first_trial_has_the_config_s_own_values_as_far_as_the_space_has_them(popularity, tmp_path):
+  popularity.data.max_length = 9
+  space = {"data.max_length": integers(8, 40), "optimizer.lr": log_uniform(0.5, 0.9)}
+  first, second = sweep(tmp_path, popularity, space, trials=2)
+  assert first["params"]["data.max_length"] == 9
+  assert 0.5 <= first["params"]["optimizer.lr"] <= 0.9, "the config's own is outside"
+  assert second["params"] != first["params"]
+
+
 def test_the_same_values_are_not_trained_twice(popularity, tmp_path, monkeypatch):
   from mlrec.train import experiment
 
