@@ -39,6 +39,8 @@ def default_config() -> ConfigDict:
   # Vectors of the items, for models that read them: a .npy or .json file of MicroLens's release, or a folder that
   # mlrec.features has made.
   config.data.features = ""
+  # Whether vectors, read or made by a frozen encoder, are whitened over the items of the split.
+  config.data.whiten = False
   config.data.max_length = 10
   config.data.min_length = 5
 

@@ -8,6 +8,7 @@ Not run: the settings are those of `configs/50k/sasrec_small.py` with the paper'
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
+from mlrec.search_space import choice
 from mlrec.search_space import log_uniform
 from mlrec.search_space import Space
 from mlrec.search_space import uniform
@@ -23,8 +24,8 @@ def get_config() -> ConfigDict:
       "item": {"name": "id"},
       "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4},
       "loss": "gbce",
-      "negatives": 256,
-      "calibration": 0.75,
+      "negatives": 16,
+      "calibration": 0.5,
     }
   )
   config.optimizer.lr = 2e-3
@@ -39,5 +40,6 @@ def get_search_space() -> Space:
   return {
     "optimizer.lr": log_uniform(5e-4, 5e-3),
     "model.user.dropout": uniform(0.2, 0.5),
-    "model.calibration": uniform(0.5, 1.0),
+    "model.calibration": uniform(0.0, 0.9),
+    "model.negatives": choice(16, 64),
   }

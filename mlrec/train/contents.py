@@ -7,7 +7,6 @@ from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
-import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.data import feature_files
@@ -67,9 +66,9 @@ def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Nee
       raise ConfigError(
         f"vectors of the frozen encoder are {read.vectors.shape[1:]}; the item tower expects {need.shape}"
       )  # fmt: skip
-  there = ~np.isin(split.item_ids, read.missing)
-  there[0] = False
-  return FeatureContent(read.vectors, read.fingerprint, there)
+  if config.data.whiten:
+    read = feature_files.whitened(read, split.item_ids)
+  return FeatureContent(read.vectors, read.fingerprint, feature_files.there(read, split.item_ids))
 
 
 def _tell(line: str) -> None:

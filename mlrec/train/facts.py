@@ -84,4 +84,5 @@ class Facts:
 
   @functools.cached_property
   def _features(self) -> feature_files.Features:
-    return feature_files.read(self._config.data.features, self._split.item_ids)
+    read = feature_files.read(self._config.data.features, self._split.item_ids)
+    return feature_files.whitened(read, self._split.item_ids) if self._config.data.whiten else read

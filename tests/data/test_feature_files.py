@@ -250,3 +250,21 @@ def test_what_is_no_features_file_is_told_what_would_be(tmp_path):
     feature_files.width(str(tmp_path / "nothing.npy"))
   with pytest.raises(DataError, match=r"config\.data\.features is empty.*\.npy"):
     feature_files.read("", np.array([0, 1]))
+
+
+def test_whitened_vectors_have_mean_zero_and_no_correlations(tmp_path):
+  vectors = _vectors(40) * np.linspace(1, 5, _vectors(1).shape[1], dtype=np.float32) + 3
+  # A direction that says nothing, and an item without a vector.
+  vectors[:, 0] = 7
+  by_item = {item: vectors[item] for item in range(1, 40) if item != 5}
+  ids = np.arange(40)
+  found = feature_files.read(_write("folder", tmp_path, by_item), ids)
+  white = feature_files.whitened(found, ids)
+  own = feature_files.there(found, ids)
+  assert np.flatnonzero(~own).tolist() == [0, 5]
+  assert not white.vectors[~own].any()
+  np.testing.assert_allclose(white.vectors[own].mean(0), 0, atol=1e-5)
+  covariance = white.vectors[own].T @ white.vectors[own] / own.sum()
+  np.testing.assert_allclose(covariance, np.diag(np.diag(covariance).round()), atol=1e-4)
+  assert np.diag(covariance).round().sum() == vectors.shape[1] - 1
+  assert white.fingerprint != found.fingerprint

@@ -34,10 +34,14 @@ def _gelu(x):
   return x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
 
 
-@pytest.mark.parametrize("activation", ["none", "gelu"])
-def test_the_feature_tower_is_its_layers(activation):
-  tower = _tower("features", activation=activation, dnn_layers=2)
-  x = _FEATURES @ _array(tower.projection.kernel[...]) + _array(tower.projection.bias[...])
+@pytest.mark.parametrize(("activation", "hidden"), [("none", 0), ("gelu", 0), ("none", 7)])
+def test_the_feature_tower_is_its_layers(activation, hidden):
+  tower = _tower("features", activation=activation, hidden=hidden, dnn_layers=2)
+  x = _array(_FEATURES)
+  if hidden:
+    x = _gelu(x @ _array(tower.hidden.kernel[...]) + _array(tower.hidden.bias[...]))
+    assert x.shape[1] == hidden
+  x = x @ _array(tower.projection.kernel[...]) + _array(tower.projection.bias[...])
   x = _gelu(x) if activation == "gelu" else x
   for layer in tower.layers:
     x = _gelu(x @ _array(layer.kernel[...]) + _array(layer.bias[...]))

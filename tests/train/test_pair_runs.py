@@ -46,6 +46,18 @@ _MODELS = {
     "item": _BESIDE_IDS,
     "user": {"name": "sasrec", "heads": 1, "blocks": 1},
   },
+  "fused": {
+    "name": "sequential",
+    "dim": 8,
+    "item": {
+      "name": "fused",
+      "towers": {"id": {"name": "id"}, "vectors": {"name": "features", "hidden": 8, "activation": "none"}},
+      "fusion": "gate",
+      "id_dropout": 0.3,
+      "modality_dropout": 0.2,
+    },
+    "user": {"name": "sasrec", "heads": 1, "blocks": 1},
+  },
 }
 
 
@@ -69,9 +81,12 @@ def run_model(tiny_config):
   return run
 
 
-@pytest.mark.parametrize("name", ["dssm", "vbpr", "youtube_v"])
+@pytest.mark.parametrize("name", ["dssm", "vbpr", "youtube_v", "fused"])
 def test_a_stopped_run_learns_and_goes_on_bit_for_bit(name, run_model, vectors_file, tmp_path, monkeypatch):
   settings = {"train.epochs": 4, "optimizer.lr": 2e-2}
+  if name == "fused":
+    # Its batches are of users, not of their interactions.
+    settings |= {"train.batch_size": 32, "data.whiten": True}
   run_model(tmp_path / "whole", _MODELS[name], vectors_file, **settings)
   found = list(losses(tmp_path / "whole").values())
   assert np.mean(found[-4:]) < np.mean(found[:4]) - 0.05

@@ -49,7 +49,8 @@ class FeatureTower(nnx.Module):
   """A projection of an item's vector, and layers above it (arXiv 2309.15379, section 4.1, and its released code).
 
   x = act(W v + b), then `dnn_layers` times x = GELU(W x + b) of a dropped-out x. It is the published head of a frozen
-  encoder, and with layers that of its study of deeper heads. An item without a vector is what the tower makes of zeros.
+  encoder, and with layers that of its study of deeper heads. With `hidden`, v goes through a layer of that width first,
+  GELU(W v + b), and is dropped out after it. An item without a vector is what the tower makes of zeros.
   """
 
   def __init__(
@@ -59,6 +60,7 @@ class FeatureTower(nnx.Module):
     *,
     feature_dim: int = 0,
     activation: str = "gelu",
+    hidden: int = 0,
     dnn_layers: int = 0,
     dropout: float = 0.1,
     rngs: nnx.Rngs,
@@ -70,8 +72,9 @@ class FeatureTower(nnx.Module):
       dim: width of item vectors.
       feature_dim: width of the vectors read.
       activation: of the projection, one of `ACTIVATIONS`.
+      hidden: width of a layer below the projection; 0 for none.
       dnn_layers: layers above the projection.
-      dropout: of each of those layers' input.
+      dropout: of the input of the projection where a layer is below it, and of each layer above it.
       rngs: random streams for the parameters.
 
     Raises:
@@ -80,12 +83,14 @@ class FeatureTower(nnx.Module):
     del num_items
     if activation not in ACTIVATIONS:
       raise ValueError(f"config.model.item.activation = {activation!r}: {closest(activation, ACTIVATIONS)}")
-    if dnn_layers < 0:
-      raise ValueError(f"config.model.item.dnn_layers must be at least 0, not {dnn_layers}")
+    for name, value in (("hidden", hidden), ("dnn_layers", dnn_layers)):
+      if value < 0:
+        raise ValueError(f"config.model.item.{name} must be at least 0, not {value}")
     require_vectors(feature_dim, "the item tower 'features'")
     self.feature_dim = feature_dim
     self.activation = activation
-    self.projection = nnx.Linear(feature_dim, dim, kernel_init=xavier_normal, rngs=rngs)
+    self.hidden = nnx.Linear(feature_dim, hidden, kernel_init=xavier_normal, rngs=rngs) if hidden else None
+    self.projection = nnx.Linear(hidden or feature_dim, dim, kernel_init=xavier_normal, rngs=rngs)
     self.dropout = Dropout(dropout)
     self.layers = nnx.List([nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs) for _ in range(dnn_layers)])
 
@@ -96,7 +101,10 @@ class FeatureTower(nnx.Module):
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors `[U, dim]` of `content`'s `features [U, feature_dim]`; the ids `items [U]` do not matter."""
-    x = self.projection(content["features"].astype(jnp.float32))
+    x = content["features"].astype(jnp.float32)
+    if self.hidden is not None:
+      x = self.dropout(jax.nn.gelu(self.hidden(x), approximate=False), context.rngs)
+    x = self.projection(x)
     if self.activation == "gelu":
       x = jax.nn.gelu(x, approximate=False)
     for layer in self.layers:

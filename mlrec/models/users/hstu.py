@@ -21,7 +21,7 @@ _INIT = jax.nn.initializers.normal(0.02)
 class HSTU(nnx.Module):
   """Layers of gated attention whose weights are no softmax: how many items agree counts, not their share alone.
 
-  A layer (section 3.2, equations 1 to 3), with a norm of its input and a residual sum as in the authors' released code:
+  A layer (section 3, equations 1 to 3), with a norm of its input and a residual sum as in the authors' released code:
 
       U, V, Q, K = split(SiLU(W1 norm(X)))
       A = SiLU(Q K^T + rab) / n, over the places that a query may see
