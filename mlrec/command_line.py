@@ -35,6 +35,7 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
   Raises:
     ConfigError, DataError: as they come.
   """
+  from mlrec.metrics import ScoresNotFinite
   from mlrec.train import loop
   from mlrec.train.checkpoint import CheckpointError
 
@@ -45,7 +46,7 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
     work()
   except loop.Interrupted as stopped:
     say(str(stopped))
-  except (loop.TrainingDiverged, CheckpointError) as error:
+  except (loop.TrainingDiverged, CheckpointError, ScoresNotFinite) as error:
     return report(error, FAILED)
   except (ConfigError, DataError):
     raise

@@ -33,6 +33,10 @@ _FAN = 8
 _SORTED = 64
 
 
+class ScoresNotFinite(ValueError):
+  """A model scores NaN or infinity, of which no ranking can be made."""
+
+
 def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, chunk: int = 8192) -> Array:
   """The place of each user's target in the full ranking, counted in chunks of the item axis.
 
@@ -47,7 +51,8 @@ def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, ch
     int32 `[B]`, 1 for the best place; `MISS` where the target is among the seen items.
 
   Raises:
-    ValueError: a score is not finite, or a target is no item.
+    ScoresNotFinite: a score is NaN or infinite.
+    ValueError: a target is no item.
   """
   if chunk < 1:
     raise ValueError(f"chunk must be at least 1, not {chunk}")
@@ -59,7 +64,9 @@ def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, ch
   seen = jnp.asarray(seen, jnp.int32)
   ranks, _, finite = rank_and_recommend(states, items, targets, seen, chunk=chunk, length=0)
   if not bool(finite):
-    raise ValueError("scores are not finite: a user state or an item vector holds NaN or infinity, or is too large")
+    raise ScoresNotFinite(
+      "scores are not finite: a user state or an item vector holds NaN or infinity, or is too large"
+    )
   return ranks
 
 
@@ -169,10 +176,10 @@ def rank_scores(
     ones the lowest id, int32 `[B, length]` (0 where there are too few).
 
   Raises:
-    ValueError: a score is not finite.
+    ScoresNotFinite: a score is NaN or infinite.
   """
   if not _finite(scores[:, 1:]):
-    raise ValueError("scores are not finite: the recommender computed NaN or infinity")
+    raise ScoresNotFinite("scores are not finite: the recommender computed NaN or infinity")
   users = np.arange(len(scores))
   threshold = scores[users, targets]
   scores[:, 0] = -np.inf

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     {
       "name": "sequential",
       "dim": 128,
-      "item": {"name": "id"},
+      "item": {"name": "id", "std": 0.1},
       "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4},
       "loss": "gbce",
       "negatives": 16,

@@ -53,7 +53,7 @@ class Evaluator:
     """Metrics of the parameters on split `name` (`valid` or `test`), as fractions.
 
     Raises:
-      ValueError: a score is not finite.
+      ScoresNotFinite: a score is NaN or infinite.
     """
     ranks, recommended = self.ranks(params, rest, name)
     counts = self.split.train_counts[self.split.targets(name)]
@@ -69,7 +69,7 @@ class Evaluator:
       outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch)))
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
-      raise ValueError("scores are not finite: a user state or an item vector holds NaN or infinity")
+      raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
     number = self.split.num_users
     return np.concatenate(ranks)[:number], np.concatenate(recommended)[:number]
 

@@ -64,7 +64,7 @@ def evaluate(model: FittedRecommender, split: Split, name: str) -> dict[str, flo
   Users are ranked in small chunks, one in each thread: scores of all users never exist at once.
 
   Raises:
-    ValueError: a score is not finite.
+    ScoresNotFinite: a score is NaN or infinite.
   """
   inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
   size = max(_CHUNK_BYTES // (4 * (split.num_items + 1)), _LEAST_USERS)

@@ -300,6 +300,9 @@ def _plan(config: ConfigDict, split: Split, facts: Facts, mesh) -> tuple[StateSp
     "popularity_power": config.loss.popularity_power,
     "multiple_of": mesh.size,
   }
+  if config.loss.negative_groups > 1 and (model.examples == examples.INTERACTIONS or model.negatives):
+    why = "draws its negatives" if model.negatives else "is trained on interactions, not on users"
+    raise ConfigError(f"config.loss.negative_groups = {config.loss.negative_groups}: {config.model.name} {why}; give 1")
   if model.examples == examples.INTERACTIONS:
     return spec, optimizer, layout, InteractionBatches(split, inputs=model.reads_inputs, **shared)
   return spec, optimizer, layout, TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)

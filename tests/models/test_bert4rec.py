@@ -75,7 +75,7 @@ def _expected(model, vectors: np.ndarray) -> np.ndarray:
     x = _norm(block.attention_norm, x + np.concatenate(heads, 1) @ _wide(attention.out.kernel))
     up = _gelu(x @ _wide(block.up.kernel) + _wide(block.up.bias))
     x = _norm(block.feed_forward_norm, x + up @ _wide(block.down.kernel) + _wide(block.down.bias))
-  return _gelu(x @ _wide(model.out.kernel) + _wide(model.out.bias))
+  return _norm(model.norm, _gelu(x @ _wide(model.out.kernel) + _wide(model.out.bias)))
 
 
 def _row_states(model, row, masked):

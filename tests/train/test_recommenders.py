@@ -27,6 +27,7 @@ from tiny_runs import SASREC
 from tiny_runs import saved_steps
 from tiny_runs import USERS
 
+from mlrec import command_line
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.data import leave_one_out
@@ -177,9 +178,22 @@ def test_a_fitted_recommender_is_scored_on_each_splits_histories(run_tiny, split
   assert elsewhere["config_hash"] != result["config_hash"]
 
 
-def test_a_fitted_recommender_whose_scores_are_not_finite_is_told(run_tiny, tmp_path):
-  with pytest.raises(ValueError, match="scores are not finite"):
-    run_tiny(tmp_path / "run", model={"name": "last_again", "shift": 1e39})
+def test_a_fitted_recommender_whose_scores_are_not_finite_is_told(run_tiny, tmp_path, capsys):
+  run = lambda: run_tiny(tmp_path / "run", model={"name": "last_again", "shift": 1e39})  # noqa: E731
+  assert command_line.run_reporting(run, tmp_path / "run", print) == command_line.FAILED
+  assert "error: scores are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("model", "why"),
+  [
+    ({"name": "dssm", "dim": 8}, "dssm is trained on interactions"),
+    ({"name": "sequential", "dim": 8, "loss": "sampled_softmax", "negatives": 8}, "sequential draws its negatives"),
+  ],
+)
+def test_groups_of_negatives_are_refused_where_they_would_mean_nothing(model, why, run_tiny, tmp_path):
+  with pytest.raises(ConfigError, match=rf"config\.loss\.negative_groups = 2: {why}"):
+    run_tiny(tmp_path / "run", model=model, **{"loss.negative_groups": 2})
 
 
 def test_a_recommender_without_towers_is_compared_with_popularity_alone(run_tiny, tmp_path):

@@ -14,12 +14,15 @@ from mlrec.data.batches import EvalBatch
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import uniform_bits
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.recommenders.sequential import in_batch_sums
 from mlrec.models.recommenders.sequential import own_columns
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.users.sasrec import SASRec
+
+_EPSILON = 1e-6
 
 
 class Bidirectional(SASRec):
@@ -37,10 +40,11 @@ class BERT4Rec(OverItems):
   drawn has its last one masked. With `last_probability` a row has its last item masked alone: the paper mixes in such
   rows, since that is what is asked at evaluation, where [MASK] follows the history. Draws are new at each step.
 
-  The state of a masked place is GELU(h W + b), and its score for an item the dot product with the item's vector
-  (equation 7). The paper's loss is a softmax over all items with a learned bias for each. Here it is, as for the other
-  sequential models, to be comparable and to allow any item tower: the popularity-debiased softmax over the items of the
-  batch, those of the row struck; its popularity term stands for the bias.
+  The state of a masked place is GELU(h W + b), normalised as in the authors' released code, and its score for an item
+  the dot product with the item's vector (equation 7). The paper's loss is a softmax over all items with a learned bias
+  for each. Here it is, as for the other sequential models, to be comparable and to allow any item tower: the
+  popularity-debiased softmax over the items of the batch, those of the row struck; its popularity term stands for the
+  bias.
   """
 
   reads_padding = True
@@ -92,6 +96,7 @@ class BERT4Rec(OverItems):
     self.layers = Bidirectional(dim, max_length=max_length + 1, heads=heads, blocks=blocks, dropout=dropout, rngs=rngs)
     self.mask = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (dim,)))
     self.out = nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs)
+    self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
 
   def row_states(self, vectors: Array, tokens: Array, masked: Array, *, rngs: nnx.Rngs | None = None) -> Array:
     """States of left-padded rows.
@@ -109,7 +114,7 @@ class BERT4Rec(OverItems):
     x = jnp.where(masked[..., None], self.mask[...].astype(x.dtype), x)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     segments = ((tokens != 0) | masked).astype(jnp.int32)
-    return nnx.gelu(self.out(self.layers(x, positions, segments, rngs=rngs)))
+    return self.norm(nnx.gelu(self.out(self.layers(x, positions, segments, rngs=rngs))))
 
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
     """The states `[B, D]` of [MASK] after users' histories."""
