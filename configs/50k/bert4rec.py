@@ -19,19 +19,19 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict(
     {
       "name": "bert4rec",
-      "dim": 128,
+      "dim": 64,
       "item": {"name": "id"},
       "heads": 2,
       "blocks": 2,
       "dropout": 0.2,
       "mask_probability": 0.4,
-      "last_probability": 0.2,
+      "last_probability": 0.5,
     }
   )
   config.optimizer.lr = 2e-3
   config.train.batch_size = 256
-  config.train.epochs = 40
-  config.train.patience = 3
+  config.train.epochs = 60
+  config.train.patience = 5
   config.train.ema_decay = 0.998
   return config
 

@@ -20,18 +20,18 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict(
     {
       "name": "sequential",
-      "dim": 128,
+      "dim": 64,
       "item": {"name": "id", "std": 0.1},
-      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4},
+      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2},
       "loss": "gbce",
-      "negatives": 16,
+      "negatives": 256,
       "calibration": 0.5,
     }
   )
-  config.optimizer.lr = 2e-3
-  config.train.batch_size = 256
-  config.train.epochs = 40
-  config.train.patience = 5
+  config.optimizer.lr = 1e-3
+  config.train.batch_size = 128
+  config.train.epochs = 100
+  config.train.patience = 10
   config.train.ema_decay = 0.998
   return config
 
@@ -41,5 +41,5 @@ def get_search_space() -> Space:
     "optimizer.lr": log_uniform(5e-4, 5e-3),
     "model.user.dropout": uniform(0.2, 0.5),
     "model.calibration": uniform(0.0, 0.9),
-    "model.negatives": choice(16, 64),
+    "model.negatives": choice(64, 256),
   }

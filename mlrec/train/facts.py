@@ -1,6 +1,8 @@
 """What a recommender's constructor needs to know of the data, handed to it by name."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -9,11 +11,30 @@ from ml_collections import ConfigDict
 
 from mlrec.config import ConfigError
 from mlrec.data import feature_files
+from mlrec.data.ages import item_ages
 from mlrec.data.splits import Split
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.models.recommenders.recommender import Recommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+
+
+class _Lazy(Mapping[str, Any]):
+  """Values that are made when they are first looked up."""
+
+  def __init__(self, makers: Mapping[str, Callable[[], Any]]):
+    self._makers, self._made = makers, dict[str, Any]()
+
+  def __getitem__(self, name: str) -> Any:
+    if name not in self._made:
+      self._made[name] = self._makers[name]()
+    return self._made[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._makers)
+
+  def __len__(self) -> int:
+    return len(self._makers)
 
 
 class Facts:
@@ -77,10 +98,19 @@ class Facts:
       "num_users": lambda: split.num_users,
       "max_length": lambda: split.max_length,
       "train": lambda: split.train,
-      "train_counts": lambda: split.train_counts,
       "feature_dim": lambda: feature_files.width(source),
       "features": lambda: self._features.vectors,
+      "item_facts": lambda: self._item_facts,
     }
+
+  @functools.cached_property
+  def _item_facts(self) -> Mapping[str, Any]:
+    split, source = self._split, self._config.data.features
+    return _Lazy({
+      "feature_dim": lambda: feature_files.width(source) if source else 0,
+      "train_counts": lambda: split.train_counts,
+      "item_ages": lambda: item_ages(split.train, split.num_items),
+    })  # fmt: skip
 
   @functools.cached_property
   def _features(self) -> feature_files.Features:

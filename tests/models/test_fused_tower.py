@@ -15,10 +15,10 @@ _ITEMS, _DIM, _WIDTH = 30, 8, 5
 _TOWERS = {"id": {"name": "id"}, "vectors": {"name": "features", "activation": "none"}}
 
 
-def fused(towers=_TOWERS, **options):
-  model = models.create(
-    "fused", _ITEMS, _DIM, kind=ITEM_TOWER, towers=towers, feature_dim=_WIDTH, rngs=nnx.Rngs(0), **options
-  )
+def fused(towers=_TOWERS, train_counts=None, **options):
+  facts = {"feature_dim": _WIDTH} | ({} if train_counts is None else {"train_counts": train_counts})
+  options |= {"towers": towers, "item_facts": facts}
+  model = models.create("fused", _ITEMS, _DIM, kind=ITEM_TOWER, rngs=nnx.Rngs(0), **options)
   for name, absence in model.absences.items():
     absence[...] = jnp.full(_DIM, 0.5 if name == "id" else -0.25)
   return model

@@ -225,7 +225,7 @@ _KINDS = [
   ("dssm", {"num_users": _USERS, "dim": 4, "visual_dim": 3, "feature_dim": _WIDTH}),
   ("vbpr", {"num_users": _USERS, "dim": 4, "visual_dim": 3, "feature_dim": _WIDTH}),
   ("youtube", {"dim": 4}),
-  ("youtube", {"dim": 4, "item": {"name": "id_features"}, "feature_dim": _WIDTH}),
+  ("youtube", {"dim": 4, "item": {"name": "id_features"}, "item_facts": {"feature_dim": _WIDTH}}),
 ]
 
 

@@ -134,7 +134,7 @@ def test_steps_are_those_of_whole_gradients(pairs_file):
 
 @pytest.mark.parametrize("name", ["dssm_v", "vbpr", "youtube_v", "sasrec_v"])
 def test_the_projection_of_vectors_alone_has_the_encoders_learning_rate(name):
-  facts = {"num_items": 5, "num_users": 5, "feature_dim": _WIDTH}
+  facts = {"num_items": 5, "num_users": 5, "feature_dim": _WIDTH, "item_facts": {"feature_dim": _WIDTH}}
   options = dict(_MODELS[name])
   entry = options.pop("name")
   facts = {fact: value for fact, value in facts.items() if fact in models.options(entry)}
@@ -198,7 +198,7 @@ def test_vectors_come_from_the_folder_of_a_frozen_video_encoder(run_model, pairs
     model = nnx.eval_shape(lambda: models.create("youtube", rngs=nnx.Rngs(0), **options))
     return contents.open_content(config, split, model).read(np.arange(split.num_items + 1))["features"]
 
-  found = read({"name": "features"}, feature_dim=_WIDTH)
+  found = read({"name": "features"}, item_facts={"feature_dim": _WIDTH})
   np.testing.assert_array_equal(found, read(video))
   assert len(np.unique(found[1:91], axis=0)) == 90
   np.testing.assert_array_equal(found[91:], np.tile(found[0], (10, 1)))

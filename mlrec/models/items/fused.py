@@ -8,11 +8,11 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
 from mlrec.data.content import Need
 from mlrec.data.content import THERE
 from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.facts import make_tower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import uniform_bits
@@ -60,8 +60,7 @@ class FusedTower(nnx.Module):
     id_dropout: float = 0.0,
     modality_dropout: float = 0.0,
     layer_norm: bool = False,
-    feature_dim: int = 0,
-    train_counts: np.ndarray | None = None,
+    item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the towers and their fusion.
@@ -76,9 +75,8 @@ class FusedTower(nnx.Module):
       id_dropout: the share of items whose ID a training step does not see.
       modality_dropout: likewise of each tower of content.
       layer_norm: whether each tower's vectors are normalised before they are fused.
-      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
-      train_counts: `[num_items + 1]` int, how often training names each item; None where that is not known: then no
-        ID is absent at evaluation.
+      item_facts: what towers may ask for, by name. Without `train_counts`, `[num_items + 1]` int, no ID is absent at
+        evaluation.
       rngs: random streams for the parameters.
 
     Raises:
@@ -93,15 +91,16 @@ class FusedTower(nnx.Module):
         raise ValueError(f"config.model.item.{name} = {rate} must be at least 0 and below 1")
     self.names = tuple(towers)
     self.towers = nnx.Dict({
-      name: _tower(name, options, num_items, dim, feature_dim=feature_dim, rngs=rngs)
+      name: _tower(name, options, num_items, dim, item_facts, rngs=rngs)
       for name, options in towers.items()
     })  # fmt: skip
-    self.rates = tuple(modality_dropout if self._content_of(name) else id_dropout for name in self.names)
+    self.rates = tuple(id_dropout if self._is_id(name) else modality_dropout for name in self.names)
     self.absences = nnx.Dict({name: nnx.Param(jnp.zeros(dim)) for name in self.names})
     self.norms = nnx.Dict(
       {name: LayerNorm(dim, _EPSILON, rngs=rngs) for name in self.names} if layer_norm else {}
     )  # fmt: skip
-    self.counts = None if train_counts is None else Frozen(jnp.asarray(train_counts, jnp.int32))
+    counts = item_facts.get("train_counts")
+    self.counts = None if counts is None else Frozen(jnp.asarray(counts, jnp.int32))
     self.fusion = FUSIONS[fusion](len(self.names), dim, hidden=hidden or 2 * dim, heads=heads, rngs=rngs)
 
   @property
@@ -138,21 +137,23 @@ class FusedTower(nnx.Module):
   def _content_of(self, name: str) -> Mapping[str, Need]:
     return getattr(self.towers[name], "reads", {})
 
+  def _is_id(self, name: str) -> bool:
+    return getattr(self.towers[name], "by_id", False)
+
   def _present(self, items: Array, content: Mapping[str, Array], context: Context) -> Array:
     """`[U, M]` bool: which towers see which items."""
     there = []
     for name in self.names:
       flags = [content[f"{name}/{key}{THERE}"] for key in self._content_of(name)]
-      if flags:
-        there.append(jnp.stack(flags).all(0))
-      else:
-        there.append(jnp.ones(len(items), bool) if self.counts is None else self.counts[...][items] > 0)
+      if self._is_id(name) and self.counts is not None:
+        flags.append(self.counts[...][items] > 0)
+      there.append(jnp.stack([jnp.ones(len(items), bool), *flags]).all(0))
     present = jnp.stack(there, axis=1)
     if context.rngs is not None and any(self.rates):
       bits = uniform_bits(context.rngs.dropout(), present.shape)
       kept = present & (bits >= jnp.asarray([round(rate * 2**32) for rate in self.rates], jnp.uint32))
       present = jnp.where(kept.any(1, keepdims=True), kept, present)
-    is_id = jnp.asarray([not self._content_of(name) for name in self.names])
+    is_id = jnp.asarray([self._is_id(name) for name in self.names])
     return present | ((items == 0)[:, None] & is_id)
 
   def _familiarity(self, items: Array) -> Array:
@@ -163,17 +164,14 @@ class FusedTower(nnx.Module):
 
 
 def _tower(
-  name: str, options: Mapping[str, Any], num_items: int, dim: int, *, feature_dim: int, rngs: nnx.Rngs
+  name: str, options: Mapping[str, Any], num_items: int, dim: int, item_facts: Mapping[str, Any], *, rngs: nnx.Rngs
 ) -> nnx.Module:
   if "name" not in options:
     raise ValueError(f"config.model.item.towers.{name} must have a name, not only {sorted(options)}")
   if "/" in name or name.endswith(THERE):
     raise ValueError(f"config.model.item.towers: {name!r} can be no tower's name: no / and no end in {THERE}")
   options = dict(options)
-  kind = options.pop("name")
-  if "feature_dim" in models.options(kind, kind=ITEM_TOWER):
-    options["feature_dim"] = feature_dim
-  return models.create(kind, num_items, dim, kind=ITEM_TOWER, rngs=rngs, **options)
+  return make_tower(options.pop("name"), num_items, dim, item_facts, options, rngs=rngs)
 
 
 class Sum(nnx.Module):

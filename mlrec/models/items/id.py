@@ -26,6 +26,8 @@ class IdTower(nnx.Module):
   encoders that read the padding read it (arXiv 2309.15379, released code).
   """
 
+  # An item that training never names has nothing here.
+  by_id = True
   torch_names = ((r"^table\.", "id_encoder."),)
 
   def __init__(self, num_items: int, dim: int = 512, *, std: float = 0.0, rngs: nnx.Rngs):

@@ -7,7 +7,6 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
@@ -61,8 +60,7 @@ class BERT4Rec(OverItems):
     dropout: float = 0.1,
     mask_probability: float = 0.4,
     last_probability: float = 0.2,
-    feature_dim: int = 0,
-    train_counts: np.ndarray | None = None,
+    item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the tower and the transformer.
@@ -77,8 +75,7 @@ class BERT4Rec(OverItems):
       dropout: of the inputs, the attention weights and the layers' outputs.
       mask_probability: of each item in training.
       last_probability: of a row, that its last item is masked alone.
-      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
-      train_counts: `[num_items + 1]` int, how often training names each item, for towers that ask for it.
+      item_facts: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
@@ -90,9 +87,7 @@ class BERT4Rec(OverItems):
       if not 0 <= value <= 1:
         raise ValueError(f"config.model.{name} = {value} must be between 0 and 1")
     self.mask_probability, self.last_probability = mask_probability, last_probability
-    self.make_items(
-      item, num_items, dim, feature_dim=feature_dim, train_counts=train_counts, rngs=rngs
-    )  # fmt: skip
+    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
     self.layers = Bidirectional(dim, max_length=max_length + 1, heads=heads, blocks=blocks, dropout=dropout, rngs=rngs)
     self.mask = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (dim,)))
     self.out = nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs)

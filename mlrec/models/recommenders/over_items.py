@@ -5,15 +5,13 @@ from typing import Any
 
 from flax import nnx
 from jax import Array
-import numpy as np
 
 from mlrec.data.content import Need
 from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.facts import make_tower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.recommenders.recommender import Recommender
-from mlrec.models.registry import ITEM_TOWER
-from mlrec.models.registry import models
 
 
 class OverItems(Recommender):
@@ -25,8 +23,7 @@ class OverItems(Recommender):
     num_items: int,
     dim: int,
     *,
-    feature_dim: int = 0,
-    train_counts: np.ndarray | None = None,
+    item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ) -> None:
     """Sets `items`.
@@ -35,8 +32,7 @@ class OverItems(Recommender):
       item: `name` of the tower and its options.
       num_items: items that exist, padding not counted.
       dim: width of item vectors.
-      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
-      train_counts: `[num_items + 1]` int, how often training names each item, for towers that ask; None for unknown.
+      item_facts: what towers may ask for by name, as `Recommender` says.
       rngs: random streams for the parameters.
 
     Raises:
@@ -44,10 +40,7 @@ class OverItems(Recommender):
     """
     options = named("item", item)
     name = options.pop("name")
-    known = {"feature_dim": feature_dim, "train_counts": train_counts}
-    asked = models.options(name, kind=ITEM_TOWER)
-    options |= {fact: value for fact, value in known.items() if fact in asked}
-    self.items = models.create(name, num_items, dim, kind=ITEM_TOWER, rngs=rngs, **options)
+    self.items = make_tower(name, num_items, dim, item_facts, options, rngs=rngs)
 
   @property
   def reads(self) -> Mapping[str, Need]:

@@ -21,7 +21,10 @@ class Recommender(nnx.Module):
   A constructor takes its options, `rngs`, and by name whatever it needs to know of the data: `num_items`, `num_users`,
   `max_length`, `train` (the training rows, `Rows` of dense ids, a row a user), `feature_dim` (the width of the
   vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
-  Where the config names no vectors, the last two keep their defaults, or are asked for if they have none.
+  Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. What item
+  towers may ask for is handed on in `item_facts`, a mapping whose values are made when they are looked up:
+  `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item) and
+  `item_ages` (`[num_items + 1]` float32, `mlrec.data.ages`).
 
   Attributes:
     examples: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `ExampleBatch`).

@@ -7,7 +7,6 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
 from mlrec import losses
 from mlrec.data.batches import Batch
@@ -46,8 +45,7 @@ class Sequential(OverItems):
     loss: str = IN_BATCH,
     negatives: int = 0,
     calibration: float = 0.75,
-    feature_dim: int = 0,
-    train_counts: np.ndarray | None = None,
+    item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds both towers.
@@ -61,8 +59,7 @@ class Sequential(OverItems):
       loss: one of `LOSSES`.
       negatives: items drawn for each batch, which the other losses than the in-batch softmax need.
       calibration: t of `losses.calibrated_bce_sums`.
-      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
-      train_counts: `[num_items + 1]` int, how often training names each item, for towers that ask for it.
+      item_facts: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
@@ -79,9 +76,7 @@ class Sequential(OverItems):
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     user = named("user", user)
     self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
-    self.make_items(
-      item, num_items, dim, feature_dim=feature_dim, train_counts=train_counts, rngs=rngs
-    )  # fmt: skip
+    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
     self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
 
   @property

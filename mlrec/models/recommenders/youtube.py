@@ -8,7 +8,6 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
@@ -47,8 +46,7 @@ class YouTube(OverItems):
     *,
     hidden: Sequence[int] = (),
     dropout: float = 0.0,
-    feature_dim: int = 0,
-    train_counts: np.ndarray | None = None,
+    item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the tower and the layers.
@@ -59,8 +57,7 @@ class YouTube(OverItems):
       item: `name` of the item tower and its options.
       hidden: widths of the user's layers; the last one must be `dim`.
       dropout: of the input of each of those layers.
-      feature_dim: width of the vectors that `config.data.features` names, for towers that read them.
-      train_counts: `[num_items + 1]` int, how often training names each item, for towers that ask for it.
+      item_facts: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
@@ -68,9 +65,7 @@ class YouTube(OverItems):
     """
     if dim < 1:
       raise ValueError(f"config.model.dim must be at least 1, not {dim}")
-    self.make_items(
-      item, num_items, dim, feature_dim=feature_dim, train_counts=train_counts, rngs=rngs
-    )  # fmt: skip
+    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
     self.layers = Perceptron(dim, hidden, activation=jax.nn.relu, batch_norm=False, dropout=dropout, rngs=rngs)
     if self.layers.width != dim:
       raise ValueError(f"config.model.hidden = {tuple(hidden)} must end in config.model.dim = {dim}, as items have it")
