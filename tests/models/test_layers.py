@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlrec.models.layers.dropout import Dropout
+from mlrec.models.layers.dropout import DropPath
 from mlrec.models.layers.dropout import uniform_bits
 from mlrec.models.layers.initializers import uniform
 from mlrec.models.layers.initializers import xavier_normal
@@ -89,3 +90,13 @@ def test_starts_have_the_spread_that_their_names_say():
   within = np.asarray(uniform(0.25)(jax.random.key(0), shape))
   assert 0.2499 < np.abs(within).max() <= 0.25
   assert within.std() == pytest.approx(0.25 / np.sqrt(3), rel=0.01)
+
+
+def test_whole_examples_are_dropped_and_the_others_grow():
+  x = jnp.ones((4000, 2, 3))
+  dropped = np.asarray(DropPath(0.25)(x, nnx.Rngs(dropout=0)))
+  assert (dropped == dropped[:, :1, :1]).all()
+  assert set(np.unique(dropped)) == {np.float32(0), np.float32(4 / 3)}
+  assert abs((dropped[:, 0, 0] == 0).mean() - 0.25) < 0.03
+  assert DropPath(0.25)(x, None) is x
+  assert DropPath(0.0)(x, nnx.Rngs(dropout=0)) is x

@@ -27,6 +27,25 @@ class Dropout(nnx.Module):
     return jnp.where(keep, x / (1 - self.rate), 0)
 
 
+class DropPath(nnx.Module):
+  """Zeroes whole examples with probability `rate` and scales the others by 1 / (1 - rate) (Huang et al., ECCV 2016).
+
+  Beside a shortcut, an example then skips a layer.
+  """
+
+  def __init__(self, rate: float):
+    if not 0 <= rate < 1:
+      raise ValueError(f"drop path must be at least 0 and below 1, not {rate}")
+    self.rate = rate
+
+  def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
+    """`x [B, ...]`; without `rngs` (evaluation) it is returned as it is."""
+    if rngs is None or self.rate == 0:
+      return x
+    bits = uniform_bits(rngs.dropout(), (len(x), *[1] * (x.ndim - 1)))
+    return jnp.where(bits >= jnp.uint32(round(self.rate * 2**32)), x / (1 - self.rate), 0)
+
+
 def uniform_bits(key: Array, shape: tuple[int, ...]) -> Array:
   """uint32 of the given shape, uniform: two rounds of a 32-bit avalanche hash over (key, index in C order)."""
   first, second = jax.random.bits(key, (2,), jnp.uint32)

@@ -1,4 +1,4 @@
-"""Clips cut into patches and positions of those, for transformers."""
+"""Clips and images cut into patches and positions of those, for transformers."""
 
 from collections.abc import Sequence
 import functools
@@ -50,6 +50,38 @@ class PatchEmbedding(Conv3D):
     return out if self.bias is None else out + self.bias[...].astype(dtype)
 
 
+class ImagePatches(nnx.Conv):
+  """The same for images, `[B, H, W, 3]` to `[B, H / p, W / p, dim]`."""
+
+  def __init__(
+    self, dim: int, size: int, *, use_bias: bool = True, kernel_init: Any = _INIT, dtype: Any, rngs: nnx.Rngs
+  ):
+    """A window is `size` by `size`."""
+    window = (size, size)
+    super().__init__(
+      3, dim, window, strides=window, padding="VALID", use_bias=use_bias, kernel_init=kernel_init, dtype=dtype,
+      rngs=rngs,
+    )  # fmt: skip
+
+  def __call__(self, x: Array) -> Array:  # type: ignore[override]
+    """Computes in `dtype` (the input's, where there is none).
+
+    Raises:
+      ValueError: `x` is no batch of images, or its height or width is no multiple of a window.
+    """
+    kernel = self.kernel[...]
+    size = len(kernel)
+    if x.ndim != 4 or x.shape[-1] != 3 or 0 in x.shape or x.shape[1] % size or x.shape[2] % size:
+      raise ValueError(
+        f"expected images [B, H, W, 3], H and W multiples of {size}, not an array of shape {tuple(x.shape)}"
+      )
+    dtype = self.dtype or x.dtype
+    batch, height, width = x.shape[0], x.shape[1] // size, x.shape[2] // size
+    x = x.reshape(batch, height, size, width, size, 3).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(batch, height, width, -1).astype(dtype) @ kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
+    return x if self.bias is None else x + self.bias[...].astype(dtype)
+
+
 def whole_windows(x: Array, frames: int) -> Array:
   """A clip `[B, T, ...]` whose last frame is repeated until T is a multiple of `frames`."""
   missing = -x.shape[1] % frames if x.ndim > 1 and x.shape[1] else 0
@@ -64,16 +96,34 @@ def sinusoids(length: int, dim: int) -> np.ndarray:
   return np.where(channel % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
 
 
-def resized(table: Array | np.ndarray, old: Sequence[int], new: Sequence[int]) -> Array:
+@functools.lru_cache(maxsize=32)
+def grid_sinusoids(height: int, width: int, dim: int) -> np.ndarray:
+  """Fixed positions `[height * width, dim]`, float32, of a grid's places row by row, as ViT-MAE's code has them.
+
+  The first half of the channels is of a place's column, the second of its row, each as sines of all frequencies and
+  then cosines (He et al., CVPR 2022; in its code the two halves changed places).
+
+  Raises:
+    ValueError: `dim` is no multiple of 4.
+  """
+  if dim % 4:
+    raise ValueError(f"dim = {dim} must be a multiple of 4: the nearest is {4 * max(1, round(dim / 4))}")
+  frequencies = 10000.0 ** -(np.arange(dim // 4) / (dim // 4))
+  rows, columns = np.indices((height, width)).reshape(2, -1, 1) * frequencies
+  return np.concatenate([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)], axis=1).astype(np.float32)
+
+
+def resized(table: Array | np.ndarray, old: Sequence[int], new: Sequence[int], *, cubic: bool = False) -> Array:
   """A table of positions of a grid, for a grid of another size.
 
-  Each axis is interpolated linearly. Cells keep their extent: the ends of the two grids do not lie on each other, only
+  Each axis is interpolated. Cells keep their extent: the ends of the two grids do not lie on each other, only
   their edges do, and beyond the first and last old centre the old value stays.
 
   Args:
     table: `[product of old, C]`.
     old: the sizes of the grid that it is for.
     new: the sizes wanted.
+    cubic: takes four old cells for a new one in place of the two of a linear interpolation, as PyTorch does.
 
   Returns:
     float32 `[product of new, C]`; the table itself where the sizes are the same.
@@ -85,7 +135,8 @@ def resized(table: Array | np.ndarray, old: Sequence[int], new: Sequence[int]) -
   for axis, (before, after) in enumerate(zip(old, new)):
     if before != after:
       grid = jnp.moveaxis(grid, axis, 0)
-      grid = jnp.tensordot(_interpolation(before, after), grid, 1, precision=jax.lax.Precision.HIGHEST)
+      weights = _cubic_interpolation(before, after) if cubic else _interpolation(before, after)
+      grid = jnp.tensordot(weights, grid, 1, precision=jax.lax.Precision.HIGHEST)
       grid = jnp.moveaxis(grid, 0, axis)
   return grid.reshape(-1, grid.shape[-1])
 
@@ -94,3 +145,17 @@ def _interpolation(old: int, new: int) -> np.ndarray:
   """`[new, old]`: how much of each old cell a new one takes."""
   place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
   return np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0).astype(np.float32)
+
+
+def _cubic_interpolation(old: int, new: int) -> np.ndarray:
+  """`[new, old]`, by Keys' kernel (1981) with the steepness -0.75 that PyTorch takes; ends are repeated."""
+  place = (np.arange(new) + 0.5) * old / new - 0.5
+  weights = np.zeros((new, old))
+  for step in range(-1, 3):
+    cell = np.floor(place) + step
+    far = np.abs(place - cell)
+    near_weight = 1.25 * far**3 - 2.25 * far**2 + 1
+    far_weight = -0.75 * (far**3 - 5 * far**2 + 8 * far - 4)
+    weight = np.where(far <= 1, near_weight, far_weight)
+    np.add.at(weights, (np.arange(new), np.clip(cell, 0, old - 1).astype(int)), weight)
+  return weights.astype(np.float32)

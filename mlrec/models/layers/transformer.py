@@ -1,5 +1,6 @@
 """Parts of vision transformers whose norms come first (Dosovitskiy et al., ICLR 2021)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -62,8 +63,13 @@ class Attention(nnx.Module):
     return self.out(flattened(attend(query, key, value).reshape(x.shape))).reshape(x.shape)
 
 
+def gelu(x: Array) -> Array:
+  """x times the share of a normal distribution below it, exactly (Hendrycks and Gimpel, 2016)."""
+  return jax.nn.gelu(x, approximate=False)
+
+
 class MLP(nnx.Module):
-  """Two linear layers with an exact GELU between."""
+  """Two linear layers with an exact GELU between, or another activation."""
 
   def __init__(
     self,
@@ -71,16 +77,18 @@ class MLP(nnx.Module):
     hidden: int,
     outputs: int | None = None,
     *,
+    activation: Callable[[Array], Array] = gelu,
     kernel_init: Any = _INIT,
     dtype: Any = None,
     rngs: nnx.Rngs,
   ):
+    self.activation = activation
     self.up = nnx.Linear(dim, hidden, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     self.down = nnx.Linear(hidden, outputs or dim, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """`x [..., dim]` to `[..., outputs]`, or `[..., dim]`."""
-    y = self.down(jax.nn.gelu(self.up(flattened(x)), approximate=False))
+    y = self.down(self.activation(self.up(flattened(x))))
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -103,6 +111,7 @@ class Block(nnx.Module):
     hidden: int | None = None,
     biases: str = "qkv",
     epsilon: float = 1e-6,
+    activation: Callable[[Array], Array] = gelu,
     kernel_init: Any = _INIT,
     dtype: Any = None,
     rngs: nnx.Rngs,
@@ -115,6 +124,7 @@ class Block(nnx.Module):
       hidden: channels within the MLP; four times `dim` by default.
       biases: those of the attention.
       epsilon: of the norms.
+      activation: within the MLP.
       kernel_init: of all linear layers; their biases start at 0.
       dtype: of the computation (the parameters', where there is none); norms and softmax are in float32.
       rngs: the stream `params`.
@@ -122,7 +132,7 @@ class Block(nnx.Module):
     self.attention_norm = LayerNorm(dim, epsilon, rngs=rngs)
     self.attention = Attention(dim, heads, biases=biases, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
     self.mlp_norm = LayerNorm(dim, epsilon, rngs=rngs)
-    self.mlp = MLP(dim, hidden or 4 * dim, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    self.mlp = MLP(dim, hidden or 4 * dim, activation=activation, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """`x [B, N, D]` to the same shape."""
