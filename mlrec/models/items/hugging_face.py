@@ -1,0 +1,24 @@
+"""What published files of Hugging Face's library call the parts of their transformers."""
+
+# The layers of its ViT models (also ViT-MAE, AST), below an encoder's `blocks`.
+VIT_LAYERS = (
+  (r"^blocks\.", "encoder.layer."),
+  (r"\.attention\.(query|key|value)\.", r".attention.attention.\1."),
+  (r"\.attention\.out\.", ".attention.output.dense."),
+  (r"\.mlp\.up\.", ".intermediate.dense."),
+  (r"\.mlp\.down\.", ".output.dense."),
+  (r"\.attention_norm\.", ".layernorm_before."),
+  (r"\.mlp_norm\.", ".layernorm_after."),
+)
+# Likewise of CLIP and SigLIP.
+CLIP_LAYERS = (
+  (r"^blocks\.", "vision_model.encoder.layers."),
+  (r"\.attention\.(q|k|v)(?:uery|ey|alue)\.", r".self_attn.\1_proj."),
+  (r"\.attention\.out\.", ".self_attn.out_proj."),
+  (r"\.mlp\.up\.", ".mlp.fc1."),
+  (r"\.mlp\.down\.", ".mlp.fc2."),
+  (r"\.attention_norm\.", ".layer_norm1."),
+  (r"\.mlp_norm\.", ".layer_norm2."),
+)
+# What files of both hold beside the half that sees images. Older ones list the numbers of positions.
+CLIP_DROPPED = r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)|\.position_ids$"

@@ -1,0 +1,166 @@
+"""SigLIP's image encoder (Zhai et al., ICCV 2023), as Hugging Face's library publishes it."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.models.items.hugging_face import CLIP_DROPPED
+from mlrec.models.items.hugging_face import CLIP_LAYERS
+from mlrec.models.items.image.encoder import check_transformer
+from mlrec.models.items.image.encoder import HALVES
+from mlrec.models.items.image.encoder import ImageEncoder
+from mlrec.models.items.image.encoder import Spec
+from mlrec.models.items.image.encoder import Tokens
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.patches import ImagePatches
+from mlrec.models.layers.transformer import attend
+from mlrec.models.layers.transformer import Block
+from mlrec.models.layers.transformer import LayerNorm
+from mlrec.models.layers.transformer import MLP
+from mlrec.models.registry import IMAGE_ENCODER
+from mlrec.models.registry import models
+from mlrec.registry import closest
+
+_EPSILON = 1e-6
+_INIT = nnx.initializers.glorot_uniform()
+FEATURES = ("pooled", "mean")
+
+SPEC = Spec(
+  size=224, **HALVES, features=768, weights="model.safetensors", licence="Apache-2.0",
+  top="vision_model.encoder.layers.10", half="vision_model.encoder.layers.6", source="google/siglip-base-patch16-224",
+)  # fmt: skip
+
+
+def tanh_gelu(x: Array) -> Array:
+  """GELU by a hyperbolic tangent, which SigLIP was trained with."""
+  return jax.nn.gelu(x, approximate=True)
+
+
+@models.register("siglip_b_16", kind=IMAGE_ENCODER)
+class SigLIP(ImageEncoder):
+  """A vision transformer without a class token; a learned query pools the tokens after the last norm.
+
+  Images of any multiple of the patch will do: the table of positions is interpolated.
+  """
+
+  torch_names = (
+    (r"^embedding\.patches\.", "vision_model.embeddings.patch_embedding."),
+    (r"^embedding\.positions$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^norm\.", "vision_model.post_layernorm."),
+    (r"^head\.", "vision_model.head."),
+    *CLIP_LAYERS,
+  )
+
+  def __init__(
+    self,
+    *,
+    dim: int = 768,
+    depth: int = 12,
+    heads: int = 12,
+    hidden: int = 3072,
+    patch: int = 16,
+    size: int = 224,
+    feature: str = "pooled",
+    dtype: Any = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    """Builds the net.
+
+    Args:
+      dim: channels, and the width of the output.
+      depth: blocks; in the mode `top` the last two are trained.
+      heads: of the attention.
+      hidden: channels within the MLPs.
+      patch: height and width of a patch.
+      size: height and width of the images that the table of positions fits, a multiple of `patch`.
+      feature: `pooled` by the learned query, or the `mean` of the tokens, without it.
+      dtype: of the computation; parameters are float32.
+      rngs: the stream `params`.
+
+    Raises:
+      ValueError: sizes do not fit, there is no block, or no such feature.
+    """
+    check_transformer(depth=depth, patch=patch, size=size)
+    if feature not in FEATURES:
+      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
+    pooled = feature == "pooled"
+    layer = "vision_model.encoder.layers"
+    self.spec = dataclasses.replace(
+      SPEC, size=size, features=dim, top=f"{layer}.{max(depth - 2, 0)}", half=f"{layer}.{depth // 2}"
+    )
+    self.stages = (
+      "vision_model.embeddings", *(f"{layer}.{n}" for n in range(depth)), "vision_model.post_layernorm",
+      *(("vision_model.head",) if pooled else ()),
+    )  # fmt: skip
+    self.torch_dropped = (CLIP_DROPPED,) if pooled else (CLIP_DROPPED, r"^vision_model\.head\.")
+    side = size // patch
+    self.embedding = Tokens(
+      ImagePatches(dim, patch, kernel_init=nnx.initializers.lecun_normal(), dtype=dtype, rngs=rngs),
+      nnx.Param(nnx.initializers.normal(dim**-0.5)(rngs.params(), (side**2, dim))),
+      side,
+    )
+    self.blocks: Any = nnx.List([])
+    for _ in range(depth):
+      self.blocks.append(
+        Block(
+          dim, heads, hidden=hidden, epsilon=_EPSILON, activation=tanh_gelu, kernel_init=_INIT, dtype=dtype, rngs=rngs
+        )
+      )
+    self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
+    self.head = Pool(dim, heads, hidden, dtype=dtype, rngs=rngs) if pooled else None
+
+  def stage(self, index: int, x: Array, context: Context) -> Array:
+    """Tokens are `[B, N, D]`; the last stage's result is float32 `[B, D]`."""
+    del context  # Nothing here acts otherwise in training.
+    if index == 0:
+      return self.embedding(x)
+    if index <= len(self.blocks):
+      return self.blocks[index - 1](x)
+    if index == len(self.blocks) + 1:
+      x = self.norm(x)
+      return x if self.head is not None else x.mean(1, dtype=jnp.float32)
+    assert self.head is not None
+    return self.head(x).astype(jnp.float32)
+
+  def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's entries under the prefix that those of a whole model have, and those of the image half alone may not."""
+    whole = any(name.startswith("vision_model.") for name in entries)
+    return {name if whole else f"vision_model.{name}": array for name, array in entries.items()}
+
+
+class Pool(nnx.Module):
+  """Attention of one learned query to all tokens, then an MLP beside a shortcut."""
+
+  torch_names = (
+    (r"^(in_proj|out_proj)\.", r"attention.\1."),
+    (r"\.in_proj\.", ".in_proj_"),
+    (r"^norm\.", "layernorm."),
+    (r"^mlp\.up\.", "mlp.fc1."),
+    (r"^mlp\.down\.", "mlp.fc2."),
+  )
+
+  def __init__(self, dim: int, heads: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+    self.heads = heads
+    self.probe = nnx.Param(_INIT(rngs.params(), (1, 1, dim)))
+    # Queries, keys and values in one.
+    self.in_proj = nnx.Linear(dim, 3 * dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    self.out_proj = nnx.Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
+    self.mlp = MLP(dim, hidden, activation=tanh_gelu, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x: Array) -> Array:
+    """`x [B, N, D]` to `[B, D]`."""
+    batch, dim = len(x), x.shape[-1]
+    probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (batch, 1, dim))
+    kernel, bias = self.in_proj.kernel[...].astype(x.dtype), self.in_proj.bias
+    assert bias is not None
+    query = probe @ kernel[:, :dim] + bias[:dim].astype(x.dtype)
+    key, value = jnp.split(x @ kernel[:, dim:] + bias[dim:].astype(x.dtype), 2, axis=-1)
+    query, key, value = (part.reshape(batch, -1, self.heads, dim // self.heads) for part in (query, key, value))
+    pooled = self.out_proj(attend(query, key, value).reshape(batch, dim))
+    return pooled + self.mlp(self.norm(pooled))
