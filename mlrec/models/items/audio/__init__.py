@@ -1,0 +1,1 @@
+"""Audio encoders: waveforms to vectors."""
