@@ -1,0 +1,104 @@
+"""The audio tower: an item is what an audio encoder makes of its sound track."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.data.content import Need
+from mlrec.models.items.audio.encoder import Spec
+from mlrec.models.items.encoded import EncodedTower
+from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.encoded import recipe_options
+from mlrec.models.registry import AUDIO_ENCODER
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioRecipe(Recipe):
+  """An audio encoder and its waveforms.
+
+  Attributes:
+    samples: of each; 0 for as many as the encoder is built for.
+    rate: samples a second; the encoder's own.
+  """
+
+  kind = AUDIO_ENCODER
+  content = "audio"
+
+  samples: int = 0
+  rate: int = 0
+
+  def completed(self, spec: Spec) -> "AudioRecipe":
+    return dataclasses.replace(self, samples=self.samples or spec.samples, rate=spec.rate)
+
+  def need(self) -> Need:
+    return Need((self.samples,), "int16")
+
+  def reading(self) -> dict[str, Any]:
+    return {"samples": self.samples, "rate": self.rate}
+
+  def inputs(self, array: Array, padding: Array, spec: Spec) -> Array:
+    """Waveforms `[B, S]` int16; the padding item's is silence."""
+    del spec
+    return jnp.where(padding[:, None], 0, array)
+
+
+@models.register("audio", kind=ITEM_TOWER)
+class AudioTower(EncodedTower):
+  """A projection of an audio encoder's output, without an activation.
+
+  MicroLens's released code has no audio tower; this one is made as its image tower is.
+  """
+
+  net_name = ("audio_encoder", "audio_net")
+
+  def __init__(
+    self,
+    num_items: int,
+    dim: int = 512,
+    *,
+    encoder: str = "ast_b",
+    mode: str = "full",
+    weights: str = "",
+    train_from: str = "",
+    samples: int = 0,
+    dtype: str = "float32",
+    remat: bool = False,
+    accumulate: int = 1,
+    frozen_in_training: bool = False,
+    cache: bool = True,
+    options: Mapping[str, Any] = {},
+    rngs: nnx.Rngs,
+  ):
+    """Builds the tower; options that are not listed are those of `EncodedTower`.
+
+    Args:
+      num_items: not used; waveforms say which item they are of.
+      dim: width of item vectors.
+      encoder: an audio encoder's name.
+      mode: one of `MODES`.
+      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
+      train_from: in the mode `top`, the first stage trained.
+      samples: of each item's waveform; 0 for as many as the encoder is built for.
+      dtype: of the encoder's computation; parameters and the spectrogram are float32.
+      remat: computes each stage again in the backward pass.
+      accumulate: the number of parts in which a training step encodes its items.
+      frozen_in_training: runs frozen stages as in training.
+      cache: in the mode `frozen`, whether vectors are computed once and kept.
+      options: the encoder's options.
+      rngs: random streams.
+
+    Raises:
+      ValueError: a name or a combination is not possible.
+    """
+    del num_items
+    recipe = AudioRecipe(encoder, recipe_options(options), weights, dtype, samples)
+    super().__init__(
+      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
+      frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
+    )  # fmt: skip

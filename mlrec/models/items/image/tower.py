@@ -1,0 +1,99 @@
+"""The image tower: an item is what an image encoder makes of its cover."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.data.content import Need
+from mlrec.models.items.encoded import EncodedTower
+from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.encoded import recipe_options
+from mlrec.models.items.image.encoder import Spec
+from mlrec.models.registry import IMAGE_ENCODER
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecipe(Recipe):
+  """An image encoder and its covers.
+
+  Attributes:
+    size: their height and width; 0 for the encoder's own.
+  """
+
+  kind = IMAGE_ENCODER
+  content = "cover"
+
+  size: int = 0
+
+  def completed(self, spec: Spec) -> "ImageRecipe":
+    return dataclasses.replace(self, size=self.size or spec.size)
+
+  def need(self) -> Need:
+    return Need((self.size, self.size, 3), "uint8")
+
+  def reading(self) -> dict[str, Any]:
+    return {"size": self.size}
+
+  def inputs(self, array: Array, padding: Array, spec: Spec) -> Array:
+    """Normalised images `[B, S, S, 3]`; the padding item's is zeros, not a black one."""
+    images = (array.astype(jnp.float32) / 255 - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
+    return jnp.where(padding[:, None, None, None], 0, images).astype(self.dtype)
+
+
+@models.register("image", kind=ITEM_TOWER)
+class ImageTower(EncodedTower):
+  """A projection of an image encoder's output, without an activation, as in MicroLens's released code."""
+
+  net_name = ("image_encoder", "image_net")
+
+  def __init__(
+    self,
+    num_items: int,
+    dim: int = 512,
+    *,
+    encoder: str = "clip_vit_b_32",
+    mode: str = "full",
+    weights: str = "",
+    train_from: str = "",
+    size: int = 0,
+    dtype: str = "float32",
+    remat: bool = False,
+    accumulate: int = 1,
+    frozen_in_training: bool = False,
+    cache: bool = True,
+    options: Mapping[str, Any] = {},
+    rngs: nnx.Rngs,
+  ):
+    """Builds the tower; options that are not listed are those of `EncodedTower`.
+
+    Args:
+      num_items: not used; covers say which item they are of.
+      dim: width of item vectors.
+      encoder: an image encoder's name.
+      mode: one of `MODES`.
+      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
+      train_from: in the mode `top`, the first stage trained.
+      size: height and width of covers; 0 for the encoder's own.
+      dtype: of the encoder's computation; parameters are float32.
+      remat: computes each stage again in the backward pass.
+      accumulate: the number of parts in which a training step encodes its items.
+      frozen_in_training: runs frozen stages as in training.
+      cache: in the mode `frozen`, whether vectors are computed once and kept.
+      options: the encoder's options.
+      rngs: random streams.
+
+    Raises:
+      ValueError: a name or a combination is not possible.
+    """
+    del num_items
+    recipe = ImageRecipe(encoder, recipe_options(options), weights, dtype, size)
+    super().__init__(
+      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
+      frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
+    )  # fmt: skip
