@@ -87,10 +87,11 @@ def read(source: str, item_ids: np.ndarray) -> Features:
 
 
 def whitened(features: Features, item_ids: np.ndarray) -> Features:
-  """Vectors of mean 0 and, as far as their rank goes, an identity covariance over the items that have them.
+  """Vectors of mean 0 and, as far as their rank goes, the covariance I / D over the items that have them.
 
   Sentence encoders crowd their vectors into a narrow cone, in which few directions tell items apart (Su et al., 2021,
-  arXiv 2103.15316). Directions of next to no variance are not blown up. Items without a vector get zeros.
+  arXiv 2103.15316). The mean of their squared norms is then 1, as sentence encoders' are. Directions of next to no
+  variance are not blown up. Items without a vector get zeros.
 
   Args:
     features: of a split.
@@ -101,7 +102,8 @@ def whitened(features: Features, item_ids: np.ndarray) -> Features:
   centred -= centred.mean(0)
   values, axes = np.linalg.eigh(centred.T @ centred / len(centred))
   vectors = np.zeros(features.vectors.shape, np.float32)
-  vectors[own] = centred @ (axes / np.sqrt(values.clip(min=_LEAST_VARIANCE * max(values[-1], np.finfo(float).tiny))))
+  least = _LEAST_VARIANCE * max(values[-1], np.finfo(float).tiny)
+  vectors[own] = centred @ (axes / np.sqrt(values.clip(min=least) * len(values)))
   return Features(vectors, features.missing, f"{features.fingerprint}w")
 
 

@@ -264,7 +264,7 @@ def test_whitened_vectors_have_mean_zero_and_no_correlations(tmp_path):
   assert np.flatnonzero(~own).tolist() == [0, 5]
   assert not white.vectors[~own].any()
   np.testing.assert_allclose(white.vectors[own].mean(0), 0, atol=1e-5)
-  covariance = white.vectors[own].T @ white.vectors[own] / own.sum()
+  covariance = white.vectors[own].T @ white.vectors[own] / own.sum() * vectors.shape[1]
   np.testing.assert_allclose(covariance, np.diag(np.diag(covariance).round()), atol=1e-4)
   assert np.diag(covariance).round().sum() == vectors.shape[1] - 1
   assert white.fingerprint != found.fingerprint
