@@ -7,6 +7,7 @@ ITEM_TOWER = "item tower"
 VIDEO_ENCODER = "video encoder"
 IMAGE_ENCODER = "image encoder"
 AUDIO_ENCODER = "audio encoder"
+TEXT_ENCODER = "text encoder"
 RECOMMENDER = "recommender"
 
 models = Registry("model", ["mlrec.models.items", "mlrec.models.users", "mlrec.models.recommenders"])

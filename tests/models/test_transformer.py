@@ -6,6 +6,7 @@ import pytest
 
 from mlrec.models.layers import transformer
 from mlrec.models.layers.convolution import Conv3D
+from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.patches import PatchEmbedding
 from mlrec.models.layers.patches import resized
@@ -146,3 +147,20 @@ def test_truncated_starts_have_no_outliers():
   np.testing.assert_allclose(values.std(), 0.02, rtol=0.01)
   wide = truncated_normal(1.0)(jax.random.key(0), (10_000,))
   assert 1.9 < jnp.abs(wide).max() <= 2
+
+
+def test_masked_keys_are_not_seen_and_dropped_weights_are_scaled():
+  query, key, value = map(jnp.asarray, (_random(2, 5, 3, 4), _random(2, 7, 3, 4, seed=1), _random(2, 7, 3, 4, seed=2)))
+  mask = (jnp.arange(7) < 3)[None, None, None] | jnp.asarray([False, True])[:, None, None, None]
+  wanted = transformer.attend(query, key, value)
+  masked = transformer.attend(query, key, value, mask)
+  np.testing.assert_allclose(masked[1], wanted[1], atol=1e-6)
+  np.testing.assert_allclose(masked[0], transformer.attend(query, key[:, :3], value[:, :3])[0], atol=1e-6)
+  # So small a rate drops nothing, yet goes the way of those that do.
+  drop = lambda rate: transformer.attend(query, key, value, mask, dropout=Dropout(rate), rngs=nnx.Rngs(dropout=0))  # noqa: E731
+  np.testing.assert_allclose(drop(1e-9), masked, atol=1e-6)
+  # With the same value everywhere a result is the sum of its weights, about 1.
+  value = jnp.ones_like(value)
+  sums = jnp.stack([drop(0.5)[..., 0], drop(0.25)[..., 0]])
+  assert (sums.std(axis=(1, 2, 3)) > 0.1).all()
+  np.testing.assert_allclose(sums.mean(axis=(1, 2, 3)), 1, atol=0.25)

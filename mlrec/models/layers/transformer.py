@@ -1,4 +1,6 @@
-"""Parts of vision transformers whose norms come first (Dosovitskiy et al., ICLR 2021)."""
+"""Parts of transformers that encoders of content share; `Block` is the one of vision transformers, whose norms come
+first (Dosovitskiy et al., ICLR 2021).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +10,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
 
 _INIT = truncated_normal(0.02)
@@ -35,11 +38,21 @@ class Attention(nnx.Module):
     heads: int,
     *,
     biases: str = "qkv",
+    dropout: float = 0.0,
     kernel_init: Any = _INIT,
     dtype: Any = None,
     rngs: nnx.Rngs,
   ):
-    """`biases`: which of the projections to queries (q), keys (k) and values (v) have one; the output's has.
+    """Builds the layer.
+
+    Args:
+      dim: channels.
+      heads: their number.
+      biases: which of the projections to queries (q), keys (k) and values (v) have one; the output's has.
+      dropout: of the weights that values are mixed by, where `rngs` are given in the call.
+      kernel_init: of all four projections.
+      dtype: of the computation.
+      rngs: the stream `params`.
 
     Raises:
       ValueError: `dim` is no multiple of `heads`.
@@ -53,14 +66,16 @@ class Attention(nnx.Module):
     self.heads = heads
     self.query, self.key, self.value = (linear(name in biases) for name in "qkv")
     self.out = linear(True)
+    self.dropout = Dropout(dropout)
 
-  def __call__(self, x: Array) -> Array:
-    """`x [B, N, D]` to the same shape."""
+  def __call__(self, x: Array, mask: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:
+    """`x [B, N, D]` to the same shape; `mask` is that of `attend`."""
     flat = flattened(x)
     query, key, value = (
       layer(flat).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value)
     )
-    return self.out(flattened(attend(query, key, value).reshape(x.shape))).reshape(x.shape)
+    mixed = attend(query, key, value, mask, dropout=self.dropout, rngs=rngs)
+    return self.out(flattened(mixed.reshape(x.shape))).reshape(x.shape)
 
 
 def gelu(x: Array) -> Array:
@@ -140,21 +155,39 @@ class Block(nnx.Module):
     return x + self.mlp(self.mlp_norm(x))
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
+def attend(
+  query: Array,
+  key: Array,
+  value: Array,
+  mask: Array | None = None,
+  *,
+  dropout: Dropout | None = None,
+  rngs: nnx.Rngs | None = None,
+) -> Array:
   """Scaled dot-product attention.
 
-  Scores are summed and normalised in float32. In half precision a GPU that can fuses all of it, and keeps no scores.
+  Scores are summed and normalised in float32. In half precision a GPU that can fuses all of it, and keeps no scores;
+  not so with a mask, or where weights are dropped.
 
   Args:
     query: `[B, N, H, C]`.
     key: `[B, M, H, C]`.
     value: `[B, M, H, C]`.
+    mask: bool, broadcast to `[B, H, N, M]`: which keys a query sees, at least one of them; None where it sees all.
+    dropout: of the weights.
+    rngs: the stream `dropout`; None where nothing is drawn.
 
   Returns:
     `[B, N, H, C]` of the same dtype: softmax(query key' / sqrt(C)) value, in each of H heads.
   """
-  implementation: Any = "cudnn" if _fuses(query) else "xla"
-  return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+  if rngs is None or dropout is None or dropout.rate == 0:
+    implementation: Any = "cudnn" if mask is None and _fuses(query) else "xla"
+    return jax.nn.dot_product_attention(query, key, value, None, mask, implementation=implementation)
+  scores = jnp.einsum("bnhc,bmhc->bhnm", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+  if mask is not None:
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  weights = dropout(jax.nn.softmax(scores), rngs).astype(value.dtype)
+  return jnp.einsum("bhnm,bmhc->bnhc", weights, value)
 
 
 def _fuses(query: Array) -> bool:

