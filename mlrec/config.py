@@ -34,6 +34,8 @@ def default_config() -> ConfigDict:
   config.data.data_dir = ""
   # The videos of the items, for towers that read frames: a TFDS name (microlens/demo-videos-5x64).
   config.data.videos = ""
+  # Titles of the items, for towers that read them: a TFDS name (microlens/50k-items), or the path of a *_titles.csv.
+  config.data.content = ""
   # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
   config.data.features_dir = ""
   # Vectors of the items, for models that read them: a .npy or .json file of MicroLens's release, or a folder that
@@ -110,7 +112,8 @@ BASELINES = ("popularity", "id")
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
-  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.features_dir", "data.features",
+  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
+  "data.features",
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch", "eval.chunk",
   "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip

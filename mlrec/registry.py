@@ -61,6 +61,15 @@ class Registry:
       raise ValueError(f"unknown {kind or self._sort} {name!r}: {closest(str(name), valid)}")
     return self._entries[name][1]
 
+  def kind_of(self, name: str) -> str:
+    """The kind of the entry of that name.
+
+    Raises:
+      ValueError: there is none; the message names the closest ones.
+    """
+    self.get(name)
+    return self._entries[name][0]
+
   def create(self, name: str, *args, kind: str | None = None, **options) -> Any:
     """Calls the entry of that name.
 

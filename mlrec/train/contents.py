@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
+import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.data import feature_files
@@ -18,6 +19,7 @@ from mlrec.data.content import Need
 from mlrec.data.content import THERE
 from mlrec.data.content import Together
 from mlrec.data.splits import Split
+from mlrec.models.items.encoded import RANDOM
 from mlrec.models.items.encoded import Recipe
 from mlrec.train import frozen_features
 
@@ -45,14 +47,28 @@ def open_content(config: ConfigDict, split: Split, model: Any) -> Content | None
 
 
 def _frames(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
-  del recipe
-  content = FrameContent(SOURCES["frames"](config), split.item_ids, need)
+  content = FrameContent(SOURCES["frames"](config, recipe), split.item_ids, need)
   if len(content.missing):
     logging.warning(
       "%d of %d items have no video in %s; their frames are black.",
       len(content.missing), split.num_items, config.data.videos,
     )  # fmt: skip
   return content
+
+
+def _title(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
+  # The library that makes tokens is an extra.
+  from mlrec.data.tokens import TitleContent
+
+  del need  # An encoder takes any length up to it.
+  content = TitleContent(SOURCES["title"](config, recipe), split.item_ids)
+  _tell_missing(content.missing, split, "title")
+  return content
+
+
+def _tell_missing(missing: np.ndarray, split: Split, content: str) -> None:
+  if len(missing):
+    logging.warning("%d of %d items have no %s (item %d first).", len(missing), split.num_items, content, missing[0])
 
 
 def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
@@ -62,6 +78,7 @@ def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Nee
     read = frozen_features.load_or_make(
       recipe, open_source(config, recipe), split.item_ids, folder=config.data.features_dir, say=_tell
     )
+    _tell_missing(read.missing, split, recipe.content)
     if read.vectors.shape[1:] != need.shape:
       raise ConfigError(
         f"vectors of the frozen encoder are {read.vectors.shape[1:]}; the item tower expects {need.shape}"
@@ -75,8 +92,9 @@ def _tell(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
-def open_videos(config: ConfigDict) -> Any:
+def open_videos(config: ConfigDict, recipe: Recipe | None = None) -> Any:
   """The prepared videos that `config.data.videos` names."""
+  del recipe
   if not config.data.videos:
     raise ConfigError(
       "config.data.videos is empty, and the item tower reads frames: name a prepared data set, such as "
@@ -88,14 +106,42 @@ def open_videos(config: ConfigDict) -> Any:
   return Frames(config.data.videos, config.data.data_dir)
 
 
+def open_titles(config: ConfigDict, recipe: Any) -> Any:
+  """The titles that `config.data.content` names, as tokens of the recipe's encoder.
+
+  Raises:
+    ConfigError: none are named, or the tokenizer is not the encoder's.
+    DataError: titles or tokenizer cannot be read.
+  """
+  if not config.data.content:
+    raise ConfigError(
+      "config.data.content is empty, and the item tower reads titles: name a prepared data set, such as "
+      "microlens/50k-items, or a file, such as MicroLens-50k_titles.csv"
+    )
+  from mlrec.data import titles
+  from mlrec.data import tokens
+
+  if not recipe.tokenizer and recipe.weights == RANDOM:
+    raise ConfigError("config.model.item.tokenizer is empty, and there are no weights that one could lie beside")
+  where = recipe.tokenizer or tokens.tokenizer_beside(recipe.weights)
+  tokenizer = tokens.Tokenizer(where, lower=recipe.lower)
+  if tokenizer.vocabulary > recipe.vocabulary:
+    raise ConfigError(
+      f"{tokenizer.path} has {tokenizer.vocabulary:,} tokens, and the encoder {recipe.encoder!r} knows "
+      f"{recipe.vocabulary:,}: they do not belong together"
+    )
+  return tokens.TitleTokens(titles.open_titles(config.data.content, config.data.data_dir), tokenizer, recipe.length)
+
+
 def open_source(config: ConfigDict, recipe: Recipe) -> Any:
   """What a recipe's content is read from."""
-  return SOURCES[recipe.content](config)
+  return SOURCES[recipe.content](config, recipe)
 
 
 # By the name of the content.
-SOURCES: dict[str, Callable[[ConfigDict], Any]] = {"frames": open_videos}
+SOURCES: dict[str, Callable[[ConfigDict, Any], Any]] = {"frames": open_videos, "title": open_titles}
 _OPENERS: dict[str, Callable[[ConfigDict, Split, Recipe | None, Need], Content]] = {
   "frames": _frames,
+  "title": _title,
   "features": _features,
 }

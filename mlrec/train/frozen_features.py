@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import dataclasses
 import hashlib
 import json
 import os
@@ -119,7 +118,7 @@ def _stated(recipe: Recipe, source: Any) -> dict[str, Any]:
   weights = recipe.weights
   if weights != RANDOM:
     weights = hashlib.sha256(pathlib.Path(weights).expanduser().read_bytes()).hexdigest()
-  stated = dataclasses.asdict(recipe) | {"options": dict(recipe.options), "weights": weights, "format": _FORMAT}
+  stated = recipe.stated() | {"weights": weights, "format": _FORMAT}
   return stated | {"content": recipe.content, "source": str(source.fingerprint)}
 
 

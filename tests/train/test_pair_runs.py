@@ -186,7 +186,7 @@ class Clips:
 
 def test_vectors_come_from_the_folder_of_a_frozen_video_encoder(run_model, pairs_file, tmp_path, monkeypatch):
   """What `python -m mlrec.features` keeps is read as the tower over that encoder reads it."""
-  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config: Clips()})
+  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config, recipe: Clips()})
   video = {"name": "video", "encoder": "mean_for_tests", "mode": "frozen", "weights": "random"}
   where, _ = frozen_features.make(frozen_features.recipe_of(video), Clips(), folder=str(tmp_path / "kept"))
   split = leave_one_out(read_pairs(pairs_file))

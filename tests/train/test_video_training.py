@@ -82,7 +82,7 @@ class Clips:
 @pytest.fixture
 def clips(monkeypatch):
   clips = Clips(range(1, 101))
-  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config: clips})
+  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config, recipe: clips})
   return clips
 
 
@@ -187,7 +187,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(run_video, 
   with pytest.raises(loop.Interrupted):
     run_video(tmp_path / "stopped", **options)
   monkeypatch.undo()
-  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config: Clips(range(1, 101))})
+  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config, recipe: Clips(range(1, 101))})
   run_video(tmp_path / "stopped", **options)
   assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 

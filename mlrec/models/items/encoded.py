@@ -17,7 +17,9 @@ from mlrec.models.items.encoder import Encoder
 from mlrec.models.items.encoder import FROZEN
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.frozen import freeze
+from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.registry import models
 from mlrec.registry import closest
 
@@ -55,6 +57,10 @@ class Recipe:
     del spec
     return self
 
+  def stated(self) -> dict[str, Any]:
+    """What vectors depend on, in JSON's types; of the weights, where they lie."""
+    return dataclasses.asdict(self) | {"options": dict(self.options)}
+
   def need(self) -> Need:
     """The array that is read of each item."""
     raise NotImplementedError
@@ -82,7 +88,7 @@ def recipe_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 class EncodedTower(nnx.Module):
-  """A projection of what an encoder makes of an item's content.
+  """A projection of what an encoder makes of an item's content, with or without a layer between.
 
   Modes: `frozen` takes the encoder as it is, its vectors computed once and kept on disk, and trains the projection;
   `top` trains the encoder from a stage on; `full` trains all of it from published weights; `scratch` from a random
@@ -113,6 +119,8 @@ class EncodedTower(nnx.Module):
     accumulate: int = 1,
     frozen_in_training: bool = False,
     cache: bool = True,
+    hidden: int = 0,
+    dropout: float = 0.0,
     rngs: nnx.Rngs,
   ):
     """Builds encoder and projection.
@@ -128,11 +136,15 @@ class EncodedTower(nnx.Module):
       frozen_in_training: runs frozen stages as in training, as MicroLens's code did: their statistics move and dropout
         draws. Their vectors cannot be kept then.
       cache: in the mode `frozen`, whether vectors are computed once and kept.
+      hidden: width of a layer with GELU between encoder and projection; 0 for none.
+      dropout: of what that layer gives.
       rngs: random streams.
 
     Raises:
       ValueError: a name or a combination is not possible.
     """
+    if hidden < 0:
+      raise ValueError(f"config.model.item.hidden = {hidden} must be at least 0")
     _check(mode, recipe.weights, accumulate, frozen_in_training and mode == "frozen" and cache)
     recipe = dataclasses.replace(recipe, weights=recipe.weights or RANDOM)
     built = recipe.build(rngs=rngs)
@@ -154,15 +166,22 @@ class EncodedTower(nnx.Module):
       below = tuple(f"{stage}." for stage in built.stages[: self.first_trained])
       freeze(built, [path for path, name in names_by_path(built).items() if below and f"{name}.".startswith(below)])
       self.encoder = built
-    self.projection = built.projection(dim, rngs=rngs)
+    self.hidden = nnx.Linear(built.spec.features, hidden, kernel_init=xavier_normal, rngs=rngs) if hidden else None
+    self.dropout = Dropout(dropout)
+    if hidden:
+      self.projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
+    else:
+      self.projection = built.projection(dim, rngs=rngs)
 
   @property
   def recipes(self) -> dict[str, Recipe]:
     """What makes, or reads, the arrays that `reads` names."""
     return {name: self.recipe for name in self.reads}
 
-  def head(self, features: Array) -> Array:
+  def head(self, features: Array, context: Context) -> Array:
     """Item vectors `[U, dim]` of the encoder's `features [U, spec.features]` float32."""
+    if self.hidden is not None:
+      features = self.dropout(jax.nn.gelu(self.hidden(features), approximate=False), context.rngs)
     return self.projection(features)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
@@ -177,13 +196,13 @@ class EncodedTower(nnx.Module):
       `[U, dim]` float32.
     """
     if self.frozen is not None:
-      return self.head(content["features"].astype(jnp.float32))
+      return self.head(content["features"].astype(jnp.float32), context)
     inputs = self.recipe.inputs(content[self.recipe.content], items == 0, self.spec)
     if context.train and self.accumulate > 1:
       features = self._encode_in_parts(inputs, context)
     else:
       features = self.encoder(inputs, context, first_trained=self.first_trained)
-    return self.head(features.astype(jnp.float32))
+    return self.head(features.astype(jnp.float32), context)
 
   def _encode_in_parts(self, inputs: Any, context: Context) -> Array:
     """The encoder's `[U, F]` of inputs of U rows, in training, a part of the rows after another."""

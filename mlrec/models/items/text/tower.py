@@ -1,0 +1,122 @@
+"""The text tower: an item is what a text encoder makes of its title."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.data.content import Need
+from mlrec.models.items.encoded import EncodedTower
+from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.encoded import recipe_options
+from mlrec.models.items.text.encoder import Spec
+from mlrec.models.items.text.packaged import resolved
+from mlrec.models.registry import ITEM_TOWER
+from mlrec.models.registry import models
+from mlrec.models.registry import TEXT_ENCODER
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRecipe(Recipe):
+  """A text encoder and its titles.
+
+  Attributes:
+    length: tokens of a title, special ones included; 0 for the encoder's own.
+    tokenizer: its file or folder; empty for what lies beside the weights.
+    lower: whether titles are lower-cased; None for the tokenizer's own choice.
+    vocabulary: how many token ids the encoder knows.
+  """
+
+  kind = TEXT_ENCODER
+  content = "title"
+
+  length: int = 0
+  tokenizer: str = ""
+  lower: bool | None = None
+  vocabulary: int = 0
+
+  def completed(self, spec: Spec) -> "TextRecipe":
+    return dataclasses.replace(self, length=self.length or spec.length, vocabulary=spec.vocabulary)
+
+  def stated(self) -> dict[str, Any]:
+    """Without where the tokenizer lies: tokens, its fingerprint included, are part of what is read."""
+    return {name: value for name, value in super().stated().items() if name not in ("tokenizer", "lower")}
+
+  def need(self) -> Need:
+    return Need((2, self.length), "int32")
+
+  def reading(self) -> dict[str, Any]:
+    return {}
+
+  def inputs(self, array: Array, padding: Array, spec: Spec) -> Array:
+    """Titles `[B, 2, L]`, ids above their mask; the padding item has none."""
+    del spec
+    return jnp.where(padding[:, None, None], 0, array)
+
+
+@models.register("text", kind=ITEM_TOWER)
+class TextTower(EncodedTower):
+  """A projection of a text encoder's output, without an activation, as in MicroLens's released code."""
+
+  net_name = ("text_encoders", "bert_model")
+
+  def __init__(
+    self,
+    num_items: int,
+    dim: int = 512,
+    *,
+    encoder: str = "bert_base",
+    mode: str = "full",
+    weights: str = "",
+    train_from: str = "",
+    length: int = 0,
+    tokenizer: str = "",
+    lower: bool | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
+    accumulate: int = 1,
+    frozen_in_training: bool = False,
+    cache: bool = True,
+    hidden: int = 0,
+    dropout: float = 0.0,
+    options: Mapping[str, Any] = {},
+    rngs: nnx.Rngs,
+  ):
+    """Builds the tower; options that are not listed are those of `EncodedTower`.
+
+    Args:
+      num_items: not used; titles say which item they are of.
+      dim: width of item vectors.
+      encoder: a text encoder's name.
+      mode: one of `MODES`.
+      weights: a file of published weights, or the name of those that come as a package (`minilm`), which every mode but
+        `scratch` needs; `random` where it is meant so.
+      train_from: in the mode `top`, the first stage trained.
+      length: tokens of a title, special ones included; 0 for the encoder's own, 30.
+      tokenizer: its file or folder; empty for what lies beside the weights.
+      lower: whether titles are lower-cased; None for the tokenizer's own choice.
+      dtype: of the encoder's computation; parameters are float32.
+      remat: computes each stage again in the backward pass.
+      accumulate: the number of parts in which a training step encodes its items.
+      frozen_in_training: runs frozen stages as in training.
+      cache: in the mode `frozen`, whether vectors are computed once and kept.
+      hidden: width of a layer with GELU between encoder and projection; 0 for none.
+      dropout: of what that layer gives.
+      options: the encoder's options.
+      rngs: random streams.
+
+    Raises:
+      ValueError: a name or a combination is not possible.
+    """
+    del num_items
+    if length < 0:
+      raise ValueError(f"config.model.item.length = {length} must be at least 1, or 0 for the encoder's own")
+    file = resolved(weights, encoder)
+    recipe = TextRecipe(encoder, recipe_options(options), file, dtype, length, tokenizer, lower)
+    super().__init__(
+      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
+      frozen_in_training=frozen_in_training, cache=cache, hidden=hidden, dropout=dropout, rngs=rngs,
+    )  # fmt: skip
