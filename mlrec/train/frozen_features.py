@@ -31,6 +31,7 @@ from mlrec.train.sharding import replicated
 
 # Items in a file: what a killed run loses at most.
 _PART = 256
+_SECONDS_BETWEEN_LINES = 10
 # Changes with whatever changes vectors without changing their recipe.
 _FORMAT = 3
 
@@ -139,6 +140,7 @@ def _make_parts(recipe: Recipe, source: Any, where: pathlib.Path, batch_size: in
     zeros = put(mesh, np.zeros((batch_size, *need.shape), need.dtype))
     _write(where / "padding.npy", np.asarray(encode(state, zeros, True))[:1])
   begin, done = time.monotonic(), 0
+  told = begin
 
   def read_batch(ids: np.ndarray) -> tuple[int, Any]:
     read = source.read(ids, **recipe.reading())
@@ -152,8 +154,10 @@ def _make_parts(recipe: Recipe, source: Any, where: pathlib.Path, batch_size: in
     vectors = [np.asarray(encode(state, array, False))[:count] for count, array in ahead(read_batch, batches)]
     _write(_part(where, start), np.concatenate(vectors))
     done += len(ids)
-    rate = done / (time.monotonic() - begin)
-    say(f"{recipe.encoder}: {start + len(ids):,} of {len(source.items):,} items encoded, {rate:,.1f} a second")
+    now = time.monotonic()
+    if start == mine[-1] or now - told > _SECONDS_BETWEEN_LINES:
+      told, rate = now, done / (now - begin)
+      say(f"{recipe.encoder}: {start + len(ids):,} of {len(source.items):,} items encoded, {rate:,.1f} a second")
 
 
 def encoder_of(recipe: Recipe, mesh: Mesh) -> tuple[Callable[[Any, Array, bool], Array], Any]:
