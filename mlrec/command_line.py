@@ -1,6 +1,8 @@
 """What the commands that take a config share: mistakes in flags and failures of runs are told in a line."""
 
 from collections.abc import Callable
+import importlib.util
+import inspect
 import pathlib
 import re
 import sys
@@ -59,6 +61,32 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
       FAILED,
     )
   return 0
+
+
+def from_config_file(file: str, function: str, wanted: str) -> Any:
+  """What a function of a config file returns.
+
+  Args:
+    file: `FILE.py`, or `FILE.py:ARGUMENT` for a function that takes one.
+    function: its name.
+    wanted: what it is for, for the message where the file has none.
+
+  Raises:
+    ConfigError: there is no such function, or it fails.
+  """
+  path, _, argument = file.partition(":")
+  spec = importlib.util.spec_from_file_location("config_file", path)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  make = getattr(module, function, None)
+  if make is None:
+    raise ConfigError(f"{path} has no {function}(): {wanted}")
+  try:
+    return make(*([argument] if argument and inspect.signature(make).parameters else []))
+  except Exception as error:  # a config file is code: it may raise anything
+    raise ConfigError(f"{function}() of {path}: {type(error).__name__}: {error}") from error
 
 
 def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[str]]:

@@ -45,6 +45,9 @@ def default_config() -> ConfigDict:
   config.data.whiten = False
   config.data.max_length = 10
   config.data.min_length = 5
+  # Forced cold start: the share of items that is taken out of training, and what chooses them.
+  config.data.cold_share = 0.0
+  config.data.cold_seed = 0
 
   config.model = ConfigDict()
   config.model.name = "sequential"
@@ -162,11 +165,12 @@ def _check_ranges(config: ConfigDict) -> None:
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
     "train.row_width": 0, "train.ema_decay": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
-    "data.max_length": 1, "data.min_length": 3, "seed": 0, "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
+    "data.max_length": 1, "data.min_length": 3, "data.cold_share": 0, "data.cold_seed": 0, "seed": 0,
+    "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0,
   }  # fmt: skip
-  below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1}
+  below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1, "data.cold_share": 1}
   values = dict(flatten(config))
   for key, low in at_least.items():
     if not values[key] >= low:
@@ -189,6 +193,22 @@ def _check_ranges(config: ConfigDict) -> None:
       raise ConfigError(f"config.baselines = {config.baselines}: {closest(str(name), BASELINES)}")
   if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and s >= 0 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+  """The config with other values of some keys; a section may be given as a whole.
+
+  Raises:
+    ConfigError: a value is none that the key can have.
+  """
+  plain = config.to_dict()
+  for key, value in values.items():
+    *sections, leaf = key.split(".")
+    section = plain
+    for name in sections:
+      section = section.setdefault(name, {})
+    section[leaf] = value
+  return validate(ConfigDict(plain))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

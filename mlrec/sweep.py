@@ -14,7 +14,6 @@ the best keeps its checkpoints.
 """
 
 from collections.abc import Mapping
-import importlib.util
 import json
 import pathlib
 import pprint
@@ -47,7 +46,7 @@ _SECONDS = flags.DEFINE_float("seconds", None, "Begin no trial once those that h
 
 # Keys that decide what is measured, or on what: to choose among them is no tuning.
 _NOT_TUNED = ("seed", "seeds", "baselines", "init_from", "train.monitor", "data.source", "data.data_dir",
-              "data.min_length")  # fmt: skip
+              "data.min_length", "data.cold_share", "data.cold_seed")  # fmt: skip
 # Keys that a run may change when it goes on, but a sweep may not: its trials would no longer compare.
 _FIXED = ("seeds", "train.epochs", "train.patience", "eval.every_epochs")
 _SETTINGS, _BEST, _BEST_CONFIG, _LIST = "sweep.json", "best.json", "best.py", "trials.jsonl"
@@ -162,7 +161,7 @@ class Sweep:
     import jax
 
     from mlrec.train import experiment
-    from mlrec.train import loop
+    from mlrec.train import failures
     from mlrec.train import workdir as workdirs
     from mlrec.train.checkpoint import CheckpointError
 
@@ -170,17 +169,15 @@ class Sweep:
       # Killed before the folder was a run's.
       shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
     try:
-      config = with_values(self._config, trial.params)
+      config = config_lib.with_values(self._config, trial.params)
       result = experiment.run(config, trial.folder, splits=("valid",), say=lambda text: None)
     except (DataError, CheckpointError):
       raise
-    # The second is what constructors and evaluation say of options and of scores that are not finite.
-    except (loop.TrainingDiverged, ValueError) as error:
-      raise _TrialFailed(str(error)) from error
-    except jax.errors.JaxRuntimeError as error:
-      if "RESOURCE_EXHAUSTED" not in str(error):
+    except Exception as error:
+      reason = failures.reason(error)
+      if reason is None:
         raise
-      raise _TrialFailed(f"out of memory: {str(error).splitlines()[0]}") from error
+      raise _TrialFailed(reason) from error
     finally:
       # No other trial has programs of these shapes, unless it has the same ones in the compilation cache.
       jax.clear_caches()
@@ -232,7 +229,7 @@ class Sweep:
     best = best_of(records)
     if best is None:
       return
-    config = with_values(self._config, best.params)
+    config = config_lib.with_values(self._config, best.params)
     ended = [record for record in records if record.state != trials_lib.RUNNING]
     found = {
       "metric": self._monitor,
@@ -275,23 +272,16 @@ def load_space(file: str) -> search_space.Space:
   Raises:
     ConfigError: it has none, or what it has is no search space.
   """
-  path = file.partition(":")[0]
-  spec = importlib.util.spec_from_file_location("sweep_config", path)
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, "get_search_space"):
-    raise ConfigError(
-      f"{path} has no get_search_space(): a sweep needs one that returns keys and what they may be, such as "
-      '{"optimizer.lr": log_uniform(1e-4, 1e-2)}; mlrec/search_space.py shows it'
-    )
-  try:
-    space = module.get_search_space()
-  except Exception as error:  # a config file is code: it may raise anything
-    raise ConfigError(f"get_search_space() of {path}: {type(error).__name__}: {error}") from error
+  space = command_line.from_config_file(
+    file,
+    "get_search_space",
+    "a sweep needs one that returns keys and what they may be, such as "
+    '{"optimizer.lr": log_uniform(1e-4, 1e-2)}; mlrec/search_space.py shows it',
+  )
   if not isinstance(space, Mapping) or not space:
-    raise ConfigError(f"get_search_space() of {path} must return a dict with a key or more, not {space!r}")
+    raise ConfigError(
+      f"get_search_space() of {file.partition(':')[0]} must return a dict with a key or more, not {space!r}"
+    )
   return space
 
 
@@ -310,7 +300,7 @@ def check_space(space: search_space.Space, config: ConfigDict) -> None:
     part.check(key)
     for value in part.ends():
       try:
-        with_values(config, {key: value})
+        config_lib.with_values(config, {key: value})
       except ConfigError as error:
         raise ConfigError(f"the search space of config.{key}: {error}") from error
 
@@ -326,22 +316,6 @@ def known_keys(config: ConfigDict) -> set[str]:
     if isinstance(name, str) and name in models.names():
       keys |= {f"{section}.{option}" for option in models.options(name)}
   return keys - parts.keys()
-
-
-def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-  """The config with other values of some keys.
-
-  Raises:
-    ConfigError: a value is none that the key can have.
-  """
-  plain = config.to_dict()
-  for key, value in values.items():
-    *sections, leaf = key.split(".")
-    section = plain
-    for name in sections:
-      section = section.setdefault(name, {})
-    section[leaf] = value
-  return config_lib.validate(ConfigDict(plain))
 
 
 def best_of(records: list[Record]) -> Record | None:

@@ -5,6 +5,7 @@ import re
 from ml_collections import ConfigDict
 import pytest
 
+from mlrec import config as config_lib
 from mlrec import sweep
 from mlrec.config import ConfigError
 from mlrec.config import default_config
@@ -93,9 +94,7 @@ def loaded(source: str) -> ConfigDict:
 
 
 def test_a_config_as_a_file_is_the_same_config():
-  from mlrec import config as config_lib
-
-  config = sweep.with_values(
+  config = config_lib.with_values(
     default_config(),
     {
       "optimizer.lr": 1 / 3e3, "model.user.dropout": 0.1 + 0.2, "model.user.name": "gru4rec", "train.epochs": 7,

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlrec import config as config_lib
 from mlrec.config import ConfigError
+from mlrec.data import cold_start
 from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data.sources import load_interactions
@@ -78,7 +79,8 @@ def _compare(config: ConfigDict, workdir: pathlib.Path, result: dict[str, Any], 
 
 def _split(config: ConfigDict) -> Split:
   interactions = load_interactions(config.data.source, config.data.data_dir)
-  return leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  return cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
 
 
 def _run_one(

@@ -1,0 +1,62 @@
+"""Forced cold start: items that training is not shown, though users go on to watch them.
+
+MicroLens's paper (arXiv 2309.15379) holds that models of content still work for items without interactions, where
+models of IDs cannot, and its released code has no experiment of it: which items are cold is this package's protocol.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Rows
+from mlrec.data.splits import Split
+
+# Of a user who stays, as the benchmark's shortest histories have it: five items, of which two are targets.
+LEAST = 3
+# The last items of a row, which are targets.
+_TARGETS = 2
+
+
+def force(split: Split, *, share: float, seed: int) -> Split:
+  """The split with a share of its items taken out of all training rows.
+
+  Users whose training row is left with fewer than `LEAST` items are dropped, and counted among the skipped. Targets
+  stay, cold ones too, and so do the items that exist and their dense ids. What was taken out is as if it had not been
+  watched: it is not struck from a user's ranking. The cold items of a smaller share are among those of a larger one of
+  the same seed.
+
+  Args:
+    split: as the benchmark makes it.
+    share: of the items that exist, at least 0 and below 1, rounded to a whole number of items; 0 for the split itself.
+    seed: chooses the items; the same ones on every platform.
+
+  Raises:
+    DataError: the share is out of range, or no user is left.
+  """
+  if not 0 <= share < 1:
+    raise DataError(f"cold_share must be at least 0 and below 1, not {share}")
+  if not share:
+    return split
+  cold = np.zeros(split.num_items + 1, bool)
+  cold[cold_items(split.num_items, share=share, seed=seed)] = True
+  lengths = split.rows.lengths
+  place = np.arange(len(split.rows.values)) - np.repeat(split.rows.offsets[:-1], lengths)
+  kept = ~cold[split.rows.values] | (place >= np.repeat(lengths, lengths) - _TARGETS)
+  user = np.repeat(np.arange(split.num_users), lengths)
+  left = np.bincount(user[kept], minlength=split.num_users)
+  stays = left - _TARGETS >= LEAST
+  if not stays.any():
+    raise DataError(
+      f"config.data.cold_share = {share}: none of {split.num_users} users is left with {LEAST} items to train on"
+    )
+  rows = Rows.from_lengths(split.rows.values[kept], left).take(stays)
+  dropped = int((~stays).sum())
+  return dataclasses.replace(split, users=split.users[stays], rows=rows, num_skipped=split.num_skipped + dropped)
+
+
+def cold_items(num_items: int, *, share: float, seed: int) -> np.ndarray:
+  """`[round(share * num_items)]` int64: dense ids of the items chosen, in the order of their choice."""
+  # The raw output of a bit generator is what no NumPy release changes.
+  order = np.argsort(np.random.PCG64(seed).random_raw(num_items), kind="stable")
+  return order[: round(share * num_items)] + 1
