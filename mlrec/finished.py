@@ -166,7 +166,7 @@ def _workdirs(path: pathlib.Path) -> list[pathlib.Path]:
     names = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
     raise ConfigError(f"{path} is no folder" + (f": {closest(path.name, names)}" if names else ""))
   if (path / CONFIG).exists():
-    seeds = _json(path / CONFIG).get("seeds") or []
+    seeds = read_json(path / CONFIG).get("seeds") or []
     return [path / f"seed_{seed}" for seed in seeds] if seeds else [path]
   inside = sorted(folder for folder in path.iterdir() if (folder / CONFIG).exists())
   if not inside:
@@ -178,7 +178,7 @@ def _run(workdir: pathlib.Path, name: str, split: str, notes: list[str]) -> Run 
   if not (workdir / RESULT).exists():
     notes.append(f"{workdir} is not finished: left out")
     return None
-  config, result = _json(workdir / CONFIG), _json(workdir / RESULT)
+  config, result = read_json(workdir / CONFIG), read_json(workdir / RESULT)
   missing = [key for key in ("seed", "config_hash", "data") if key not in result]
   if missing:
     raise ConfigError(f"{workdir / RESULT} has no {missing[0]!r}: it is no result of mlrec.main")
@@ -242,7 +242,12 @@ def _mean(values: list[float | None]) -> float | None:
   return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The object in a JSON file.
+
+  Raises:
+    ConfigError: it cannot be read, or holds something else.
+  """
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ import sys
 from absl import app
 from absl import flags
 
+from mlrec import cells
 from mlrec import command_line
 from mlrec import finished
 from mlrec import published
@@ -32,7 +33,6 @@ _SPLIT = flags.DEFINE_enum("split", "test", ["test", "valid"], "Whose metrics ar
 _PLOT = flags.DEFINE_bool("plot", True, "With --out: also the plot, which needs matplotlib.")
 
 _BUCKET = re.compile(r"(cold|count_(\d+).*)/hr@10")
-_NONE = "–"
 
 
 def main(argv: list[str]) -> int:
@@ -93,10 +93,7 @@ def markdown(tables: list[Table], split: str) -> str:
   parts = []
   for table in tables:
     columns = dict(_columns(table, split))
-    columns = {name: cells for name, cells in columns.items() if set(cells) != {_NONE}}
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in zip(*columns.values())]
-    parts.append("\n".join([f"### {table.title}", "", *lines, ""]))
+    parts.append("\n".join([f"### {table.title}", "", *cells.markdown(columns), ""]))
   return "\n".join(parts)
 
 
@@ -105,7 +102,7 @@ def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
   rows = table.rows
 
   def metric(name: str) -> list[str]:
-    return [_spread(row.metric(split, name), len(row.runs)) for row in rows]
+    return [cells.spread(row.metric(split, name), len(row.runs)) for row in rows]
 
   yield "model", [row.label for row in rows]
   yield "seeds", [str(len(row.runs)) for row in rows]
@@ -113,15 +110,16 @@ def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
     yield f"{split} {name}", metric(name)
     # What was published is of the test split.
     if split == "test":
-      yield f"paper {name}", [_fraction(row.published.metrics.get(name) if row.published else None) for row in rows]
+      beside = [row.published.metrics.get(name) if row.published else None for row in rows]
+      yield f"paper {name}", [cells.number(value, ".4f") for value in beside]
   for name in _buckets(table, split):
     yield name.removeprefix("count_").replace("/", " "), metric(name)
   yield "coverage@10", metric("coverage@10")
   for kind in ("wall", "cpu", "device"):
-    yield f"{kind} min", [_number(row.minutes(kind), ".1f") for row in rows]
-  yield "peak MiB", [_number(row.most("peak_memory_mib"), ",.0f") for row in rows]
-  yield "device peak MiB", [_number(row.most("peak_device_memory_mib"), ",.0f") for row in rows]
-  yield "parameters", [_number(row.most("parameters"), ",.0f") for row in rows]
+    yield f"{kind} min", [cells.number(row.minutes(kind), ".1f") for row in rows]
+  yield "peak MiB", [cells.number(row.most("peak_memory_mib"), ",.0f") for row in rows]
+  yield "device peak MiB", [cells.number(row.most("peak_device_memory_mib"), ",.0f") for row in rows]
+  yield "parameters", [cells.number(row.most("parameters"), ",.0f") for row in rows]
   yield "config", [f"`{row.config_hash}`" for row in rows]
 
 
@@ -160,20 +158,6 @@ def _buckets(table: Table, split: str) -> list[str]:
     return int(match[2] or 0) if match else 0
 
   return sorted(names, key=least)
-
-
-def _spread(value: tuple[float, float] | None, seeds: int) -> str:
-  if value is None:
-    return _NONE
-  return f"{value[0]:.4f} ± {value[1]:.4f}" if seeds > 1 else f"{value[0]:.4f}"
-
-
-def _fraction(value: float | None) -> str:
-  return _number(value, ".4f")
-
-
-def _number(value: float | None, form: str) -> str:
-  return _NONE if value is None else format(value, form)
 
 
 if __name__ == "__main__":

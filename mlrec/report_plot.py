@@ -1,5 +1,6 @@
 """The plot of a report: a bar a row, with the spread over seeds and the published figure where there is one."""
 
+from collections.abc import Callable
 import importlib.util
 import math
 import pathlib
@@ -27,18 +28,36 @@ def draw(tables: list[Table], split: str, metric: str, paths: list[pathlib.Path]
     metric: its name.
     paths: what to write.
   """
-  import matplotlib
-  from matplotlib.figure import Figure
-
   heights = [_FRAME_INCHES + _BAR_INCHES * len(table.rows) for table in tables]
-  # SVG has ids made of a salt, and a date, which would differ from one call to the next.
-  with matplotlib.rc_context({"svg.hashsalt": "mlrec", "svg.fonttype": "none"}):
-    figure = Figure(figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained")
+
+  def fill(figure: Any) -> None:
     panels = figure.subplots(len(tables), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for panel, table in zip(panels[:, 0], tables):
       _draw_panel(panel, table, split, metric)
+
+  render(fill, (_WIDTH_INCHES, sum(heights)), paths)
+
+
+def render(fill: Callable[[Any], None], inches: tuple[float, float], paths: list[pathlib.Path]) -> None:
+  """Writes a figure, whole files or none; the same figure gives the same SVG.
+
+  Args:
+    fill: draws into it.
+    inches: width and height.
+    paths: what to write; their endings say in which form.
+  """
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  # SVG has ids made of a salt, and a date, which would differ from one call to the next.
+  with matplotlib.rc_context({"svg.hashsalt": "mlrec", "svg.fonttype": "none"}):
+    figure = Figure(figsize=inches, layout="constrained")
+    fill(figure)
     for path in paths:
-      figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+      temporary = path.with_name(path.name + ".tmp")
+      form = path.suffix.removeprefix(".")
+      figure.savefig(temporary, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+      temporary.replace(path)
 
 
 def _draw_panel(panel: Any, table: Table, split: str, metric: str) -> None:

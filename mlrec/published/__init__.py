@@ -1,5 +1,6 @@
 """Published figures, each file with its source in its head."""
 
+from collections.abc import Iterator
 import csv
 from importlib import resources
 import re
@@ -47,19 +48,32 @@ def microlens_100k() -> list[Published]:
   return [row for file in _FILES_100K for row in _read(file)]
 
 
+def encoders_100k() -> dict[tuple[str, str], float]:
+  """Test HR@10 of SASRec on MicroLens-100K by video encoder and mode (arXiv 2309.15379, Fig. 4)."""
+  return {row.key[2:]: row.metrics["hr@10"] for row in _read("microlens_100k_encoders.csv")}
+
+
+def kinetics_400() -> dict[str, float]:
+  """Top-1 accuracy on Kinetics-400 of video encoders' published weights, in percent."""
+  return {row["encoder"]: float(row["top1"]) for row in _lines("kinetics_400.csv")}
+
+
 def is_microlens_100k(source: str, users: int | None) -> bool:
   """Whether a run's data are those of the published figures, by where they were read from and the number of users."""
   return bool(_SOURCE_100K.search(source)) and users in (None, _USERS_100K)
 
 
 def _read(file: str) -> list[Published]:
-  text = resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
-  lines = [line for line in text.splitlines() if not line.startswith("#")]
   return [
     Published(
       row["model"],
       (row["name"], row["content"], row["encoder"], row["mode"]),
       {metric: float(row[metric]) for metric in METRICS if row.get(metric)},
     )
-    for row in csv.DictReader(lines)
+    for row in _lines(file)
   ]
+
+
+def _lines(file: str) -> Iterator[dict[str, str]]:
+  text = resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
+  return csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))

@@ -1,0 +1,94 @@
+"""Published weights of video encoders against a random start, all else the same (arXiv 2309.15379, on pre-training).
+
+  python -m mlrec.study --config=configs/studies/pretraining.py:r3d_r18 --workdir=studies/pretraining
+
+The argument names one video encoder or more, with commas between them; weights are the files under weights/ that
+`python -m mlrec.convert` makes. A run whose file is missing is listed, and the random starts go on. All of the
+encoder is trained. By default the nets of full size are fed two frames of 32 by 32 pixels of the demo, so that a
+laptop can train them; with `100k`, as in `pretraining.py:100k,slowfast_r50,mvit_b_16x4`, they are trained on
+MicroLens-100k with the settings of `configs/video_sasrec.py`, beside the published figures of the published weights.
+"""
+
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+from mlrec import published
+from mlrec.config import default_config
+from mlrec.models.registry import models
+from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import closest
+from mlrec.studies import BARS
+from mlrec.studies import Published
+from mlrec.studies import Run
+from mlrec.studies import Study
+
+_100K = "100k"
+_SERIES = {"full": "published weights", "scratch": "random start"}
+
+
+def _parsed(argument: str) -> tuple[bool, list[str]]:
+  names = argument.split(",")
+  on_100k = names[0] == _100K
+  encoders = names[1:] if on_100k else names
+  known = models.names(VIDEO_ENCODER)
+  for name in encoders or [""]:
+    if name not in known:
+      raise ValueError(f"no video encoder {name!r}: {closest(name, known)}")
+  return on_100k, encoders
+
+
+def get_config(argument: str = "r3d_r18") -> ConfigDict:
+  on_100k, encoders = _parsed(argument)
+  if on_100k:
+    return _video_sasrec(encoders[0], "full")
+  config = default_config()
+  config.data.source = "microlens/demo-sequences"
+  config.data.videos = "microlens/demo-videos-5x64"
+  config.model.dim = 64
+  config.model.item = ConfigDict({
+    "name": "video", "encoder": encoders[0], "mode": "full", "weights": f"weights/{encoders[0]}.safetensors",
+    "frames": 2, "size": 32, "dtype": "float32", "accumulate": 1,
+  })  # fmt: skip
+  config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2})
+  config.optimizer.lr = 1e-3
+  config.optimizer.encoder_lr = 1e-4
+  config.train.batch_size = 128
+  config.train.epochs = 10
+  config.train.patience = 0
+  config.train.steps_per_dispatch = 1
+  return config
+
+
+def get_study(argument: str = "r3d_r18") -> Study:
+  on_100k, encoders = _parsed(argument)
+  runs = [
+    Run(series, encoder, _settings(encoder, mode, on_100k)) for encoder in encoders for mode, series in _SERIES.items()
+  ]
+  figures = published.encoders_100k() if on_100k else {}
+  paper = [
+    Published(_SERIES["full"], encoder, figures[encoder, "full"])
+    for encoder in encoders
+    if (encoder, "full") in figures
+  ]
+  return Study(
+    f"Pre-training, on {'MicroLens-100K' if on_100k else 'the demo'}", "video encoder", BARS, runs, published=paper,
+    published_source="SASRec_V on MicroLens-100K, arXiv 2309.15379, Fig. 4 (FT)" if paper else "",
+  )  # fmt: skip
+
+
+def _settings(encoder: str, mode: str, on_100k: bool) -> dict:
+  if on_100k:
+    config = _video_sasrec(encoder, mode)
+    return {
+      "model.item": config.model.item.to_dict(), "data.videos": config.data.videos,
+      "train.batch_size": config.train.batch_size,
+    }  # fmt: skip
+  weights = "" if mode == "scratch" else f"weights/{encoder}.safetensors"
+  return {"model.item.encoder": encoder, "model.item.mode": mode, "model.item.weights": weights}
+
+
+def _video_sasrec(encoder: str, mode: str) -> ConfigDict:
+  path = pathlib.Path(__file__).parents[1] / "video_sasrec.py"
+  return runpy.run_path(str(path))["get_config"](f"{encoder},{mode}")

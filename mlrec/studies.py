@@ -1,0 +1,156 @@
+"""What a study is: runs of one experiment that differ in a few keys, and how their figures are laid out.
+
+A file of `configs/studies/` has, beside `get_config()`, a `get_study()` that returns a `Study`. In `FILE.py:ARGUMENT`
+both are handed ARGUMENT, if they take one.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlrec import command_line
+from mlrec import config as config_lib
+from mlrec.config import ConfigError
+from mlrec.registry import closest
+
+LINES, BARS, SCATTER, BUCKETS = "lines", "bars", "scatter", "buckets"
+LAYOUTS = (LINES, BARS, SCATTER, BUCKETS)
+# Metrics that there are of the targets of a bucket.
+BUCKET_METRICS = ("hr@10", "ndcg@10")
+# Of all targets, of those that training never names (`cold/`), and of those that it does (`warm/`).
+METRICS = (
+  "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr", "coverage@10",
+  *(f"{part}/{name}" for part in ("cold", "warm") for name in BUCKET_METRICS),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run of a study: a point of its plot.
+
+  Attributes:
+    series: what is drawn as one line, or in one colour.
+    x: its place on the axis; with the layout `buckets`, whose axis is that of the buckets, it is part of the name.
+    overrides: values by keys of the config, such as `{"model.item.mode": "top"}`; a section may be given as a whole.
+    label: what the point is called beside its series, where that is not its place.
+  """
+
+  series: str
+  x: float | str
+  overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  label: str = ""
+
+  @property
+  def name(self) -> str:
+    """Series and point."""
+    return f"{self.series}, {self.label or self.x}"
+
+  @property
+  def folder(self) -> str:
+    """Of its workdir, within the study's."""
+    return re.sub(r"[^\w.+-]+", "-", f"{self.series}_{self.label or self.x}").strip("-.").lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A published figure that stands beside.
+
+  Attributes:
+    series: as of a `Run`, as are `x` and `label`.
+    x: its place.
+    value: a fraction.
+    metric: what it is of.
+    label: as of a `Run`.
+  """
+
+  series: str
+  x: float | str
+  value: float
+  metric: str = "hr@10"
+  label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Runs and their layout.
+
+  Attributes:
+    title: of report and plot.
+    x_label: what the axis is.
+    layout: `lines` over numbers, `bars` over names or numbers, `scatter` of points with labels over numbers, or
+      `buckets` of how often targets occur in training, a line a run.
+    runs: in the order of the report; names on the axis stand in the order in which they first come.
+    metrics: a panel each, of `METRICS`; with `buckets` of `BUCKET_METRICS`.
+    published: figures that stand beside.
+    published_source: where they are from, and of which data.
+    note: what a reader must know; it is printed below the title.
+    vectors: options of an item tower of the mode `frozen`. Where `config.data.features` is empty, its vectors are made
+      first, as `python -m mlrec.features` makes them, and all runs read them.
+  """
+
+  title: str
+  x_label: str
+  layout: str
+  runs: Sequence[Run]
+  metrics: Sequence[str] = ("hr@10",)
+  published: Sequence[Published] = ()
+  published_source: str = ""
+  note: str = ""
+  vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load(file: str) -> Study:
+  """The study of a config file, `FILE.py` or `FILE.py:ARGUMENT`, checked.
+
+  Raises:
+    ConfigError: it has none, or one that cannot be.
+  """
+  study = command_line.from_config_file(
+    file, "get_study", "a study needs one that returns a Study; mlrec/studies.py says what that is"
+  )
+  if not isinstance(study, Study):
+    raise ConfigError(f"get_study() of {file.partition(':')[0]} must return a Study, not {study!r}")
+  check(study)
+  return study
+
+
+def check(study: Study) -> None:
+  """Raises a ConfigError where a study cannot be run, or drawn."""
+  if study.layout not in LAYOUTS:
+    raise ConfigError(f"the study's layout = {study.layout!r}: {closest(str(study.layout), LAYOUTS)}")
+  if not study.runs or not study.metrics:
+    raise ConfigError("a study needs a run and a metric or more")
+  known = BUCKET_METRICS if study.layout == BUCKETS else METRICS
+  for metric in study.metrics:
+    if metric not in known:
+      raise ConfigError(f"the study's metric {metric!r}, with the layout {study.layout!r}: {closest(metric, known)}")
+  folders: dict[str, Run] = {}
+  for run in study.runs:
+    if not run.folder:
+      raise ConfigError(f"{run} has no letter or digit in its name: its workdir is named by that")
+    if run.folder in folders:
+      raise ConfigError(f"two runs of the study are called {run.folder!r}: {folders[run.folder].name!r}, {run.name!r}")
+    folders[run.folder] = run
+  if study.layout in (LINES, SCATTER):
+    points: list[Run | Published] = [*study.runs, *study.published]
+    for point in points:
+      if isinstance(point.x, str):
+        raise ConfigError(f"with the layout {study.layout!r} places are numbers, not {point.x!r} of {point.series!r}")
+  if study.published and (study.layout == BUCKETS or not study.published_source):
+    raise ConfigError("published figures need a published_source, and a layout other than 'buckets'")
+
+
+def config_of(config: ConfigDict, run: Run) -> ConfigDict:
+  """The config of a run.
+
+  Raises:
+    ConfigError: it overrides a key that there is not, or with a value that the key cannot have.
+  """
+  try:
+    return config_lib.with_values(config, run.overrides)
+  except ConfigError as error:
+    raise ConfigError(f"run {run.name!r} of the study: {error}") from error

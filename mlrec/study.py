@@ -1,0 +1,61 @@
+"""Runs an analysis of the paper, or one of your own: `python -m mlrec.study --config=FILE.py --workdir=DIR`.
+
+FILE.py has, beside `get_config()`, a `get_study()` (`mlrec/studies.py` says what that is; `configs/studies/` has those
+of arXiv 2309.15379). Each of its runs has a workdir in DIR. The same command goes on: a finished run is not run again,
+and one that was killed goes on from its checkpoint. A run that fails is listed with its reason, and the others go on.
+Keys of the config can be set for all runs: `--config.data.source=…`, `--config.seeds="(0, 1, 2)"` for mean and spread.
+
+What it leaves: `study.md`, `study.csv`, `study.svg` and `study.png`. `--report_only` makes them of what is there.
+`python -m mlrec.report DIR/*/` tells also what the runs took.
+"""
+
+import pathlib
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+from ml_collections import ConfigDict
+
+from mlrec import command_line
+from mlrec import config as config_lib
+from mlrec import studies
+from mlrec.config import ConfigError
+from mlrec.data import DataError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config() and get_study().")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the study is kept, a folder a run.")
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Write the report of what is there, and run nothing.")
+_PLOT = flags.DEFINE_bool("plot", True, "Also the plot, which needs matplotlib.")
+
+
+def main(argv: list[str]) -> int:
+  """Does what the flags say; returns the exit status."""
+  try:
+    if len(argv) > 1:
+      raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --report_only")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+      raise ConfigError(f"--{'config=FILE.py' if _CONFIG.value is None else 'workdir=DIR'} is required")
+    study = studies.load(config_flags.get_config_filename(flags.FLAGS["config"]))
+    return _run(study, config_lib.validate(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
+  except (ConfigError, DataError) as error:
+    return command_line.report(error, command_line.REFUSED)
+
+
+def _run(study: studies.Study, config: ConfigDict, workdir: pathlib.Path) -> int:
+  from mlrec import study_runner
+  from mlrec.train import memory
+
+  memory.share_arenas()
+
+  def say(text: str) -> None:
+    print(text, flush=True)
+
+  return command_line.run_reporting(
+    lambda: study_runner.run(study, config, workdir, report_only=_REPORT_ONLY.value, plot=_PLOT.value, say=say),
+    workdir,
+    say,
+  )
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=command_line.flags_parser(_CONFIG))

@@ -1,0 +1,146 @@
+"""The plot of a study: a panel a metric, the published figures beside ours."""
+
+import math
+import pathlib
+from typing import Any
+
+from mlrec import report_plot
+from mlrec import studies
+from mlrec import study_results
+from mlrec.study_results import Point
+from mlrec.study_results import Results
+
+_PANEL_INCHES = (6.4, 3.8)
+_COLOURS = ("#4878a8", "#d1495b", "#66a182", "#edae49", "#7b5e9e", "#8d6a4f", "#2e4057", "#9aa5b1")
+_MARKERS = "osv^PX*h"
+_GROUP_WIDTH = 0.8
+
+
+def draw(results: Results, paths: list[pathlib.Path]) -> None:
+  """Draws a study into files whose endings say their form; the same results give the same SVG.
+
+  Args:
+    results: of which runs without the metric are not drawn.
+    paths: what to write.
+  """
+  metrics = results.study.metrics
+  panel = _PANELS[results.study.layout]
+
+  def fill(figure: Any) -> None:
+    figure.suptitle(results.study.title, fontsize="medium")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
+      panel(axes, results, metric)
+      axes.set_ylabel(f"test {metric}")
+      axes.grid(alpha=0.3)
+      axes.set_axisbelow(True)
+      if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="x-small")
+
+  report_plot.render(fill, (_PANEL_INCHES[0] * len(metrics), _PANEL_INCHES[1]), paths)
+
+
+def _lines(axes: Any, results: Results, metric: str) -> None:
+  for style, name in _styles(results):
+    points = sorted(_points(results, name, metric))
+    if points:
+      places, means, stds = zip(*points)
+      axes.errorbar(places, means, yerr=stds, capsize=2, label=name, **style)
+    figures = sorted((one.x, one.value) for one in _published(results, name, metric))
+    if figures:
+      axes.plot(*zip(*figures), linestyle="--", label=f"{name}, published", **(style | {"markerfacecolor": "none"}))
+  axes.set_xlabel(results.study.x_label)
+
+
+def _scatter(axes: Any, results: Results, metric: str) -> None:
+  for style, name in _styles(results):
+    points = _points(results, name, metric)
+    if points:
+      places, means, stds = zip(*points)
+      axes.errorbar(places, means, yerr=stds, capsize=2, linestyle="none", label=name, **style)
+    for point in results.points:
+      value = point.metric(metric)
+      if point.run.series == name and value and point.run.label:
+        _call(axes, point.run.label, point.run.x, value[0])
+    figures = _published(results, name, metric)
+    if figures:
+      hollow = style | {"markerfacecolor": "none"}
+      shown = zip(*((one.x, one.value) for one in figures))
+      axes.plot(*shown, linestyle="none", label=f"{name}, published", **hollow)
+    for one in figures:
+      _call(axes, one.label, one.x, one.value)
+  axes.set_xlabel(results.study.x_label)
+
+
+def _call(axes: Any, label: str, x: Any, y: float) -> None:
+  axes.annotate(label, (x, y), textcoords="offset points", xytext=(3, 3), fontsize=5)
+
+
+def _bars(axes: Any, results: Results, metric: str) -> None:
+  names = list(dict.fromkeys([*(point.run.x for point in results.points), *(one.x for one in results.study.published)]))
+  styles = _styles(results)
+  width = _GROUP_WIDTH / len(styles)
+  for number, (style, name) in enumerate(styles):
+
+    def place(x: Any, number: int = number) -> float:
+      return names.index(x) + (number + 0.5) * width - _GROUP_WIDTH / 2
+
+    points = _points(results, name, metric)
+    if points:
+      places, means, stds = zip(*points)
+      axes.bar(list(map(place, places)), means, width, yerr=stds, capsize=2, label=name, color=style["color"])
+    figures = _published(results, name, metric)
+    if figures:
+      axes.plot(
+        [place(one.x) for one in figures], [one.value for one in figures], "D", markersize=5, color=style["color"],
+        markeredgecolor="black", label=f"{name}, published",
+      )  # fmt: skip
+  axes.set_xticks(range(len(names)), list(map(str, names)))
+  axes.set_xlabel(results.study.x_label)
+
+
+def _buckets(axes: Any, results: Results, metric: str) -> None:
+  names = study_results.buckets(results)
+  drawn = [point for point in results.points if point.row]
+  several = len({point.run.x for point in results.points}) > 1
+  for number, point in enumerate(drawn):
+    values = [point.metric(f"{name}/{metric}") or (math.nan, math.nan) for name in names]
+    means, stds = [mean for mean, _ in values], [_seen(std, point) for _, std in values]
+    label = point.run.name if several else point.run.series
+    axes.errorbar(range(len(names)), means, yerr=stds, capsize=2, label=label, **_style(number))
+  axes.set_xticks(range(len(names)), [name.removeprefix("count_") for name in names])
+  axes.set_xlabel(results.study.x_label)
+
+
+_PANELS = {
+  studies.LINES: _lines, studies.SCATTER: _scatter, studies.BARS: _bars, studies.BUCKETS: _buckets
+}  # fmt: skip
+
+
+def _styles(results: Results) -> list[tuple[dict[str, Any], str]]:
+  """Each series' style and name; a series has one style, ours and published."""
+  series = [*(point.run.series for point in results.points), *(one.series for one in results.study.published)]
+  return [(_style(number), name) for number, name in enumerate(dict.fromkeys(series))]
+
+
+def _style(number: int) -> dict[str, Any]:
+  return {
+    "color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 5
+  }  # fmt: skip
+
+
+def _points(results: Results, series: str, metric: str) -> list[tuple[Any, float, float]]:
+  """Place, mean and spread of each run of a series that has the metric."""
+  return [
+    (point.run.x, value[0], _seen(value[1], point))
+    for point in results.points
+    if point.run.series == series and (value := point.metric(metric))
+  ]
+
+
+def _published(results: Results, series: str, metric: str) -> list[studies.Published]:
+  return [one for one in results.study.published if one.series == series and one.metric == metric]
+
+
+def _seen(std: float, point: Point) -> float:
+  # One seed has no spread to show.
+  return std if point.seeds > 1 else math.nan

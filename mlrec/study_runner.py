@@ -1,0 +1,116 @@
+"""Runs a study: a workdir a run, the report brought up to date after each."""
+
+from collections.abc import Callable
+import pathlib
+
+from ml_collections import ConfigDict
+
+from mlrec import report_plot
+from mlrec import studies
+from mlrec import study_plot
+from mlrec import study_results
+from mlrec.config import ConfigError
+from mlrec.studies import Study
+from mlrec.train.writers import write_text
+
+_NAMES = ("study.md", "study.csv", "study.svg", "study.png")
+
+
+def run(
+  study: Study,
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  report_only: bool = False,
+  plot: bool = True,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Runs what of a study is not finished, and writes its report.
+
+  Args:
+    study: checked.
+    config: validated; what its runs override.
+    workdir: of the study, which has a folder for each run, named by the run.
+    report_only: whether to write the report of what is there, and run nothing.
+    plot: whether to draw it, too.
+    say: prints a line.
+
+  Raises:
+    ConfigError: a run's config is wrong, the vectors cannot be made, nothing came to a result, or the report cannot be
+      written.
+    DataError: the vectors' content cannot be read.
+    Interrupted: the process was asked to stop; the study can go on.
+  """
+  if plot:
+    report_plot.require()
+  configs = {one.folder: studies.config_of(config, one) for one in study.runs}
+  if not report_only:
+    if study.vectors and not config.data.features:
+      folder = _make_vectors(study, config, say)
+      for one in configs.values():
+        one.data.features = one.data.features or folder
+    failures: dict[str, str] = {}
+    for number, one in enumerate(study.runs, start=1):
+      say(f"run {number} of {len(study.runs)}: {one.name}")
+      reason = _run(configs[one.folder], workdir / one.folder, say)
+      if reason:
+        failures[one.folder] = reason
+        say(f"failed: {reason}")
+      study_results.write_failures(workdir, failures)
+      # Kept up to date: a study may take days.
+      _write(study, config, workdir, plot=False)
+  results = _write(study, config, workdir, plot=plot)
+  done = sum(point.row is not None for point in results.points)
+  say(f"{done} of {len(study.runs)} runs in {workdir / _NAMES[0]}")
+  if not done:
+    first = results.points[0]
+    raise ConfigError(f"none of {len(study.runs)} runs of the study has a result; {first.run.name}: {first.reason}")
+
+
+def _run(config: ConfigDict, folder: pathlib.Path, say: Callable[[str], None]) -> str:
+  """Runs one; returns why it failed, empty where it did not."""
+  import jax
+
+  from mlrec.train import experiment
+  from mlrec.train import failures
+
+  try:
+    experiment.run(config, folder, say=say)
+    return ""
+  except Exception as error:
+    reason = failures.reason(error)
+    if reason is None:
+      raise
+    return reason
+  finally:
+    # The programs of one run are of no use to the next, but through the compilation cache.
+    jax.clear_caches()
+
+
+def _make_vectors(study: Study, config: ConfigDict, say: Callable[[str], None]) -> str:
+  """Makes the vectors that all runs read, where they are not there yet; returns their folder."""
+  from mlrec.train import contents
+  from mlrec.train import frozen_features
+
+  try:
+    recipe = frozen_features.recipe_of(study.vectors)
+    source = contents.open_source(config, recipe)
+    where, _ = frozen_features.make(recipe, source, folder=config.data.features_dir, say=say)
+  except (OSError, TypeError) as error:
+    raise ConfigError(f"the study's vectors cannot be made: {error}") from error
+  return str(where)
+
+
+def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, plot: bool) -> study_results.Results:
+  results = study_results.read(study, config, workdir)
+  if not workdir.is_dir():
+    return results
+  markdown, table, *pictures = (workdir / name for name in _NAMES)
+  try:
+    write_text(markdown, study_results.markdown(results))
+    write_text(table, study_results.as_csv(results))
+    if plot:
+      study_plot.draw(results, pictures)
+  except OSError as error:
+    raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+  return results
