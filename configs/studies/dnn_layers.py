@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
   config.optimizer.lr = 1e-3
   config.train.batch_size = 128
   config.train.epochs = 40
-  config.train.patience = 5
+  config.train.patience = 10
   return config
 
 

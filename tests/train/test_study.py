@@ -170,6 +170,23 @@ def test_seeds_give_mean_and_spread_and_buckets_stand_in_order(done, tiny_config
   assert "model, b" in (tmp_path / "study.svg").read_text()
 
 
+def test_forced_cold_start_is_asked_for_in_the_config(tiny_config, tmp_path):
+  from mlrec.train import experiment
+
+  def run(name, **overrides):
+    config = tiny_config(model={"name": "popularity"}, **overrides)
+    return experiment.run(config, tmp_path / name, say=lambda text: None)
+
+  plain = run("plain")
+  none = run("none", **{"data.cold_share": 0.0, "data.cold_seed": 5})
+  forced = run("forced", **{"data.cold_share": 0.2, "data.cold_seed": 5})
+  assert none["data"] == plain["data"] != forced["data"]
+  assert none["test"] == plain["test"]
+  assert forced["items"] == plain["items"]
+  assert forced["users"] + forced["skipped_users"] == plain["users"] + plain["skipped_users"]
+  assert forced["test"]["cold/targets"] > plain["test"]["cold/targets"] + 10
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
