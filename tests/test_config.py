@@ -153,8 +153,8 @@ def test_keys_that_may_change_do_not_change_the_hash():
   known = dict(flatten(default_config()))
   others = {
     "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
-    "data.features_dir": "/cache", "data.features": "/v.npy", "seeds": (3, 4), "log.tensorboard": False,
-    "baselines": ("popularity",),
+    "data.content": "/titles.csv", "data.features_dir": "/cache", "data.features": "/v.npy", "seeds": (3, 4),
+    "log.tensorboard": False, "baselines": ("popularity",),
   }  # fmt: skip
   for key in MUTABLE:
     assert key in known
@@ -170,6 +170,7 @@ def test_everything_else_changes_the_hash():
     "init_from": "there",
     "data.max_length": 9,
     "data.min_length": 6,
+    "data.whiten": True,
     "model.dim": 8,
     "loss.negative_groups": 4,
     "loss.popularity_power": 0.5,
