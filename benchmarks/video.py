@@ -88,7 +88,8 @@ def _step(arguments: argparse.Namespace) -> dict:
   config.train.batch_size = arguments.batch
   config.train.steps_per_dispatch = 1
   split = leave_one_out(read_pairs(arguments.pairs))
-  contents.open_videos = lambda config: MadeUp(split.item_ids[1:], arguments.frames or 5, arguments.size or 224)
+  made_up = MadeUp(split.item_ids[1:], arguments.frames or 5, arguments.size or 224)
+  contents.SOURCES["frames"] = lambda config, recipe: made_up
   with tempfile.TemporaryDirectory() as workdir:
     run = Run(validate(config), split, pathlib.Path(workdir))
     state = run.spec.create()

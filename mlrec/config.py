@@ -34,7 +34,8 @@ def default_config() -> ConfigDict:
   config.data.data_dir = ""
   # The videos of the items, for towers that read frames: a TFDS name (microlens/demo-videos-5x64).
   config.data.videos = ""
-  # Titles of the items, for towers that read them: a TFDS name (microlens/50k-items), or the path of a *_titles.csv.
+  # The items, for towers that read titles, covers or sound: a TFDS name, which says what media it has
+  # (microlens/50k-items, microlens/demo-items-cover224-audio10s); for titles alone also the path of a *_titles.csv.
   config.data.content = ""
   # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
   config.data.features_dir = ""
@@ -116,9 +117,8 @@ BASELINES = ("popularity", "id")
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
-  "data.features",
-  "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch", "eval.chunk",
-  "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "data.features", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch",
+  "eval.chunk", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)

@@ -4,8 +4,11 @@ import argparse
 import sys
 
 from mlrec.data.interactions import DataError
+from tfds_microlens import item_media
 from tfds_microlens import microlens_dataset_builder
 from tfds_microlens import videos
+
+_A = {"record": "a record", "cover": "a cover", "audio": "a sound track"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
   if not args.name:
     parser.print_usage()
     for name, config in configs.items():
-      print(f"  {name:<20} {config.description}")
+      print(f"  {name:<32} {config.description}")
     return 2
   try:
     builder = microlens_dataset_builder.prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
@@ -29,9 +32,11 @@ def main(argv: list[str] | None = None) -> int:
   print(f"microlens/{builder.builder_config_name} is in {builder.data_dir}")
   for split, info in builder.info.splits.items():
     print(f"  {split:<12} {info.num_examples:,} rows")
-  without = builder.info.metadata.get("without_record", 0)
-  if without:
-    print(f"  {without:,} without a record: {builder.data_path / videos.REPORT}")
+  reports = {"record": videos.REPORT, **{name: item_media.report(name) for name in item_media.NAMES}}
+  for what, report in reports.items():
+    without = builder.info.metadata.get(f"without_{what}", 0)
+    if without:
+      print(f"  {without:,} without {_A[what]}: {builder.data_path / report}")
   return 0
 
 

@@ -1,8 +1,9 @@
-"""The videos of the synthetic MicroLens: what each item shows, as an mp4 clip.
+"""The videos and covers of the synthetic MicroLens: what each item shows, as an mp4 clip and as a still.
 
 A clip is 24 frames of 128 x 128. Before a grey wall (plain, striped, dotted or checked) one shape of one colour moves:
 rising, drifting to the right, falling, or bouncing, at 3, 6 or 10 pixels a frame. In the middle frame it is near the
 middle of the picture (a bouncing one turns there), so the frames that the benchmark takes show all five attributes.
+A cover is the middle frame, so it tells shape, colour and background.
 What says nothing differs from clip to clip: size, place, tilt, the wall's greys and where its pattern begins.
 """
 
@@ -10,9 +11,9 @@ import pathlib
 
 import numpy as np
 
+from tfds_microlens import decoding
 from tfds_microlens import demo
-from tfds_microlens import video_frames
-from tfds_microlens import videos
+from tfds_microlens import media
 
 SIDE = 128
 NUM_FRAMES = 24
@@ -30,14 +31,33 @@ def write(made: demo.Demo, folder, *, workers: int | None = None) -> pathlib.Pat
   Raises:
     PrepareError: PyAV is not installed.
   """
-  video_frames.require_libraries()
+  return _write_each(made, folder, "mp4", _encode, workers)
+
+
+def write_covers(made: demo.Demo, folder, *, workers: int | None = None) -> pathlib.Path:
+  """Writes `<item>.png`, the middle frame of the clip, for each item into `folder`.
+
+  Raises:
+    PrepareError: Pillow is not installed.
+  """
+  image = decoding.import_pillow()
+
+  def write_still(clip, path):
+    image.fromarray(clip[NUM_FRAMES // 2]).save(path)
+
+  return _write_each(made, folder, "png", write_still, workers)
+
+
+def _write_each(made: demo.Demo, folder, suffix: str, write_one, workers: int | None) -> pathlib.Path:
+  decoding.require_libraries()
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
 
-  def write_one(place):
-    _encode(draw(made.attributes[place], int(made.items[place])), folder / f"{made.items[place]}.mp4")
+  def make(place):
+    item = int(made.items[place])
+    write_one(draw(made.attributes[place], item), folder / f"{item}.{suffix}")
 
-  for _ in videos.in_order(write_one, range(len(made.items)), workers):
+  for _ in media.in_order(make, range(len(made.items)), workers):
     pass
   return folder
 

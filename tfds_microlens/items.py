@@ -1,4 +1,4 @@
-"""What a release says about its items: titles, likes and views, and how often each one is watched."""
+"""What a release says about its items: titles, likes and views, tags, comments, how often each one is watched."""
 
 from collections.abc import Iterator
 import csv
@@ -27,6 +27,7 @@ class Items:
     titles: a title for each, empty if there is none.
     likes, views: `[items]` int64, -1 where the release says nothing.
     counts: `[items]` int64, the interactions of each item in the pairs file.
+    tags, comments: a list for each, in the order of their file; empty where it says nothing.
   """
 
   ids: np.ndarray
@@ -34,10 +35,12 @@ class Items:
   likes: np.ndarray
   views: np.ndarray
   counts: np.ndarray
+  tags: list[list[str]]
+  comments: list[list[str]]
 
 
-def read_items(pairs, titles, likes=None, *, quoted_titles: bool) -> Items:
-  """Joins the files of a release; `likes` may be None.
+def read_items(pairs, titles, likes=None, tags=None, comments=None, *, quoted_titles: bool) -> Items:
+  """Joins the files of a release; `likes`, `tags` and `comments` may be None.
 
   Raises:
     DataError: a file is missing, empty, or has a malformed line (its number is named).
@@ -45,6 +48,8 @@ def read_items(pairs, titles, likes=None, *, quoted_titles: bool) -> Items:
   watched, watched_counts = count_items(pairs)
   title_of = read_titles(titles, quoted=quoted_titles)
   likes_of = read_likes_and_views(likes) if likes else {}
+  tags_of = read_tags(tags) if tags else {}
+  comments_of = read_comments(comments) if comments else {}
   ids = np.union1d(watched, np.fromiter(title_of, np.int64, len(title_of)))
   counts = np.zeros(len(ids), np.int64)
   counts[np.searchsorted(ids, watched)] = watched_counts
@@ -55,7 +60,15 @@ def read_items(pairs, titles, likes=None, *, quoted_titles: bool) -> Items:
   pairs_of_counts = [likes_of.get(item, (UNKNOWN, UNKNOWN)) for item in named]
   likes_and_views = np.array(pairs_of_counts, np.int64).reshape(-1, 2)
   likes_column, views_column = likes_and_views.T
-  return Items(ids, [title_of.get(item, "") for item in named], likes_column, views_column, counts)
+  return Items(
+    ids=ids,
+    titles=[title_of.get(item, "") for item in named],
+    likes=likes_column,
+    views=views_column,
+    counts=counts,
+    tags=[tags_of.get(item, []) for item in named],
+    comments=[comments_of.get(item, []) for item in named],
+  )
 
 
 def count_items(pairs: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +107,7 @@ def read_titles(path: str | os.PathLike, *, quoted: bool) -> dict[int, str]:
   """
   titles: dict[int, str] = {}
   repeats = 0
-  for number, row in _quoted_rows(path) if quoted else _plain_rows(path):
+  for number, row in _quoted_rows(path, "item,title") if quoted else _plain_rows(path):
     if number == 1 and [field.strip().lower() for field in row] == _HEADER:
       continue
     if len(row) != 2:
@@ -131,7 +144,53 @@ def read_likes_and_views(path: str | os.PathLike) -> dict[int, tuple[int, int]]:
   return counts
 
 
-def _quoted_rows(path) -> Iterator[tuple[int, list[str]]]:
+def read_tags(path: str | os.PathLike) -> dict[int, list[str]]:
+  """Reads a file of tags: `item,tag` a line, quoted as CSV has it; `{item: tags}`, in the order of the file.
+
+  An item may have several tags, on one line or on several. A first line that names no item is a header.
+
+  Raises:
+    DataError: the file is missing or empty, or a line is malformed (its number is named).
+  """
+  tags: dict[int, list[str]] = {}
+  for number, row in _quoted_rows(path, "item,tag"):
+    if number == 1 and not row[0].strip().isdigit():
+      continue
+    if len(row) < 2:
+      raise DataError(f"{path}:{number}: expected item,tag; found {_shown(','.join(row))}")
+    of_item = tags.setdefault(_integer(row[0].strip(), path, number, least=1), [])
+    of_item += [tag.strip() for tag in row[1:] if tag.strip() and tag.strip() not in of_item]
+  if not tags:
+    raise DataError(f"{path}: no tags in the file")
+  return tags
+
+
+def read_comments(path: str | os.PathLike) -> dict[int, list[str]]:
+  """Reads a file of comments: user, item and text a line, separated by tabs; `{item: texts}`, in the order of the file.
+
+  Comments are what people typed. So bytes that are not UTF-8 are replaced, an empty text is passed over, and so is,
+  with a warning, a line of another form (the rest of a text with a line break in it).
+
+  Raises:
+    DataError: the file is missing, or no line of it has this form.
+  """
+  comments: dict[int, list[str]] = {}
+  odd: list[int] = []
+  with _existing(path).open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    for number, line in enumerate(file, 1):
+      user, item, text = [*line.rstrip("\r\n").split("\t", 2), "", "", ""][:3]
+      if not (_is_integer(user) and _is_integer(item) and int(item)):
+        odd.append(number)
+      elif text.strip():
+        comments.setdefault(int(item), []).append(text.strip())
+  if not comments:
+    raise DataError(f"{path}: expected a user, a tab, an item, a tab and a comment a line; no line is of this form")
+  if odd:
+    logging.warning("%s: %d lines that hold no user and item are passed over (line %d first).", path, len(odd), odd[0])
+  return comments
+
+
+def _quoted_rows(path, form: str) -> Iterator[tuple[int, list[str]]]:
   """`(number of the row's first line, fields)` of a CSV file with quoting."""
   reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
   number = 1
@@ -140,7 +199,7 @@ def _quoted_rows(path) -> Iterator[tuple[int, list[str]]]:
       yield number, row
       number = reader.line_num + 1
   except csv.Error as error:
-    raise DataError(f"{path}:{number}: expected item,title with balanced quotes; {error}") from error
+    raise DataError(f"{path}:{number}: expected {form} with balanced quotes; {error}") from error
 
 
 def _plain_rows(path) -> Iterator[tuple[int, list[str]]]:
@@ -150,11 +209,8 @@ def _plain_rows(path) -> Iterator[tuple[int, list[str]]]:
 
 def _lines(path) -> Iterator[tuple[int, str]]:
   """`(number, line)` without line ends; blank lines at the end of the file are passed over."""
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
   blank = []
-  with path.open("rb") as file:
+  with _existing(path).open("rb") as file:
     for number, raw in enumerate(file, 1):
       try:
         line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -170,11 +226,22 @@ def _lines(path) -> Iterator[tuple[int, str]]:
       yield number, line
 
 
+def _existing(path) -> pathlib.Path:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+  return path
+
+
 def _integer(text: str, path, number: int, *, least: int = 0) -> int:
-  if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) >= least):
+  if not (_is_integer(text) and int(text) >= least):
     kind = "a positive integer" if least else "an integer, 0 or more"
     raise DataError(f"{path}:{number}: expected {kind}, found {_shown(text)}")
   return int(text)
+
+
+def _is_integer(text: str) -> bool:
+  return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 def _shown(text: str) -> str:

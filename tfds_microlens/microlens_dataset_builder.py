@@ -1,7 +1,6 @@
 """MicroLens (arXiv 2309.15379) as a TFDS data set: interactions, leave-one-out sequences, items, frames of videos."""
 
 from collections.abc import Iterator
-import dataclasses
 import difflib
 import functools
 import itertools
@@ -21,107 +20,44 @@ from mlrec.data.interactions import DataError
 from mlrec.data.interactions import iter_csv
 from mlrec.data.interactions import iter_tsv
 from mlrec.data.interactions import read_pairs
+from tfds_microlens import audio
+from tfds_microlens import configs
+from tfds_microlens import covers
 from tfds_microlens import demo
+from tfds_microlens import demo_tones
 from tfds_microlens import demo_videos
 from tfds_microlens import fetch
+from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
+from tfds_microlens import media
 from tfds_microlens import records
 from tfds_microlens import releases
 from tfds_microlens import sequences
 from tfds_microlens import tf_reader
 from tfds_microlens import video_sources
 from tfds_microlens import videos as videos_lib
+from tfds_microlens.media_sources import FileSource
+from tfds_microlens.media_sources import Folder
+from tfds_microlens.media_sources import MISSING
 
-_VIDEOS = "videos"
-_KINDS = {
-  "interactions": "Every interaction, in the order of the pairs file",
-  "sequences": "A history a user, split leave-one-out",
-  "items": "Titles, likes, views and interaction counts",
-}
-_SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items()} | {
-  releases.DEMO: "a synthetic stand-in (2,000 users, 400 items), made on the spot"
-}
 _VIDEO_SHARD_ROWS = 1 << 14  # about 1 GB of five frames of 224 x 224
+_MEDIA_SHARD_ROWS = 1 << 12  # about 1 GB of sound tracks of 10 s
 # A split's examples, and how many there are.
 _Split = tuple[int, Iterator[dict] | Iterator[bytes]]
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class MicroLensConfig(tfds.core.BuilderConfig):
-  """One release seen in one way.
-
-  Attributes:
-    release: `50k`, `100k`, `1m`, `full` or `demo`.
-    kind: `interactions`, `sequences`, `items` or `videos`.
-    frames: which frames of its videos, if it is one of `videos`.
-  """
-
-  release: str = ""
-  kind: str = ""
-  frames: video_sources.FrameSettings | None = None
-
-
-def _configs() -> list[MicroLensConfig]:
-  plain = [
-    MicroLensConfig(name=f"{release}-{kind}", description=f"{_KINDS[kind]}; {summary}.", release=release, kind=kind)
-    for release, summary in _SUMMARIES.items()
-    for kind in _KINDS
-  ]
-  return plain + [_videos_config(release, video_sources.FrameSettings()) for release in _SUMMARIES]
-
-
-@functools.cache
-def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLensConfig:
-  apart = f", {frames.interval} apart," if frames.interval > 1 else ""
-  chosen = " as the benchmark's released code finds them" if frames.reference else ""
-  return MicroLensConfig(
-    name=f"{release}-{_VIDEOS}-{frames}",
-    description=(
-      f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
-      f"{_SUMMARIES[release]}."
-    ),
-    release=release,
-    kind=_VIDEOS,
-    frames=frames,
-  )
-
-
-class _Configs(dict[str, MicroLensConfig]):
-  """The configs by name; beside those listed it has `…-videos-<frames>x<size>[-i<interval>][-reference]` for any
-  numbers.
-
-  TFDS asks `in` and `get`, and iterates to list what there is.
-  """
-
-  def get(self, name, default=None):
-    if name in self.keys():
-      return super().__getitem__(name)
-    release, _, rest = str(name).partition("-")
-    kind, _, settings = rest.partition("-")
-    if release not in _SUMMARIES or kind != _VIDEOS:
-      return default
-    frames = video_sources.FrameSettings() if rest == _VIDEOS else video_sources.FrameSettings.parse(settings)
-    return _videos_config(release, frames) if frames else default
-
-  def __contains__(self, name):
-    return self.get(name) is not None
-
-  def __missing__(self, name):
-    found = self.get(name)
-    if found is None:
-      raise KeyError(name)
-    return found
-
-
 class Builder(dataset_builder.FileReaderBuilder):
-  """Builder of `microlens/{50k,100k,1m,full,demo}-{interactions,sequences,items,videos-<frames>x<size>}`."""
+  """Builder of `microlens/{50k,100k,1m,full,demo}-{interactions,sequences,items…,videos-<frames>x<size>}`."""
 
   name = "microlens"
   VERSION = tfds.core.Version(fetch.VERSION)
   RELEASE_NOTES: ClassVar = {
-    "1.0.0": "Interactions, leave-one-out sequences, items and videos of every release, and a demo."
+    "1.0.0": (
+      "Interactions, leave-one-out sequences, items and videos of every release, and a demo; covers and sound tracks "
+      "in items whose names ask for them. A config that got features since has a version of its own."
+    )
   }
-  BUILDER_CONFIGS = _configs()
+  BUILDER_CONFIGS = configs.listed()
   DEFAULT_BUILDER_CONFIG_NAME = "50k-sequences"
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Files that cannot be downloaded are taken from manual_dir (<data_dir>/downloads/manual) under the names that the "
@@ -132,7 +68,7 @@ class Builder(dataset_builder.FileReaderBuilder):
   @classmethod
   @functools.cache
   def builder_configs(cls):
-    return _Configs((config.name, config) for config in cls.BUILDER_CONFIGS)
+    return configs.Configs((config.name, config) for config in cls.BUILDER_CONFIGS)
 
   def __init__(self, *, file_format=None, **kwargs):
     super().__init__(file_format=file_format, **kwargs)
@@ -156,13 +92,13 @@ class Builder(dataset_builder.FileReaderBuilder):
     self._final_dir = self.data_path  # TFDS has it elsewhere while it is being made
     with fetch.full_disk_reported(self.data_dir_root):
       super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
-    if self.builder_config.kind == _VIDEOS:
-      # The records are packed and in place; their single files have done their work.
-      shutil.rmtree(self._frame_cache, ignore_errors=True)
+    # The records are packed and in place; their single files have done their work.
+    for name in (videos_lib.Frames.name, *item_media.NAMES):
+      shutil.rmtree(self._cache(name), ignore_errors=True)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(_features(self.builder_config)),
+      features=tfds.features.FeaturesDict(configs.features(self.builder_config)),
       homepage="https://github.com/westlake-repl/MicroLens",
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
@@ -175,7 +111,7 @@ class Builder(dataset_builder.FileReaderBuilder):
       "interactions": self._interactions,
       "sequences": self._sequences,
       "items": self._items,
-      _VIDEOS: self._videos,
+      configs.VIDEOS: self._videos,
     }
     writer = writer_lib.ExampleWriter(self.info.file_format)
     infos = []
@@ -183,7 +119,9 @@ class Builder(dataset_builder.FileReaderBuilder):
       self._demo_files = self._write_demo(folder) if self._is_demo else {}
       for split, (count, examples) in makers[kind]().items():
         template = self._get_filename_template(split)
-        shard_rows = _VIDEO_SHARD_ROWS if kind == _VIDEOS else None
+        shard_rows = _MEDIA_SHARD_ROWS if any(self.builder_config.media) else None
+        if kind == configs.VIDEOS:
+          shard_rows = _VIDEO_SHARD_ROWS
         infos.append(
           records.write_split(split, count, examples, template=template, writer=writer, shard_rows=shard_rows)
         )
@@ -219,33 +157,61 @@ class Builder(dataset_builder.FileReaderBuilder):
     pairs = self._any_of("pairs_tsv", "pairs_csv")
     titles = self._file("titles")
     likes = self._likes(optional=self._folders["manual_dir"] in (pairs.parent, titles.parent))
-    found = items_lib.read_items(pairs, titles, likes, quoted_titles=self._quoted_titles)
-    return {"train": (len(found.ids), _item_examples(found))}
+    more = {kind: self._if_there(kind) for kind in ("tags", "comments")} if self.builder_config.tells_more else {}
+    found = items_lib.read_items(pairs, titles, likes, **more, quoted_titles=self._quoted_titles)
+    columns = self._media_columns(found.ids)
+    return {"train": (len(found.ids), _item_examples(found, list(more), columns))}
+
+  def _media_columns(self, ids: np.ndarray) -> list[item_media.Column]:
+    """The features of the covers and sound tracks that the name asks for."""
+    asked = self.builder_config.media
+    columns = []
+    if asked.cover == configs.PATH:
+      columns.append(item_media.path_column(covers.Covers.name, self._cover_source(), ids))
+    elif asked.cover is not None:
+      columns.append(self._media_column(covers.Covers(self._cover_source(), int(asked.cover)), ids))
+    if asked.audio == configs.PATH:
+      columns.append(item_media.path_column(audio.Audio.name, self._audio_source(), ids))
+    elif asked.audio is not None:
+      columns.append(self._media_column(audio.Audio(self._audio_source(), int(asked.audio)), ids))
+    if columns:
+      np.save(self.data_path / media.ITEMS, ids)
+    return columns
+
+  def _media_column(self, medium: media.Medium, ids: np.ndarray) -> item_media.Column:
+    column = item_media.column(
+      medium, ids, cache_dir=self._cache(medium.name), folder=self.data_path, report_at=self._final_dir
+    )
+    made_of = pathlib.Path(str(medium.source)).name
+    self.info.metadata.update({f"without_{medium.name}": column.without, f"{medium.name}_made_of": made_of})
+    return column
 
   def _videos(self) -> dict[str, _Split]:
     source, settings = self._video_source(), self.builder_config.frames
-    prepared = videos_lib.prepare(source, settings, cache_dir=self._frame_cache, expected=self._expected_items())
-    prepared.write_tables(self.data_path)
+    frames = videos_lib.Frames(source, settings)
+    prepared = media.prepare(frames, cache_dir=self._cache(frames.name), expected=self._expected_items())
+    np.save(self.data_path / media.ITEMS, prepared.items)
+    prepared.write_report(self.data_path / videos_lib.REPORT)
     self.info.metadata.update(
       frames=settings.number, size=settings.size, interval=settings.interval, reference=settings.reference,
       made_of=type(source).__name__.lower(), without_record=len(prepared.problems),
     )  # fmt: skip
     if prepared.problems:
-      missing = sum(problem.reason == video_sources.MISSING for problem in prepared.problems)
+      missing = sum(problem.reason == MISSING for problem in prepared.problems)
       logging.warning(
         "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why.",
         source, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
       )  # fmt: skip
     return {"train": (len(prepared.items), prepared.records())}
 
-  def _video_source(self) -> video_sources.Source:
+  def _video_source(self) -> video_sources.VideoSource:
     """The published archive of frames, where it is there and has those wanted; else the folder of videos."""
     if self._is_demo:
-      return video_sources.Folder(self._demo_files[_VIDEOS])
+      return video_sources.Folder(self._demo_files["videos"])
     settings = self.builder_config.frames
     published = (settings.number, settings.interval) == (video_sources.ARCHIVE_NUMBER, video_sources.ARCHIVE_INTERVAL)
     archive = self._release.frames if published else ""
-    places = [self._folders["manual_dir"], self._folders["download_dir"]]
+    places = self._places
     for place in places:
       if archive and (place / archive).is_file():
         logging.info("Frames are taken from %s.", place / archive)
@@ -260,6 +226,21 @@ class Builder(dataset_builder.FileReaderBuilder):
       + ".\nThe README of tfds_microlens says how to get the videos."
     )
 
+  def _cover_source(self) -> FileSource:
+    if self._is_demo:
+      return Folder(self._demo_files["covers"], covers.SUFFIXES, covers.Covers.files)
+    return item_media.cover_source(self._release.covers, self._places)
+
+  def _audio_source(self) -> Folder:
+    if self._is_demo:
+      return Folder(self._demo_files["audio"], audio.SUFFIXES, audio.Audio.files)
+    return item_media.audio_source(self._release.audio, self._release.videos, self._places)
+
+  @property
+  def _places(self) -> list[pathlib.Path]:
+    """Where files may have been put."""
+    return [self._folders["manual_dir"], self._folders["download_dir"]]
+
   def _expected_items(self) -> list[int]:
     """Items that should have a video: those of the pairs; none if these cannot be had."""
     try:
@@ -269,16 +250,25 @@ class Builder(dataset_builder.FileReaderBuilder):
       return []
     return items_lib.count_items(pairs)[0].tolist()
 
-  @property
-  def _frame_cache(self) -> pathlib.Path:
+  def _cache(self, name: str) -> pathlib.Path:
     """Single records while a data set is being made; by config, so that one can be removed without the other."""
-    return pathlib.Path(self.data_dir_root) / self.name / f".{self.builder_config.name}.frames"
+    return pathlib.Path(self.data_dir_root) / self.name / f".{self.builder_config.name}.{name}"
 
   def _write_demo(self, folder) -> dict[str, pathlib.Path]:
     made = demo.generate()
     files = made.write(folder)
-    if self.builder_config.kind == _VIDEOS:
-      files[_VIDEOS] = demo_videos.write(made, pathlib.Path(folder) / "videos")
+    asked = self.builder_config.media
+    for kind, setting, write in (
+      ("videos", self.builder_config.frames, demo_videos.write),
+      ("covers", asked.cover, demo_videos.write_covers),
+      ("audio", asked.audio, demo_tones.write),
+    ):
+      if setting is not None:
+        # Paths are to lead somewhere when all is done.
+        lasting = setting == configs.PATH
+        files[kind] = write(
+          made, self._folders["download_dir"] / f"demo_{kind}" if lasting else pathlib.Path(folder) / kind
+        )
     return files
 
   @property
@@ -324,6 +314,14 @@ class Builder(dataset_builder.FileReaderBuilder):
       logging.warning("%s\nGoing on without it: likes and views are -1.", error)
       return None
 
+  def _if_there(self, kind: str) -> pathlib.Path | None:
+    """The file of a `kind`; None, with a warning, if it is nowhere to be had."""
+    try:
+      return self._file(kind)
+    except fetch.UnavailableError as error:
+      logging.warning("%s\nGoing on without it: %s are empty.", error, kind)
+      return None
+
   def _record(self, path: pathlib.Path) -> pathlib.Path:
     """Notes in the metadata which file was used."""
     size, sha256 = fetch.describe(path)
@@ -354,37 +352,6 @@ def prepare(name: str, *, data_dir=None, manual_dir=None) -> Builder:
   return builder
 
 
-def _features(config: MicroLensConfig) -> dict:
-  kind = config.kind
-  scalar = functools.partial(tfds.features.Scalar, np.int64)
-  user, item = scalar(doc="Original user id."), scalar(doc="Original item id.")
-  if kind == "interactions":
-    time = "Milliseconds since 1970; of a release without times the place in the user's sequence, from 0."
-    return {"user": user, "item": item, "timestamp": scalar(doc=time)}
-  if kind == "sequences":
-    return {
-      "user": user,
-      "items": tfds.features.Tensor(
-        shape=(None,), dtype=np.int64, doc="Original ids of the whole history that the split may see, oldest first."
-      ),
-      "target": scalar(doc="The item to predict; 0 in train, where every next item is one."),
-    }
-  if config.frames:
-    jpeg = tfds.features.Scalar(np.object_, doc="JPEG, RGB.")
-    return {
-      "item": item,
-      "frames": tfds.features.Sequence(jpeg, length=config.frames.number, doc="In order of showing."),
-      "num_frames": scalar(doc="Frames in the whole video; -1 where only an archive of frames was there."),
-    }
-  return {
-    "item": item,
-    "title": tfds.features.Text(doc="May be empty."),
-    "likes": scalar(doc="-1 if the release does not tell."),
-    "views": scalar(doc="-1 if the release does not tell."),
-    "count": scalar(doc="Interactions in the pairs file."),
-  }
-
-
 def _placed_chunks(path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """As `iter_csv`, of a TSV file: each item's place in its line takes the place of the time."""
   for users, lines in iter_tsv(path):
@@ -406,7 +373,10 @@ def _sequence_examples(users: np.ndarray, histories, hidden: int, has_target: bo
     yield {"user": user, "items": history[:-hidden], "target": target}
 
 
-def _item_examples(found: items_lib.Items) -> Iterator[dict]:
-  columns = (found.ids.tolist(), found.titles, found.likes.tolist(), found.views.tolist(), found.counts.tolist())
-  for row in zip(*columns):
-    yield dict(zip(("item", "title", "likes", "views", "count"), row))
+def _item_examples(found: items_lib.Items, lists: list[str], columns: list[item_media.Column]) -> Iterator[dict]:
+  """Items with their figures, with those of their `lists` that the config has, and with their media."""
+  plain = (found.ids.tolist(), found.titles, found.likes.tolist(), found.views.tolist(), found.counts.tolist())
+  for place, row in enumerate(zip(*plain)):
+    example = dict(zip(("item", "title", "likes", "views", "count"), row))
+    example |= {name: [text.encode() for text in getattr(found, name)[place]] for name in lists}
+    yield example | {column.feature: column.of(row[0]) for column in columns}

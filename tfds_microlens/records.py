@@ -17,12 +17,14 @@ _SHARD_ROWS = 1 << 20
 
 
 def serialize(example: Mapping[str, object]) -> bytes:
-  """A `tf.train.Example` of integers, vectors of integers (NumPy), strings, and lists of bytes."""
+  """A `tf.train.Example` of integers, vectors of integers (NumPy), strings, bytes, and lists of bytes."""
   message = tf_example_pb2.Example()
   features = message.features.feature
   for key, value in example.items():
     if isinstance(value, str):
       features[key].bytes_list.value.append(value.encode())
+    elif isinstance(value, bytes):
+      features[key].bytes_list.value.append(value)
     elif isinstance(value, list):
       features[key].bytes_list.value.extend(value)
     elif isinstance(value, int):

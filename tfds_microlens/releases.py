@@ -19,9 +19,12 @@ class Release:
     folder: its folder on the server; empty if there is nothing to download.
     pairs_tsv, pairs_csv, titles, likes: file names; `likes` is empty if the release has no such file.
     videos: name of the folder that holds `<item>.mp4` files.
+    covers: name of the folder that holds `<item>.jpg` files, and of an archive of it without its `.zip`.
+    audio: name of the folder that holds a sound file an item.
     frames: name of the archive of five frames of each video; empty if there is none.
     quoted_titles: titles with a comma or a quote are quoted, as CSV has it; else a quote is a character as any other
       and a line is cut at its first comma.
+    tags, comments: file names; empty if the release has no such file.
   """
 
   summary: str
@@ -31,11 +34,15 @@ class Release:
   titles: str
   likes: str
   videos: str
+  covers: str
+  audio: str
   frames: str
   quoted_titles: bool
+  tags: str = ""
+  comments: str = ""
 
   def file(self, kind: str) -> fetch.RemoteFile:
-    """What is known of the file of a `kind`: `pairs_tsv`, `pairs_csv`, `titles` or `likes`."""
+    """What is known of the file of a `kind`: `pairs_tsv`, `pairs_csv`, `titles`, `likes`, `tags` or `comments`."""
     name = getattr(self, kind)
     if not self.folder:
       return fetch.RemoteFile(name)
@@ -53,6 +60,8 @@ RELEASES = {
     titles="MicroLens-50k_titles.csv",
     likes="MicroLens-50k_likes_and_views.txt",
     videos="MicroLens-50k_videos",
+    covers="MicroLens-50k_covers",
+    audio="MicroLens-50k_audio",
     frames="MicroLens-50k_frames_interval_1_number_5.zip",
     quoted_titles=True,
   ),
@@ -64,8 +73,12 @@ RELEASES = {
     titles="MicroLens-100k_title_en.csv",
     likes="MicroLens-100k_likes_and_views.txt",
     videos="MicroLens-100k_videos",
+    covers="MicroLens-100k_covers",
+    audio="MicroLens-100k_audio",
     frames="MicroLens-100k_frames_interval_1_number_5.zip",
     quoted_titles=True,
+    tags="tags_to_summary.csv",
+    comments="MicroLens-100k_comment_en.txt",
   ),
   "1m": Release(
     summary="1,000,000 users, 91,402 items, 9,095,620 interactions",
@@ -75,6 +88,8 @@ RELEASES = {
     titles="MicroLens-1M_title.csv",
     likes="",
     videos="MicroLens-1M_videos",
+    covers="MicroLens-1M_covers",
+    audio="MicroLens-1M_audio",
     frames="",
     quoted_titles=False,
   ),
@@ -86,6 +101,8 @@ RELEASES = {
     titles="MicroLens_titles.csv",
     likes="MicroLens_likes_and_views.txt",
     videos="MicroLens_videos",
+    covers="MicroLens_covers",
+    audio="MicroLens_audio",
     frames="",
     quoted_titles=False,
   ),

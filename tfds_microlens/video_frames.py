@@ -11,12 +11,26 @@ import os
 
 import numpy as np
 
-from mlrec.data.interactions import DataError
-from tfds_microlens import fetch
+from tfds_microlens import decoding
+from tfds_microlens.media_sources import MediaError
 
-# What a video may come in. Others are refused: some make FFmpeg open what a file names, images are no videos.
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
-_MP4_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"meta", b"uuid"))
+# What a video may come in; images are none.
+_CONTAINERS = (
+  "mov",
+  "mp4",
+  "m4a",
+  "3gp",
+  "3g2",
+  "mj2",
+  "matroska",
+  "webm",
+  "avi",
+  "mpegts",
+  "mpeg",
+  "flv",
+  "asf",
+  "ogg",
+)
 # Frames that no other needs can be left out on the way to the first one wanted, where a codec says which they are.
 _SAYS_WHAT_IS_NEEDED = ("h264", "hevc")
 # FFmpeg's matrix coefficients to swscale's; what is not said is taken as BT.601, as FFmpeg and OpenCV do.
@@ -27,10 +41,6 @@ _LIMITED, _FULL = 1, 2
 # standard tables, which spare what an eye does not see and a network does.
 _STEPS = (16, 14, 12, 10, 8, 7, 6)
 _MIN_PSNR_DB = 36.0
-
-
-class VideoError(DataError):
-  """A file that no frames can be had from; the message is the reason, without the file's name."""
 
 
 def choose_frames(num_frames: int, frames: int, interval: int = 1, *, reference: bool = False) -> np.ndarray:
@@ -89,21 +99,21 @@ def read_frames(
     `(pixels [frames, size, size, 3] uint8, number of frames in the video)`.
 
   Raises:
-    VideoError: the file is missing, empty, truncated, or no video that can be decoded.
+    MediaError: the file is missing, empty, truncated, or no video that can be decoded.
     PrepareError: PyAV or Pillow is not installed.
   """
-  av = _import_av()
-  _import_pillow()
+  av = decoding.import_av()
+  decoding.import_pillow()
   path = os.path.abspath(os.fspath(path))
-  _check_whole(path)
+  decoding.check_whole(path)
   choose = functools.partial(choose_frames, frames=frames, interval=interval, reference=reference)
   try:
     found = _by_seeking(av, path, choose, size) if seek else None
     pixels, num_frames = found or _by_decoding_all(av, path, choose, size)
   except (av.FFmpegError, ValueError, OverflowError) as error:
-    if isinstance(error, VideoError):
+    if isinstance(error, MediaError):
       raise
-    raise VideoError(f"cannot be read as a video: {getattr(error, 'strerror', None) or error}") from error
+    raise MediaError(f"cannot be read as a video: {getattr(error, 'strerror', None) or error}") from error
   return pixels, num_frames
 
 
@@ -113,7 +123,7 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
   Args:
     pixels: `[height, width, 3]` uint8, RGB.
   """
-  image = _import_pillow().fromarray(pixels)
+  image = decoding.import_pillow().fromarray(pixels)
   coded = b""
   for step in _STEPS:
     out = io.BytesIO()
@@ -126,7 +136,7 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 def decode_jpeg(coded: bytes) -> np.ndarray:
   """`[height, width, 3]` uint8, RGB; OSError where it is no JPEG, or one beyond all measure."""
-  image = _import_pillow()
+  image = decoding.import_pillow()
   try:
     return np.asarray(image.open(io.BytesIO(coded), formats=("JPEG",)).convert("RGB"))
   except (image.DecompressionBombError, SyntaxError, ValueError) as error:
@@ -135,7 +145,7 @@ def decode_jpeg(coded: bytes) -> np.ndarray:
 
 def scaled(rgb: np.ndarray, size: int) -> np.ndarray:
   """`[height, width, 3]` uint8 as a square of side `size`, whatever the aspect (Pillow's bilinear filter)."""
-  image = _import_pillow()
+  image = decoding.import_pillow()
   if rgb.shape[:2] != (size, size):
     rgb = np.asarray(image.fromarray(rgb).resize((size, size), image.Resampling.BILINEAR))
   return np.ascontiguousarray(rgb)
@@ -150,7 +160,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def _by_seeking(av, path: str, choose, size: int) -> tuple[np.ndarray, int] | None:
   """As `read_frames`; None if the container's list of frames is not to be trusted."""
-  with _open(av, path) as container:
+  with decoding.open_file(av, path, _CONTAINERS) as container:
     stream = _video_stream(container)
     times, keys, independent = _listed(av, container, stream)
     if not times:
@@ -231,7 +241,7 @@ def _in_lowest_layer(packet: bytes, length_bytes: int) -> bool:
 
 def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]:
   """As `read_frames`, in one pass if the container's count is right, else in two."""
-  with _open(av, path) as container:
+  with decoding.open_file(av, path, _CONTAINERS) as container:
     guess = _video_stream(container).frames
   while True:
     wanted = choose(guess).tolist() if guess > 0 else []
@@ -241,7 +251,7 @@ def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]
         shown[count] = _pixels(frame, size)
       count += 1
     if not count:
-      raise VideoError("no frame of it can be decoded")
+      raise MediaError("no frame of it can be decoded")
     if count == guess:
       return np.stack([shown[index] for index in wanted]), count
     guess = count
@@ -249,7 +259,7 @@ def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]
 
 def _decoded(av, path: str):
   """Every frame that can be decoded, in the order of showing; damaged packets are passed over."""
-  with _open(av, path) as container:
+  with decoding.open_file(av, path, _CONTAINERS) as container:
     stream = _video_stream(container)
     try:
       for packet in container.demux(stream):
@@ -265,18 +275,14 @@ def _decoded(av, path: str):
         return
 
 
-def _open(av, path: str):
-  return av.open(path, options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"})
-
-
 def _video_stream(container):
   """The first stream of moving pictures, set to decode in one thread."""
   pictures = [stream for stream in container.streams.video if "attached_pic" not in _disposition(stream)]
   if not pictures:
-    raise VideoError("no video stream" + (", only audio" if container.streams.audio else ""))
+    raise MediaError("no video stream" + (", only audio" if container.streams.audio else ""))
   stream = pictures[0]
   if stream.codec_context is None:
-    raise VideoError("no decoder for its codec")
+    raise MediaError("no decoder for its codec")
   # Work is parallel over files, so one thread a file is fastest.
   stream.thread_type = "NONE"
   stream.codec_context.thread_count = 1
@@ -310,7 +316,7 @@ def _rgb(frame) -> np.ndarray:
 
 @functools.cache
 def _one_thread() -> dict[str, int]:
-  return {"threads": 1} if int(_import_av().__version__.partition(".")[0]) >= 18 else {}
+  return {"threads": 1} if int(decoding.import_av().__version__.partition(".")[0]) >= 18 else {}
 
 
 def _upright(rgb: np.ndarray, frame) -> np.ndarray:
@@ -325,55 +331,3 @@ def _upright(rgb: np.ndarray, frame) -> np.ndarray:
   else:
     down, right = d, a
   return rgb[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
-
-
-def _check_whole(path: str) -> None:
-  """Refuses a file that is missing, empty, or an MP4 whose boxes run past its end."""
-  if not os.path.exists(path):
-    raise VideoError("missing")
-  if not os.path.isfile(path):
-    raise VideoError("not a file")
-  size = os.path.getsize(path)
-  if not size:
-    raise VideoError("empty file")
-  at = 0
-  with open(path, "rb") as file:
-    while at < size:
-      file.seek(at)
-      head = file.read(16)
-      length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-      if length == 1:
-        length = int.from_bytes(head[8:16], "big")
-      if kind not in _MP4_BOXES or length < 8 or (at == 0 and kind != b"ftyp"):
-        return  # another container, a last box without a length, or something after the end: FFmpeg's to judge
-      at += length
-  if at > size:
-    raise VideoError(f"truncated: its {kind.decode()!r} runs to byte {at:,} of {size:,}")
-
-
-@functools.cache
-def _import_av():
-  try:
-    import av
-  except ImportError as error:
-    raise _not_installed("PyAV", "av", error) from error
-  return av
-
-
-@functools.cache
-def _import_pillow():
-  try:
-    from PIL import Image
-  except ImportError as error:
-    raise _not_installed("Pillow", "pillow", error) from error
-  return Image
-
-
-def require_libraries() -> None:
-  """Raises a PrepareError, which says what to install, if PyAV or Pillow is not there."""
-  _import_av()
-  _import_pillow()
-
-
-def _not_installed(what: str, package: str, error: ImportError) -> fetch.PrepareError:
-  return fetch.PrepareError(f"videos need {what} ({error}); install it by: pip install {package}")

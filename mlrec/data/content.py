@@ -7,8 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from mlrec.data.interactions import DataError
-
 # Ends the name of the array, one bool an item, that says which items have the content of the name before it.
 THERE = "_there"
 
@@ -70,65 +68,59 @@ class Below:
     return self._content.fingerprint
 
 
-# Decoded frames that are kept, if all of a split's fit; else they are decoded whenever they are read.
+# Decoded content that is kept, if all of a split's fits; else it is decoded whenever it is read.
 _KEPT_BYTES = 256 << 20
 
 
-class FrameContent:
-  """Frames of a prepared video set, for the items of a split; those of a small one are decoded once."""
+class SourceContent:
+  """What a source holds of the items of a split; that of a small split is decoded once."""
 
-  def __init__(self, frames: Any, item_ids: np.ndarray, need: Need):
-    """Looks up which items have a video.
+  def __init__(self, name: str, source: Any, item_ids: np.ndarray, need: Need, reading: Mapping[str, Any] = {}):
+    """Looks up which items the source has.
 
     Args:
-      frames: a `Frames`, or anything that has its `items` and `read`.
+      name: of the array.
+      source: anything that has `items`, ascending original ids, `read(ids, ...)` and `fingerprint`.
       item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
-      need: `[F, S, S, 3]` uint8.
-
-    Raises:
-      DataError: no item has a video.
+      need: the array that is read of each item.
+      reading: the keywords of the source's `read` that give such arrays.
     """
-    self._frames, self._ids = frames, np.asarray(item_ids)
-    self._there = np.isin(self._ids, np.asarray(frames.items))
+    self._name, self._source, self._reading, self._ids = name, source, dict(reading), np.asarray(item_ids)
+    self._there = np.isin(self._ids, np.asarray(source.items))
     self._there[0] = False
-    self.needs = {"frames": need}
+    self.needs = {name: need, name + THERE: Need((), "bool")}
     size = len(self._ids) * int(np.prod(need.shape)) * np.dtype(need.dtype).itemsize
     self._kept = np.zeros((len(self._ids), *need.shape), need.dtype) if size <= _KEPT_BYTES else None
     self._decoded = np.zeros(len(self._ids), bool)
-    if not self._there.any():
-      raise DataError(
-        f"config.data.videos: none of its {len(frames.items):,} videos is of the {len(item_ids) - 1:,} items"
-      )
 
   @property
   def missing(self) -> np.ndarray:
-    """Original ids of the items that have no video: their frames are zeros, as the padding item's."""
+    """Original ids of the items that the source does not have: theirs is zeros, as the padding item's."""
     return self._ids[1:][~self._there[1:]]
 
   @property
   def fingerprint(self) -> str:
-    return str(self._frames.fingerprint)
+    return str(self._source.fingerprint)
 
   def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
-    """`{"frames": [*items.shape, F, S, S, 3] uint8}`."""
-    shape, dtype = self.needs["frames"]
+    """`{name: [*items.shape, *need.shape], name + "_there": [*items.shape] bool}`."""
+    return {self._name: self._arrays(items), self._name + THERE: self._there[items]}
+
+  def _arrays(self, items: np.ndarray) -> np.ndarray:
+    shape, dtype = self.needs[self._name]
     flat = items.reshape(-1)
     if self._kept is not None:
       missing = np.unique(flat[self._there[flat] & ~self._decoded[flat]])
       if missing.size:
-        self._kept[missing] = self._read(missing)
+        self._kept[missing] = self._source.read(self._ids[missing], **self._reading)
         # Only now: another thread may be reading.
         self._decoded[missing] = True
-      return {"frames": self._kept[items]}
+      return self._kept[items]
     out = np.zeros((flat.size, *shape), dtype)
     there = np.flatnonzero(self._there[flat])
     if there.size:
-      out[there] = self._read(flat[there])
-    return {"frames": out.reshape(*items.shape, *shape)}
-
-  def _read(self, items: np.ndarray) -> np.ndarray:
-    shape, _ = self.needs["frames"]
-    return self._frames.read(self._ids[items], frames=shape[0], size=shape[1])
+      out[there] = self._source.read(self._ids[flat[there]], **self._reading)
+    return out.reshape(*items.shape, *shape)
 
 
 class FeatureContent:

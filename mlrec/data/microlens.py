@@ -1,8 +1,9 @@
-"""What prepared TFDS data holds: interactions of `microlens/…-sequences`, titles of `microlens/…-items`, and frames of
-`microlens/…-videos-…`.
+"""What prepared TFDS data holds: interactions of `microlens/…-sequences`, titles and media of `microlens/…-items…`, and
+frames of `microlens/…-videos-…`.
 """
 
 from collections.abc import Callable
+import functools
 import os
 import pathlib
 
@@ -13,9 +14,9 @@ from mlrec.data.interactions import Interactions
 from mlrec.data.sources import sources
 
 _DEMO = "microlens/demo-"
-_READ_AT_ONCE = 1 << 12
-# Ids of the records; `(item, JPEG frames)` of each record at the places asked for.
-VideoRecords = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]]
+_READ_AT_ONCE = 1 << 10
+# Ids of the items that have a medium; `(item, its coded parts)` of each at the places asked for.
+Records = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]]
 
 
 @sources.register("microlens")
@@ -36,21 +37,16 @@ def read(name: str, data_dir: str = "") -> Interactions:
 
 
 def read_titles(name: str, data_dir: str = "") -> dict[int, str]:
-  """The titles of `microlens/{50k,100k,1m,full,demo}-items` by original id; the demo is made on first use.
+  """The titles of `microlens/{50k,100k,1m,full,demo}-items…` by original id; the demo is made on first use.
 
   Raises:
     DataError: the name is unknown, or the data set has not been prepared.
   """
-  from tensorflow_datasets.core import decode
-  from tensorflow_datasets.proto import tf_example_pb2
-
-  builder = _prepared(name, data_dir, "items", f"config.data.content = {name!r}")
-  source = builder.as_data_source("train", deserialize_method=decode.DeserializeMethod.RAW_BYTES)
+  opened = _Opened(name, _builder(name, data_dir, "items", f"config.data.content = {name!r}"))
   titles = {}
-  for start in range(0, len(source), _READ_AT_ONCE):
-    for record in source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source)))):
-      feature = tf_example_pb2.Example.FromString(record).features.feature
-      titles[feature["item"].int64_list.value[0]] = feature["title"].bytes_list.value[0].decode(errors="replace")
+  for start in range(0, len(opened), _READ_AT_ONCE):
+    for item, (title,) in opened.records("title", list(range(start, min(start + _READ_AT_ONCE, len(opened))))):
+      titles[item] = title.decode(errors="replace")
   return titles
 
 
@@ -69,8 +65,8 @@ def read_title_file(path: str | os.PathLike) -> dict[int, str]:
   return items.read_titles(path, quoted=quoted.get(pathlib.Path(path).name, True))
 
 
-def open_videos(name: str, data_dir: str = "") -> VideoRecords:
-  """Opens `microlens/…-videos-<frames>x<size>[-i<interval>]`; the demo is made on first use.
+def open_videos(name: str, data_dir: str = "") -> Records:
+  """Opens the frames of `microlens/…-videos-<frames>x<size>[-i<interval>]`; the demo is made on first use.
 
   Returns:
     `(items [records] int64, ascending; a function from places among them to their records)`. The function may be
@@ -79,55 +75,101 @@ def open_videos(name: str, data_dir: str = "") -> VideoRecords:
   Raises:
     DataError: the name is unknown, or the data set has not been prepared.
   """
-  from tensorflow_datasets.core import decode
-  from tensorflow_datasets.proto import tf_example_pb2
+  from tfds_microlens.media import ITEMS
 
-  from tfds_microlens.videos import ITEMS
+  opened = _Opened(name, _builder(name, data_dir, "videos", repr(name)))
+  items = opened.ids(ITEMS)
+  opened.check(len(items))
+  return items, functools.partial(opened.records, "frames")
 
-  builder = _prepared(name, data_dir, "videos", repr(name))
-  source = builder.as_data_source("train", deserialize_method=decode.DeserializeMethod.RAW_BYTES)
-  path = pathlib.Path(builder.data_dir, ITEMS)
-  try:
-    items = np.load(path, allow_pickle=False)
-  except (OSError, ValueError) as error:
-    raise DataError(f"{path}: the ids of the records cannot be read ({error}); prepare {name} again") from error
-  if items.shape != (len(source),):
-    raise DataError(f"{path}: expected {len(source)} ids, one a record, not {items.shape}; prepare {name} again")
 
-  def records(places):
-    found = []
-    for record in source.__getitems__(places):
-      feature = tf_example_pb2.Example.FromString(record).features.feature
-      found.append((feature["item"].int64_list.value[0], list(feature["frames"].bytes_list.value)))
-    return found
+def open_items(name: str, medium: str, data_dir: str = "") -> Records:
+  """Opens a medium, `cover` or `audio`, of `microlens/…-items-…`; the demo is made on first use.
+
+  Returns:
+    As of `open_videos`, for the items that have it; of each there is one coded part.
+
+  Raises:
+    DataError: the name is unknown or does not say that there are such media, or the data set has not been prepared.
+  """
+  from tfds_microlens import item_media
+  from tfds_microlens.media import ITEMS
+
+  opened = _Opened(name, _builder(name, data_dir, "items", f"config.data.content = {name!r}", medium))
+  everything, items = opened.ids(ITEMS), opened.ids(item_media.items_file(medium))
+  opened.check(len(everything))
+  places = np.searchsorted(everything, items)
+
+  def records(wanted):
+    return opened.records(medium, places[wanted].tolist())
 
   return items, records
 
 
-def _prepared(name: str, data_dir: str, kind: str, named_by: str):
-  builder = _builder(name, data_dir, kind, named_by)
-  if not builder.info.splits:
-    config = name.removeprefix("microlens/")
-    raise DataError(
-      f"{name}: not prepared in {builder.data_dir_root}; run python -m tfds_microlens {config} "
-      f"--data_dir={builder.data_dir_root}"
-    )
-  return builder
+def audio_seconds(name: str) -> int:
+  """How many seconds of sound, at most, `microlens/…-items…-audio<seconds>s` has of an item."""
+  import tfds_microlens
+
+  return int(tfds_microlens.Builder.builder_configs[name.removeprefix("microlens/")].media.audio)
 
 
-def _builder(name: str, data_dir: str, kind: str, named_by: str):
+class _Opened:
+  """The records of a prepared data set, by place."""
+
+  def __init__(self, name: str, builder):
+    from tensorflow_datasets.core import decode
+
+    self._name, self._folder = name, pathlib.Path(builder.data_dir)
+    if not builder.info.splits:
+      config = name.removeprefix("microlens/")
+      raise DataError(
+        f"{name}: not prepared in {builder.data_dir_root}; run python -m tfds_microlens {config} "
+        f"--data_dir={builder.data_dir_root}"
+      )
+    self._source = builder.as_data_source("train", deserialize_method=decode.DeserializeMethod.RAW_BYTES)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def ids(self, file: str) -> np.ndarray:
+    path = self._folder / file
+    try:
+      return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+      raise DataError(f"{path}: the ids of the records cannot be read ({error}); prepare {self._name} again") from error
+
+  def check(self, count: int) -> None:
+    if count != len(self._source):
+      raise DataError(
+        f"{self._folder}: expected {len(self._source)} ids, one a record, not {count}; prepare {self._name} again"
+      )
+
+  def records(self, feature: str, places: list[int]) -> list[tuple[int, list[bytes]]]:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    found = []
+    for record in self._source.__getitems__(places):
+      features = tf_example_pb2.Example.FromString(record).features.feature
+      found.append((features["item"].int64_list.value[0], list(features[feature].bytes_list.value)))
+    return found
+
+
+def _builder(name: str, data_dir: str, kind: str, named_by: str, medium: str = ""):
   import tensorflow_datasets as tfds
 
   import tfds_microlens
 
+  def fits(config) -> bool:
+    return config is not None and config.kind == kind and (not medium or type(getattr(config.media, medium)) is int)
+
   configs = tfds_microlens.Builder.builder_configs
   config = configs.get(name.removeprefix("microlens/")) if name.startswith("microlens/") else None
-  if config is None or config.kind != kind:
+  if not fits(config):
     from mlrec.registry import closest
 
-    raise DataError(
-      f"{named_by}: {closest(name, [f'microlens/{config.name}' for config in configs.values() if config.kind == kind])}"
-    )
+    without = f" has no {medium} of its items" if medium and config is not None and config.kind == kind else ""
+    known = [f"microlens/{config.name}" for config in configs.values() if fits(config)]
+    raise DataError(f"{named_by}{without}: {closest(name, known)}")
   builder = tfds.builder(name, data_dir=data_dir or None)
   if name.startswith(_DEMO) and not builder.info.splits:
     try:

@@ -14,10 +14,11 @@ from mlrec.data import feature_files
 from mlrec.data.content import Below
 from mlrec.data.content import Content
 from mlrec.data.content import FeatureContent
-from mlrec.data.content import FrameContent
 from mlrec.data.content import Need
+from mlrec.data.content import SourceContent
 from mlrec.data.content import THERE
 from mlrec.data.content import Together
+from mlrec.data.interactions import DataError
 from mlrec.data.splits import Split
 from mlrec.models.items.encoded import RANDOM
 from mlrec.models.items.encoded import Recipe
@@ -46,13 +47,19 @@ def open_content(config: ConfigDict, split: Split, model: Any) -> Content | None
   return None if not parts else parts[0] if len(parts) == 1 else Together(parts)
 
 
-def _frames(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
-  content = FrameContent(SOURCES["frames"](config, recipe), split.item_ids, need)
-  if len(content.missing):
-    logging.warning(
-      "%d of %d items have no video in %s; their frames are black.",
-      len(content.missing), split.num_items, config.data.videos,
-    )  # fmt: skip
+def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
+  """Content as a tower's recipe reads it."""
+  if recipe is None:
+    raise TypeError("a tower that reads more than features says in its `recipes` how")
+  source = open_source(config, recipe)
+  content = SourceContent(recipe.content, source, split.item_ids, need, recipe.reading())
+  if len(content.missing) == split.num_items:
+    key, what = ("videos", "videos") if recipe.content == "frames" else ("content", f"{recipe.content}s")
+    raise DataError(
+      f"config.data.{key} = {config.data[key]!r}: none of its {len(source.items):,} {what} is of the "
+      f"{split.num_items:,} items"
+    )
+  _tell_missing(content.missing, split, recipe.content)
   return content
 
 
@@ -106,6 +113,33 @@ def open_videos(config: ConfigDict, recipe: Recipe | None = None) -> Any:
   return Frames(config.data.videos, config.data.data_dir)
 
 
+def open_covers(config: ConfigDict, recipe: Any = None) -> Any:
+  """The covers of the prepared items that `config.data.content` names."""
+  del recipe
+  name = _prepared_items(config, "covers", "cover224")
+  from mlrec.data.covers import Covers
+
+  return Covers(name, config.data.data_dir)
+
+
+def open_audio(config: ConfigDict, recipe: Any = None) -> Any:
+  """The sound tracks of the prepared items that `config.data.content` names."""
+  del recipe
+  name = _prepared_items(config, "sound tracks", "audio10s")
+  from mlrec.data.audio import Audio
+
+  return Audio(name, config.data.data_dir)
+
+
+def _prepared_items(config: ConfigDict, what: str, media: str) -> str:
+  if not config.data.content:
+    raise ConfigError(
+      f"config.data.content is empty, and the item tower reads {what}: name a prepared data set that has them, such as "
+      f"microlens/demo-items-{media}"
+    )
+  return config.data.content
+
+
 def open_titles(config: ConfigDict, recipe: Any) -> Any:
   """The titles that `config.data.content` names, as tokens of the recipe's encoder.
 
@@ -139,9 +173,16 @@ def open_source(config: ConfigDict, recipe: Recipe) -> Any:
 
 
 # By the name of the content.
-SOURCES: dict[str, Callable[[ConfigDict, Any], Any]] = {"frames": open_videos, "title": open_titles}
+SOURCES: dict[str, Callable[[ConfigDict, Any], Any]] = {
+  "frames": open_videos,
+  "cover": open_covers,
+  "audio": open_audio,
+  "title": open_titles,
+}
 _OPENERS: dict[str, Callable[[ConfigDict, Split, Recipe | None, Need], Content]] = {
-  "frames": _frames,
+  "frames": _of_source,
+  "cover": _of_source,
+  "audio": _of_source,
   "title": _title,
   "features": _features,
 }

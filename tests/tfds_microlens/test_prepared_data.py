@@ -83,6 +83,29 @@ def test_items_are_those_of_titles_and_pairs(data_dir):
   assert by_id[12]["count"] == 0
 
 
+def test_items_of_100k_have_tags_and_comments(data_dir):
+  builder = tfds_microlens.prepare("100k-items", data_dir=data_dir, manual_dir=DUMMY)
+  by_id = {int(row["item"]): row for row in builder.as_data_source("train")}
+  tags = {item: [tag.decode() for tag in row["tags"]] for item, row in by_id.items()}
+  comments = {item: [text.decode() for text in row["comments"]] for item, row in by_id.items()}
+  assert {item: found for item, found in tags.items() if found} == {
+    1: ["Food"], 2: ["Animals", "Funny"], 4: ["Sports, games"], 9: ["Music"],
+  }  # fmt: skip
+  assert {item: found for item, found in comments.items() if found} == {
+    2: ["the one on the left 😂", "+1\tfrom me", "I had to"], 4: ['go,go "go"'], 9: ["Play it again"],
+  }  # fmt: skip
+  assert str(builder.version) == "1.1.0"
+  assert set(builder.info.metadata["files"]) > {"tags_to_summary.csv", "MicroLens-100k_comment_en.txt"}
+  assert "tags" not in tfds.builder("microlens/1m-items", data_dir=data_dir).info.features
+
+
+def test_items_without_tags_and_comments(tmp_path, offline, caplog):
+  manual = _write(tmp_path / "manual", tsv="4\t1 2 3\r\n", titles="1,one\n")
+  builder = tfds_microlens.prepare("100k-items", data_dir=tmp_path, manual_dir=manual)
+  assert [(len(row["tags"]), len(row["comments"])) for row in builder.as_data_source("train")] == [(0, 0)] * 3
+  assert "comments are empty" in caplog.text
+
+
 def test_items_without_likes_and_views(tmp_path, offline):
   manual = _write(tmp_path / "manual", tsv="4\t1 2 3\r\n", titles="1,one\n")
   builder = tfds_microlens.prepare("100k-items", data_dir=tmp_path, manual_dir=manual)
@@ -182,13 +205,16 @@ def test_a_builder_survives_pickling(data_dir):
 
 
 def test_every_release_and_kind_has_a_documented_config():
-  kinds = ("interactions", "sequences", "items", "videos-5x224")
+  kinds = ("interactions", "sequences", "items", "items-cover224-audio10s", "videos-5x224")
   names = {f"{r}-{k}" for r in ("50k", "100k", "1m", "full", "demo") for k in kinds}
   assert set(tfds_microlens.Builder.builder_configs) == names
   builder = tfds.builder("microlens/50k-sequences")
   assert "2309.15379" in builder.info.citation
   assert "leave-one-out" in builder.info.description
   assert all(config.description for config in builder.builder_configs.values())
+  assert [name for name, config in builder.builder_configs.items() if config.version] == [
+    "100k-items", "100k-items-cover224-audio10s",
+  ]  # fmt: skip
 
 
 def test_tensorflow_is_never_imported():

@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from tfds_microlens import decoding
 from tfds_microlens import fetch
 from tfds_microlens import video_frames
+from tfds_microlens.media_sources import MediaError
 from tfds_microlens.video_frames import choose_frames
 from tfds_microlens.video_frames import read_frames
-from tfds_microlens.video_frames import VideoError
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ BAD_FILES = {
 def test_a_bad_file_is_refused_with_the_reason(tmp_path, kind):
   make, reason = BAD_FILES[kind]
   make(tmp_path / "a.mp4")
-  with pytest.raises(VideoError, match=reason):
+  with pytest.raises(MediaError, match=reason):
     read_frames(tmp_path / "a.mp4")
 
 
@@ -281,9 +282,9 @@ def test_every_jpeg_is_within_36_db():
 
 def test_a_missing_library_is_named_with_what_to_install(monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "av", None)
-  video_frames._import_av.cache_clear()
+  decoding.import_av.cache_clear()
   try:
     with pytest.raises(fetch.PrepareError, match=r"PyAV.*pip install av"):
-      video_frames.require_libraries()
+      decoding.require_libraries()
   finally:
-    video_frames._import_av.cache_clear()
+    decoding.import_av.cache_clear()

@@ -18,6 +18,7 @@ from tfds_microlens import __main__ as command
 from tfds_microlens import demo
 from tfds_microlens import demo_videos
 from tfds_microlens import fetch
+from tfds_microlens import media
 from tfds_microlens import video_frames
 from tfds_microlens import videos
 
@@ -65,7 +66,7 @@ def test_records_hold_the_middle_frames_of_every_video_by_item(tmp_path, manual)
     read, _ = video_frames.read_frames(path, frames=3, size=40)
     assert min(video_frames.psnr(a, b) for a, b in zip(frames, read)) >= 36
   assert _report(builder) == []
-  assert np.load(builder.data_path / videos.ITEMS).tolist() == list(_ITEMS)
+  assert np.load(builder.data_path / media.ITEMS).tolist() == list(_ITEMS)
   assert {key: builder.info.metadata[key] for key in ("frames", "size", "interval")} == {
     "frames": 3, "size": 40, "interval": 1,
   }  # fmt: skip
@@ -254,7 +255,7 @@ def _read_paths(monkeypatch, stop_after=None) -> list[str]:
     return whole(path, **settings)
 
   monkeypatch.setattr(video_frames, "read_frames", noted)
-  monkeypatch.setattr(videos.os, "sched_getaffinity", lambda _: {0}, raising=False)
+  monkeypatch.setattr(media, "usable_cores", lambda: 1)
   return read
 
 
@@ -311,9 +312,9 @@ def test_jobs_come_back_in_order_and_an_error_stops_them():
       raise KeyError(job)
     return -job
 
-  assert list(videos.in_order(abs, range(-30, 0), workers=3)) == list(range(30, 0, -1))
+  assert list(media.in_order(abs, range(-30, 0), workers=3)) == list(range(30, 0, -1))
   with pytest.raises(KeyError):
-    list(videos.in_order(work, range(10_000), workers=2))
+    list(media.in_order(work, range(10_000), workers=2))
   assert len(started) < 100
 
 

@@ -225,7 +225,7 @@ def test_the_encoder_may_compute_in_bfloat16(run_video, tmp_path):
 def test_items_without_a_video_are_counted_and_black(run_video, clips, tmp_path, caplog):
   clips.items = clips.items[:90]
   run_video(tmp_path / "run", **{"train.epochs": 1})
-  assert "10 of 100 items have no video" in caplog.text
+  assert "10 of 100 items have no frames (item 91 first)" in caplog.text
 
 
 def test_videos_of_other_items_are_refused(run_video, clips, tmp_path):
@@ -253,9 +253,14 @@ def test_a_tower_that_cannot_be_built_is_refused_by_name(run_video, tmp_path, op
     run_video(tmp_path / "run", **options)
 
 
+def _content(clips, number):
+  need = content_lib.Need((2, 4, 4, 3), "uint8")
+  return content_lib.SourceContent("frames", clips, np.arange(number), need, {"frames": 2, "size": 4})
+
+
 def test_frames_are_read_for_each_devices_share_alone():
   clips = Clips(range(1, 17))
-  content = contents.FrameContent(clips, np.arange(17), contents.Need((2, 4, 4, 3), "uint8"))
+  content = _content(clips, 17)
   from mlrec.train import sharding
 
   mesh = sharding.make_mesh()
@@ -270,7 +275,7 @@ def test_frames_are_read_for_each_devices_share_alone():
 def test_frames_of_a_small_set_are_decoded_once(kept_bytes, reads, monkeypatch):
   monkeypatch.setattr(content_lib, "_KEPT_BYTES", kept_bytes)
   clips = Clips([1, 2, 3, 5])
-  content = content_lib.FrameContent(clips, np.arange(6), content_lib.Need((2, 4, 4, 3), "uint8"))
+  content = _content(clips, 6)
   for items in ([[3, 0, 4], [1, 3, 1]], [[5, 3, 0], [4, 1, 2]], [[1, 2, 3], [5, 5, 0]]):
     frames = content.read(np.asarray(items))["frames"]
     for place, item in np.ndenumerate(items):

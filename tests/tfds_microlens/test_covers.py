@@ -1,0 +1,129 @@
+"""Covers of any form to upright RGB."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from tfds_microlens import covers
+from tfds_microlens.media_sources import MediaError
+
+_RED, _BLUE = (220, 30, 40), (20, 40, 200)
+
+
+def halves(width: int = 40, height: int = 60) -> Image.Image:
+  """Red above, blue below."""
+  pixels = np.empty((height, width, 3), np.uint8)
+  pixels[: height // 2], pixels[height // 2 :] = _RED, _BLUE
+  return Image.fromarray(pixels)
+
+
+def coded(image: Image.Image, form: str = "PNG", **options) -> bytes:
+  out = io.BytesIO()
+  image.save(out, form, **options)
+  return out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "GIF", "WEBP", "JPEG"])
+def test_formats_are_read_by_what_is_in_them(form):
+  options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(form, {})
+  pixels, notes = covers.read_cover(coded(halves(), form, **options))
+  np.testing.assert_allclose(pixels.astype(int), np.asarray(halves()).astype(int), atol=3 if form == "JPEG" else 0)
+  assert notes == []
+
+
+def test_grey_becomes_rgb():
+  grey = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32))
+  for image in (grey, grey.convert("P"), grey.convert("1")):
+    pixels, _ = covers.read_cover(coded(image))
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_cmyk_keeps_its_colours_and_is_noted():
+  """Pillow writes the inks of a JPEG inverted, as Photoshop does."""
+  pixels, notes = covers.read_cover(coded(halves().convert("CMYK"), "JPEG", quality=100, subsampling=0))
+  np.testing.assert_allclose(pixels.astype(int), np.asarray(halves()).astype(int), atol=4)
+  assert notes == ["CMYK, converted to RGB"]
+
+
+def test_sixteen_bits_become_eight():
+  values = np.linspace(0, 65_535, 32 * 32).reshape(32, 32).astype(np.uint16)
+  pixels, notes = covers.read_cover(coded(Image.fromarray(values)))
+  assert np.array_equal(pixels[..., 1], np.rint(values / 257).astype(np.uint8))
+  assert notes == ["16 bits a sample, of which 8 are kept"]
+  # Colours: Pillow writes no such file.
+  row = b"\0" + bytes([0x80, 0x40, 0x20, 0x10, 0xF0, 0xFF]) * 20
+  pixels, notes = covers.read_cover(_png(20, 20, bits=16, colour=2, data=row * 20))
+  np.testing.assert_allclose(pixels[3, 4], [0x80, 0x20, 0xF0], atol=1)
+  assert notes == ["16 bits a sample, of which 8 are kept"]
+
+
+def _png(width: int, height: int, *, bits: int, colour: int, data: bytes) -> bytes:
+  def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+  head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def test_what_is_transparent_is_set_on_white():
+  image = halves().convert("RGBA")
+  image.putalpha(Image.fromarray(np.repeat([[0], [128], [255]], 20, axis=0).astype(np.uint8).repeat(40, axis=1)))
+  pixels, notes = covers.read_cover(coded(image))
+  assert notes == ["transparent, set on white"]
+  assert (pixels[:20] == 255).all()
+  np.testing.assert_allclose(pixels[25, 5], (np.array(_RED) + 255) / 2, atol=2)
+  assert (pixels[45:] == _BLUE).all()
+  # A palette, one colour of which is transparent.
+  palette = halves().quantize(2)
+  red = palette.getpixel((0, 0))
+  pixels, notes = covers.read_cover(coded(palette, transparency=red))
+  assert (pixels[:30] == 255).all()
+  assert (pixels[30:] == _BLUE).all()
+  assert notes == ["transparent, set on white"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_it_is_turned_as_exif_says(orientation):
+  # What a camera held that way would have stored.
+  stored = {
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, 1), 7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+  }[orientation](np.asarray(halves()))  # fmt: skip
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  image = Image.fromarray(np.ascontiguousarray(stored))
+  pixels, notes = covers.read_cover(coded(image, "PNG", exif=exif))
+  assert np.array_equal(pixels, np.asarray(halves()))
+  assert notes == []
+
+
+def test_a_single_pixel_is_kept_and_noted():
+  pixels, notes = covers.read_cover(coded(Image.new("RGB", (1, 1), _RED)))
+  assert pixels.tolist() == [[list(_RED)]]
+  assert notes == ["only 1 x 1 pixels, scaled up"]
+
+
+_WHOLE = coded(halves(), "JPEG")
+BAD_FILES = {
+  "empty": (b"", "empty file"),
+  "text": (b"<html>403 Forbidden</html>\n" * 30, "cannot be read as an image"),
+  "zeros": (bytes(5000), "cannot be read as an image"),
+  "truncated JPEG": (_WHOLE[: len(_WHOLE) // 2], "cannot be read as an image"),
+  "truncated PNG": (coded(halves())[:-40], "cannot be read as an image"),
+  "head alone": (_WHOLE[:20], "cannot be read as an image"),
+  "a TIFF": (coded(halves(), "TIFF"), "cannot be read as an image"),
+  "a bomb": (_png(20_000, 20_000, bits=1, colour=0, data=b""), "exceeds limit of"),
+  "a large one": (_png(9_000, 9_000, bits=1, colour=0, data=b""), "9,000 x 9,000 pixels, more than 67,108,864"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_refused_with_its_reason(kind):
+  content, reason = BAD_FILES[kind]
+  with pytest.raises(MediaError, match=reason):
+    covers.read_cover(content)

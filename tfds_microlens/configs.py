@@ -1,0 +1,218 @@
+"""The names of the data sets, what each is, and the features that its examples have."""
+
+import dataclasses
+import functools
+import re
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets.public_api as tfds
+
+from tfds_microlens import releases
+from tfds_microlens import video_sources
+
+VIDEOS = "videos"
+ITEMS = "items"
+# In place of a number: where the file lies, and nothing of what is in it.
+PATH = "path"
+_KINDS = {
+  "interactions": "Every interaction, in the order of the pairs file",
+  "sequences": "A history a user, split leave-one-out",
+  ITEMS: "Titles, likes, views and interaction counts",
+}
+_SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items()} | {
+  releases.DEMO: "a synthetic stand-in (2,000 users, 400 items), made on the spot"
+}
+_COVER_SIZE, _AUDIO_SECONDS = 224, 10
+_MEDIA = re.compile(r"(?:-cover(path|[1-9]\d{0,3}|))?(?:-audio(path|[1-9]\d{0,3}s|))?")
+# Of `items` of releases that tell more than the others, from this version on.
+_TOLD_MORE = ("1.1.0", "Tags and comments.")
+
+
+class MediaSettings(NamedTuple):
+  """What an `items` data set has of covers and sound tracks.
+
+  Attributes:
+    cover: the side of square JPEGs, `PATH`, or None for nothing.
+    audio: seconds of sound at most, `PATH`, or None for nothing.
+  """
+
+  cover: int | str | None = None
+  audio: int | str | None = None
+
+  @classmethod
+  def parse(cls, text: str) -> "MediaSettings | None":
+    """What `-cover224-audio10s` says, or a part of it; `path` may stand for a number. None if it is none of these."""
+    found = _MEDIA.fullmatch(text)
+    if not found:
+      return None
+    cover, audio = found.groups()
+    return cls(
+      cover if cover in (None, PATH) else int(cover or _COVER_SIZE),
+      audio if audio in (None, PATH) else int(audio.removesuffix("s") or _AUDIO_SECONDS),
+    )
+
+  def __str__(self) -> str:
+    cover = "" if self.cover is None else f"-cover{self.cover}"
+    audio = "" if self.audio is None else f"-audio{self.audio}" + "s" * (self.audio != PATH)
+    return cover + audio
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MicroLensConfig(tfds.core.BuilderConfig):
+  """One release seen in one way.
+
+  Attributes:
+    release: `50k`, `100k`, `1m`, `full` or `demo`.
+    kind: `interactions`, `sequences`, `items` or `videos`.
+    frames: which frames of its videos, if it is one of `videos`.
+    media: what it has of covers and sound, if it is one of `items`.
+  """
+
+  release: str = ""
+  kind: str = ""
+  frames: video_sources.FrameSettings | None = None
+  media: MediaSettings = dataclasses.field(default_factory=MediaSettings)
+
+  @property
+  def tells_more(self) -> bool:
+    """Whether the release has tags and comments of its items."""
+    return self.release in releases.RELEASES and bool(releases.RELEASES[self.release].comments)
+
+
+def listed() -> list[MicroLensConfig]:
+  """The configs that are shown in lists; there are others of other settings."""
+  plain = [
+    MicroLensConfig(name=f"{release}-{kind}", description=f"{_KINDS[kind]}; {summary}.", release=release, kind=kind)
+    for release, summary in _SUMMARIES.items()
+    for kind in _KINDS
+    if kind != ITEMS
+  ]
+  items = [
+    _items_config(release, media)
+    for release in _SUMMARIES
+    for media in (MediaSettings(), MediaSettings(_COVER_SIZE, _AUDIO_SECONDS))
+  ]
+  return plain + items + [_videos_config(release, video_sources.FrameSettings()) for release in _SUMMARIES]
+
+
+@functools.cache
+def _items_config(release: str, media: MediaSettings) -> MicroLensConfig:
+  parts = [_KINDS[ITEMS]]
+  for what, setting, kept in (
+    ("covers", media.cover, f"JPEGs of {media.cover} x {media.cover}"),
+    ("sound tracks", media.audio, f"FLAC, mono, 16 kHz, {media.audio} s at most"),
+  ):
+    if setting is not None:
+      parts.append(f"paths of {what}" if setting == PATH else f"{what} ({kept})")
+  config = MicroLensConfig(
+    name=f"{release}-{ITEMS}{media}",
+    description=f"{'; '.join(parts)}; {_SUMMARIES[release]}.",
+    release=release,
+    kind=ITEMS,
+    media=media,
+  )
+  if config.tells_more:
+    config.version, news = _TOLD_MORE
+    config.release_notes = {config.version: news, "1.0.0": "Titles, likes, views and interaction counts."}
+  return config
+
+
+@functools.cache
+def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLensConfig:
+  apart = f", {frames.interval} apart," if frames.interval > 1 else ""
+  chosen = " as the benchmark's released code finds them" if frames.reference else ""
+  return MicroLensConfig(
+    name=f"{release}-{VIDEOS}-{frames}",
+    description=(
+      f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
+      f"{_SUMMARIES[release]}."
+    ),
+    release=release,
+    kind=VIDEOS,
+    frames=frames,
+  )
+
+
+class Configs(dict[str, MicroLensConfig]):
+  """The configs by name.
+
+  Beside those listed it has `…-videos-<frames>x<side>[-i<interval>][-reference]` and
+  `…-items[-cover<side>|-coverpath][-audio<seconds>s|-audiopath]` for any numbers. TFDS asks `in` and `get`, and
+  iterates to list what there is.
+  """
+
+  def get(self, name, default=None):
+    if name in self.keys():
+      return super().__getitem__(name)
+    release, _, rest = str(name).partition("-")
+    if release not in _SUMMARIES:
+      return default
+    if rest == VIDEOS:
+      return _videos_config(release, video_sources.FrameSettings())
+    if rest.startswith(f"{VIDEOS}-"):
+      frames = video_sources.FrameSettings.parse(rest.removeprefix(f"{VIDEOS}-"))
+      return _videos_config(release, frames) if frames else default
+    media = MediaSettings.parse(rest.removeprefix(ITEMS)) if rest.startswith(f"{ITEMS}-") else None
+    return _items_config(release, media) if media and any(media) else default
+
+  def __contains__(self, name):
+    return self.get(name) is not None
+
+  def __missing__(self, name):
+    found = self.get(name)
+    if found is None:
+      raise KeyError(name)
+    return found
+
+
+def features(config: MicroLensConfig) -> dict:
+  """The features of a config's examples, by name."""
+  kind = config.kind
+  scalar = functools.partial(tfds.features.Scalar, np.int64)
+  user, item = scalar(doc="Original user id."), scalar(doc="Original item id.")
+  if kind == "interactions":
+    time = "Milliseconds since 1970; of a release without times the place in the user's sequence, from 0."
+    return {"user": user, "item": item, "timestamp": scalar(doc=time)}
+  if kind == "sequences":
+    return {
+      "user": user,
+      "items": tfds.features.Tensor(
+        shape=(None,), dtype=np.int64, doc="Original ids of the whole history that the split may see, oldest first."
+      ),
+      "target": scalar(doc="The item to predict; 0 in train, where every next item is one."),
+    }
+  if config.frames:
+    jpeg = tfds.features.Scalar(np.object_, doc="JPEG, RGB.")
+    return {
+      "item": item,
+      "frames": tfds.features.Sequence(jpeg, length=config.frames.number, doc="In order of showing."),
+      "num_frames": scalar(doc="Frames in the whole video; -1 where only an archive of frames was there."),
+    }
+  found = {
+    "item": item,
+    "title": tfds.features.Text(doc="May be empty."),
+    "likes": scalar(doc="-1 if the release does not tell."),
+    "views": scalar(doc="-1 if the release does not tell."),
+    "count": scalar(doc="Interactions in the pairs file."),
+  }
+  if config.tells_more:
+    found["tags"] = tfds.features.Sequence(tfds.features.Text(), doc="Categories; there may be none.")
+    found["comments"] = tfds.features.Sequence(tfds.features.Text(), doc="In the order of the file; may be none.")
+  return found | _media_features(config.media)
+
+
+def _media_features(media: MediaSettings) -> dict:
+  where = functools.partial(tfds.features.Text, doc="Where the file lies; empty if there is none.")
+  found = {}
+  if media.cover == PATH:
+    found["cover_path"] = where()
+  elif media.cover is not None:
+    found["cover"] = tfds.features.Scalar(np.object_, doc="JPEG, RGB, square; empty if there is no usable cover.")
+  if media.audio == PATH:
+    found["audio_path"] = where()
+  elif media.audio is not None:
+    found["audio"] = tfds.features.Scalar(
+      np.object_, doc="FLAC, mono, 16 bits, 16,000 samples a second; empty if there is no usable sound track."
+    )
+  return found
