@@ -1,4 +1,4 @@
-"""Items that training never names: IDs, content, and both fused (arXiv 2309.15379, on cold items).
+r"""Items that training never names: IDs, content, and both fused (arXiv 2309.15379, on cold items).
 
   python -m mlrec.study --config=configs/studies/cold_start.py --workdir=studies/cold_start
   python -m mlrec.study --config=configs/studies/cold_start.py:buckets --workdir=studies/cold_start --report_only
@@ -8,9 +8,17 @@ takes a fifth of the items, drawn by `config.data.cold_seed`, out of training al
 Targets are ranked among all items in either; those that are cold and those that are not stand apart. With `buckets`
 the natural runs are shown by how often the targets occur in training: both studies share their workdirs.
 
-Content is a small vision transformer over the demo's clips, trained end to end. The fused tower loses its IDs in four
-items of ten of a training step, and for the cold ones always. There are no published figures of it.
+  python -m mlrec.study --config=configs/studies/cold_start.py:titles --workdir=studies/cold_start_50k \
+    --config.data.source=PATH/MicroLens-50k_pairs.tsv --config.data.content=PATH/MicroLens-50k_titles.csv
+
+does so on MicroLens-50k, where content is the titles, through MiniLM's vectors, with the settings of
+`configs/50k/sasrec_title.py`; `titles,buckets` shows the buckets of its natural runs. By default content is a small
+vision transformer over the demo's clips, trained end to end. The fused tower loses its IDs in four items of ten of a
+training step, and for the cold ones always. There are no published figures of it.
 """
+
+import pathlib
+import runpy
 
 from ml_collections import ConfigDict
 
@@ -21,24 +29,34 @@ from mlrec.studies import BUCKETS
 from mlrec.studies import Run
 from mlrec.studies import Study
 
-_ARGUMENTS = ("bars", "buckets")
-_SHARE = 0.2
+_TITLES, _BUCKETS = "titles", "buckets"
+_SHARE, _ID_DROPOUT = 0.2, 0.4
 _ID = {"name": "id"}
 _VIDEO = {
   "name": "video", "encoder": "vit_s", "mode": "scratch", "frames": 4, "size": 32,
   "options": {"dim": 96, "depth": 2, "heads": 3, "size": 32, "num_frames": 4},
 }  # fmt: skip
-_TOWERS = {
-  "ID": _ID,
-  "content": _VIDEO,
-  "ID and content": {"name": "fused", "towers": {"id": _ID, "video": _VIDEO}, "fusion": "sum", "id_dropout": 0.4},
-}
 _STARTS = {"natural": 0.0, f"forced, {_SHARE:.0%} of items": _SHARE}
 
 
-def get_config(argument: str = "bars") -> ConfigDict:
-  if argument not in _ARGUMENTS:
-    raise ValueError(f"no study {argument!r}: {closest(argument, _ARGUMENTS)}")
+def _parsed(argument: str) -> set[str]:
+  words = set(filter(None, argument.split(",")))
+  for word in words:
+    if word not in (_TITLES, _BUCKETS):
+      raise ValueError(f"no study {argument!r}, {word!r}: {closest(word, (_TITLES, _BUCKETS))}")
+  return words
+
+
+def _sasrec_title() -> ConfigDict:
+  path = pathlib.Path(__file__).parents[1] / "50k" / "sasrec_title.py"
+  return runpy.run_path(str(path))["get_config"]()
+
+
+def get_config(argument: str = "") -> ConfigDict:
+  if _TITLES in _parsed(argument):
+    config = _sasrec_title()
+    config.model.item = ConfigDict(_ID)
+    return config
   config = default_config()
   config.data.source = "microlens/demo-sequences"
   config.data.videos = "microlens/demo-videos-5x64"
@@ -54,13 +72,16 @@ def get_config(argument: str = "bars") -> ConfigDict:
   return config
 
 
-def get_study(argument: str = "bars") -> Study:
-  starts = {"natural": 0.0} if argument == "buckets" else _STARTS
+def get_study(argument: str = "") -> Study:
+  words = _parsed(argument)
+  content = _sasrec_title().model.item.towers.title.to_dict() if _TITLES in words else _VIDEO
+  both = {"name": "fused", "towers": {"id": _ID, "content": content}, "fusion": "sum", "id_dropout": _ID_DROPOUT}
   runs = [
     Run(series, start, {"model.item": item, "data.cold_share": share})
-    for start, share in starts.items()
-    for series, item in _TOWERS.items()
+    for start, share in _STARTS.items()
+    for series, item in {"ID": _ID, "content": content, "ID and content": both}.items()
+    if not share or _BUCKETS not in words
   ]
-  if argument == "buckets":
+  if _BUCKETS in words:
     return Study("Targets by how often training names them", "occurrences in training", BUCKETS, runs)
   return Study("Cold start", "cold start", BARS, runs, metrics=("cold/hr@10", "warm/hr@10", "hr@10"))

