@@ -163,7 +163,12 @@ def markdown(results: Results) -> str:
     lines += ["Published figures beside which there is no run:", "", *_alone(results), ""]
   missing = [point for point in results.points if point.row is None]
   if missing:
-    lines += ["Without a result:", "", *(f"* {point.run.name}: {point.reason}" for point in missing), ""]
+    lines += [
+      "Without a result:",
+      "",
+      *(f"* {point.run.name}: {' '.join(point.reason.split())}" for point in missing),
+      "",
+    ]
   if results.notes:
     lines += ["Left out:", "", *(f"* {note}" for note in results.notes), ""]
   return "\n".join(lines)
