@@ -57,22 +57,24 @@ def _scatter(axes: Any, results: Results, metric: str) -> None:
     if points:
       places, means, stds = zip(*points)
       axes.errorbar(places, means, yerr=stds, capsize=2, linestyle="none", label=name, **style)
-    for point in results.points:
-      value = point.metric(metric)
-      if point.run.series == name and value and point.run.label:
-        _call(axes, point.run.label, point.run.x, value[0])
     figures = _published(results, name, metric)
     if figures:
       hollow = style | {"markerfacecolor": "none"}
       shown = zip(*((one.x, one.value) for one in figures))
       axes.plot(*shown, linestyle="none", label=f"{name}, published", **hollow)
-    for one in figures:
-      _call(axes, one.label, one.x, one.value)
+  for label, (x, y) in _highest(results, metric).items():
+    axes.annotate(label, (x, y), textcoords="offset points", xytext=(3, 4), fontsize=5, rotation=30)
+  axes.margins(0.08)
   axes.set_xlabel(results.study.x_label)
 
 
-def _call(axes: Any, label: str, x: Any, y: float) -> None:
-  axes.annotate(label, (x, y), textcoords="offset points", xytext=(3, 3), fontsize=5)
+def _highest(results: Results, metric: str) -> dict[str, tuple[Any, float]]:
+  """The place of each label: its highest point, for the points of one label stand above one another."""
+  points = [
+    (point.run.label, point.run.x, value[0]) for point in results.points if (value := point.metric(metric))
+  ]  # fmt: skip
+  points += [(one.label, one.x, one.value) for one in results.study.published if one.metric == metric]
+  return {label: (x, y) for label, x, y in sorted(points, key=lambda point: point[2]) if label}
 
 
 def _bars(axes: Any, results: Results, metric: str) -> None:
