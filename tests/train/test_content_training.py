@@ -1,0 +1,106 @@
+"""Training over covers and sound, alone and fused with IDs, from sources made in memory."""
+
+from ml_collections import ConfigDict
+import numpy as np
+import pytest
+from tiny_runs import assert_same_run
+from tiny_runs import ITEMS
+from tiny_runs import losses
+
+from mlrec.config import ConfigError
+from mlrec.data import DataError
+from mlrec.train import contents
+from mlrec.train import experiment
+
+_IMAGE = {
+  "name": "image", "encoder": "vit_image_s", "mode": "scratch", "size": 16,
+  "options": {"dim": 16, "depth": 1, "heads": 2, "size": 16, "patch": 8},
+}  # fmt: skip
+_AUDIO = {
+  "name": "audio", "encoder": "ast_s", "mode": "scratch", "samples": 2400,
+  "options": {"dim": 16, "depth": 1, "heads": 2},
+}  # fmt: skip
+_FROZEN = {"mode": "frozen", "weights": "random"}
+
+
+class Covers:
+  """A colour an item."""
+
+  fingerprint = "covers"
+
+  def __init__(self, items):
+    self.items = np.asarray(items)
+
+  def read(self, ids, *, size):
+    colours = np.stack([np.random.default_rng(int(item)).integers(0, 256, 3) for item in ids])
+    return np.broadcast_to(colours[:, None, None], (len(ids), size, size, 3)).astype(np.uint8)
+
+
+class Tones:
+  """A pitch an item."""
+
+  fingerprint = "tones"
+
+  def __init__(self, items):
+    self.items = np.asarray(items)
+
+  def read(self, ids, *, samples, rate):
+    pitches = 200 + 20 * np.asarray(ids)[:, None]
+    return (8000 * np.sin(2 * np.pi * pitches * np.arange(samples) / rate)).astype(np.int16)
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path, monkeypatch):
+  """Trains a tower: `run("name of its workdir", item)`; covers of ten items and sound of five are missing."""
+  made = {"cover": Covers(range(11, ITEMS + 1)), "audio": Tones(range(1, ITEMS - 4))}
+  monkeypatch.setattr(contents, "SOURCES", {name: lambda config, recipe, name=name: made[name] for name in made})
+
+  def run(name, item, **overrides):
+    settings = {"data.features_dir": str(tmp_path / "kept"), "optimizer.lr": 1e-2, "train.epochs": 3, **overrides}
+    config = tiny_config(**settings)
+    with config.unlocked():
+      config.model.item = ConfigDict(item)
+    return experiment.run(config, tmp_path / name, say=lambda text: None)
+
+  return run
+
+
+@pytest.mark.parametrize("item", [_IMAGE, _IMAGE | _FROZEN, _AUDIO | _FROZEN], ids=["image", "image_frozen", "audio"])
+def test_a_tower_learns_and_items_without_content_are_told(item, run, tmp_path, caplog):
+  result = run("run", item)
+  found = list(losses(tmp_path / "run").values())
+  assert np.mean(found[-4:]) < np.mean(found[:4]) - 0.02
+  assert np.isfinite(result["test"]["hr@10"])
+  told = "10 of 100 items have no cover" if item["name"] == "image" else "5 of 100 items have no audio"
+  assert told in caplog.text
+
+
+def test_ids_covers_and_sound_are_fused_and_a_stopped_run_goes_on(run, tmp_path, monkeypatch):
+  from mlrec.train import loop
+
+  item = {
+    "name": "fused", "fusion": "concat", "id_dropout": 0.2, "modality_dropout": 0.2,
+    "towers": {"id": {"name": "id"}, "cover": _IMAGE, "sound": _AUDIO | _FROZEN},
+  }  # fmt: skip
+  run("whole", item)
+  looks = iter([False, True])
+  monkeypatch.setattr(loop.StopSignal, "agreed", lambda self: next(looks, False))
+  with pytest.raises(loop.Interrupted):
+    run("stopped", item)
+  run("stopped", item)
+  assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_covers_of_none_of_the_items_are_refused(run, monkeypatch):
+  monkeypatch.setattr(contents, "SOURCES", {"cover": lambda config, recipe: Covers(range(1000, 1010))})
+  with pytest.raises(DataError, match=r"config\.data\.content.*none of its 10 covers is of the 100 items"):
+    run("run", _IMAGE)
+
+
+@pytest.mark.parametrize(
+  ("item", "message"), [(_IMAGE, r"config\.data\.content.*covers"), (_AUDIO, r"config\.data\.content.*sound")]
+)
+def test_where_content_lies_must_be_said(item, message, run, monkeypatch):
+  monkeypatch.setattr(contents, "SOURCES", {"cover": contents.open_covers, "audio": contents.open_audio})
+  with pytest.raises(ConfigError, match=message):
+    run("run", item)
