@@ -74,3 +74,42 @@ def test_counts_are_the_same_for_tsv_and_csv(tmp_path):
   for path in (tsv, csv):
     ids, counts = items.count_items(path)
     assert dict(zip(ids.tolist(), counts.tolist())) == {3: 1, 5: 2, 900: 2}
+
+
+def test_tags_may_be_several_of_an_item_and_have_a_header(tmp_path):
+  path = _file(tmp_path, 'item,tag\r\n1,Food\r\n2,"Sports, games",Fun\r\n1, Travel \r\n1,Food\r\n3,\r\n')
+  assert items.read_tags(path) == {1: ["Food", "Travel"], 2: ["Sports, games", "Fun"], 3: []}
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    ("", "no tags"),
+    ("1,Food\n2\n", ":2: expected item,tag"),
+    ("1,Food\nx,Fun\n", ":2: expected a positive integer"),
+    ('1,"Food\n', ":1: expected item,tag with balanced quotes"),
+  ],
+)
+def test_malformed_tags_are_refused_with_their_line(tmp_path, data, message):
+  with pytest.raises(DataError, match=message):
+    items.read_tags(_file(tmp_path, data))
+
+
+def test_comments_are_taken_as_people_typed_them(tmp_path, caplog):
+  path = _file(
+    tmp_path,
+    b'5\t2\t"half a quote\r\n6\t2\t \n7\t3\t\xff\tand a tab\nthe rest of it\n0\t0\tnobody\n8\t2\t\xe5\xa5\xbd\n',
+  )
+  assert items.read_comments(path) == {2: ['"half a quote', "好"], 3: ["�\tand a tab"]}
+  assert "2 lines that hold no user and item are passed over (line 4 first)" in caplog.text
+
+
+def test_a_file_of_another_form_holds_no_comments(tmp_path):
+  with pytest.raises(DataError, match="no line is of this form"):
+    items.read_comments(_file(tmp_path, "item,comment\n1,good\n"))
+
+
+def test_long_titles_emoji_and_chinese_are_kept(tmp_path):
+  titles = {1: "长" * 10_000, 2: "🍜🇨🇳 zero\u200bwidth", 3: "  "}
+  path = _file(tmp_path, "".join(f"{item},{title}\n" for item, title in titles.items()))
+  assert items.read_titles(path, quoted=True) == titles

@@ -6,8 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
+from mlrec.data.audio import Audio
 from mlrec.data.frames import Frames
 import tfds_microlens
+from tfds_microlens import audio
 from tfds_microlens import video_frames
 
 pytestmark = pytest.mark.skipif(not os.environ.get("MLREC_REAL_DATA"), reason="MLREC_REAL_DATA is not set")
@@ -20,13 +22,19 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def frames(folder, tmp_path_factory):
+def root(folder, tmp_path_factory):
   root = tmp_path_factory.mktemp("data")
   (root / "manual").mkdir()
-  (root / "manual" / "MicroLens-100k_videos").symlink_to(folder)
-  (root / "manual" / "MicroLens-100k_pairs.tsv").write_text("1\t1002 10034 10040\n")
-  tfds_microlens.prepare("100k-videos-5x224", data_dir=root, manual_dir=root / "manual")
-  return Frames("microlens/100k-videos-5x224", root)
+  (root / "manual" / "MicroLens-1M_videos").symlink_to(folder)
+  (root / "manual" / "MicroLens-1M_pairs.tsv").write_text("1\t1002 10034 10040\n")
+  (root / "manual" / "MicroLens-1M_title.csv").write_text("1002,one\n")
+  return root
+
+
+@pytest.fixture(scope="module")
+def frames(root):
+  tfds_microlens.prepare("1m-videos-5x224", data_dir=root, manual_dir=root / "manual")
+  return Frames("microlens/1m-videos-5x224", root)
 
 
 def test_five_frames_are_within_36_db_at_a_fortieth_of_the_published_size(frames, folder):
@@ -47,3 +55,21 @@ def test_seeking_finds_the_frames_that_decoding_everything_does(folder):
   sought, _ = video_frames.read_frames(folder / f"{item}.mp4")
   everything, _ = video_frames.read_frames(folder / f"{item}.mp4", seek=False)
   assert np.array_equal(sought, everything)
+
+
+def test_their_sound_is_kept_to_the_sample_in_less_than_plain_pcm_takes(root, folder):
+  name = "1m-items-audio10s"
+  tfds_microlens.prepare(name, data_dir=root, manual_dir=root / "manual")
+  tracks = Audio(f"microlens/{name}", root)
+  assert tracks.items.tolist() == list(_NUM_FRAMES)
+  read = tracks.read(tracks.items)
+  assert read.shape == (3, 160_000)
+  for row, item in zip(read, _NUM_FRAMES):
+    samples, notes = audio.read_audio(folder / f"{item}.mp4", 10)
+    assert notes == []
+    assert np.array_equal(row[: len(samples)], samples)
+    assert not row[len(samples) :].any()
+    assert 10_000 < np.abs(samples.astype(int)).max() < 32_768
+    assert len(audio.encode_flac(samples)) < 0.8 * samples.nbytes
+  # The middle one is 7.6 s long.
+  assert [np.flatnonzero(row)[-1] > 150_000 for row in read] == [True, False, True]
