@@ -1,5 +1,6 @@
 """Small videos for tests, made by PyAV."""
 
+import concurrent.futures
 from fractions import Fraction
 import pathlib
 
@@ -18,7 +19,17 @@ def shown_index(frame: np.ndarray) -> int:
   return round((float(frame.mean()) - 20) / 5)
 
 
-def write_clip(
+def write_clip(path, frames: np.ndarray, **settings) -> pathlib.Path:
+  """`_write_clip` in a thread that ends with it.
+
+  SVT-AV1, where root runs it, makes the thread that opens it a real-time one, and what it starts inherits that: the
+  rest of the tests, and all that JAX computes in them, would keep everything else on the machine waiting.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    return thread.submit(_write_clip, path, frames, **settings).result()
+
+
+def _write_clip(
   path, frames: np.ndarray, *, codec="libx264", pix_fmt="yuv420p", times=None, container=None, colour=None, **options
 ) -> pathlib.Path:
   """Writes `frames [count, height, width, 3]`.

@@ -7,7 +7,6 @@ from tiny_runs import assert_same_run
 from tiny_runs import ITEMS
 from tiny_runs import losses
 
-from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.train import contents
 from mlrec.train import experiment
@@ -95,12 +94,3 @@ def test_covers_of_none_of_the_items_are_refused(run, monkeypatch):
   monkeypatch.setattr(contents, "SOURCES", {"cover": lambda config, recipe: Covers(range(1000, 1010))})
   with pytest.raises(DataError, match=r"config\.data\.content.*none of its 10 covers is of the 100 items"):
     run("run", _IMAGE)
-
-
-@pytest.mark.parametrize(
-  ("item", "message"), [(_IMAGE, r"config\.data\.content.*covers"), (_AUDIO, r"config\.data\.content.*sound")]
-)
-def test_where_content_lies_must_be_said(item, message, run, monkeypatch):
-  monkeypatch.setattr(contents, "SOURCES", {"cover": contents.open_covers, "audio": contents.open_audio})
-  with pytest.raises(ConfigError, match=message):
-    run("run", item)
