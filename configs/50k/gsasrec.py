@@ -2,7 +2,9 @@
 
 python -m mlrec.main --config=configs/50k/gsasrec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-Not run: the settings are those of `configs/50k/sasrec_small.py` with the paper's negatives and calibration.
+It does not learn here: after 40 epochs validation HR@10 is still that of popularity (.0060), with 16 to 4,096
+negatives, a calibration of 0 to .9, and starts of .01 to 1, where the softmax over the same draws
+(`configs/50k/sasrec_sampled.py`) reaches .0967.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
   python -m mlrec.main --config=configs/50k/lightgcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-One layer, as the benchmark trains it. One run of seed 42 and of this learning rate alone, 14 s an epoch on two busy
-cores: validation HR@10 .0478, NDCG@10 .0233 (epoch 10; .0451 after 4, .0475 after 6), test HR@10 .0237, NDCG@10 .0110.
+A sweep that begins no trial after five minutes on one core (seed 42) found, on validation: HR@10 .0543
+at these settings. One layer, as the benchmark trains it, at a rate of 5e-3 gave .0478.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +17,8 @@ from mlrec.search_space import Space
 def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
-  config.model = ConfigDict({"name": "lightgcn", "dim": 64, "layers": 1})
-  config.optimizer.lr = 5e-3
+  config.model = ConfigDict({"name": "lightgcn", "dim": 64, "layers": 2})
+  config.optimizer.lr = 4e-3
   config.optimizer.weight_decay = 0.0
   config.optimizer.clip_norm = 0.0
   config.train.batch_size = 4096

@@ -2,7 +2,8 @@
 
 python -m mlrec.main --config=configs/50k/sasrec_sampled.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-The sizes are those of `configs/50k/sasrec.py`; as many items are drawn for a batch as one of its batches holds.
+The sizes are those of `configs/50k/sasrec.py` with two blocks; as many items are drawn for a batch as one of its
+batches holds. Validation HR@10 .0967 (seed 42, one trial).
 """
 
 from ml_collections import ConfigDict
