@@ -54,7 +54,7 @@ def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Ne
   source = open_source(config, recipe)
   content = SourceContent(recipe.content, source, split.item_ids, need, recipe.reading())
   if len(content.missing) == split.num_items:
-    key, what = ("videos", "videos") if recipe.content == "frames" else ("content", f"{recipe.content}s")
+    key, what = _HELD[recipe.content]
     raise DataError(
       f"config.data.{key} = {config.data[key]!r}: none of its {len(source.items):,} {what} is of the "
       f"{split.num_items:,} items"
@@ -179,6 +179,8 @@ SOURCES: dict[str, Callable[[ConfigDict, Any], Any]] = {
   "audio": open_audio,
   "title": open_titles,
 }
+# The key under config.data that names the source, and what that holds, in the plural.
+_HELD = {"frames": ("videos", "videos"), "cover": ("content", "covers"), "audio": ("content", "sound tracks")}
 _OPENERS: dict[str, Callable[[ConfigDict, Split, Recipe | None, Need], Content]] = {
   "frames": _of_source,
   "cover": _of_source,

@@ -90,7 +90,11 @@ def test_ids_covers_and_sound_are_fused_and_a_stopped_run_goes_on(run, tmp_path,
   assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_covers_of_none_of_the_items_are_refused(run, monkeypatch):
-  monkeypatch.setattr(contents, "SOURCES", {"cover": lambda config, recipe: Covers(range(1000, 1010))})
-  with pytest.raises(DataError, match=r"config\.data\.content.*none of its 10 covers is of the 100 items"):
-    run("run", _IMAGE)
+@pytest.mark.parametrize(("item", "what"), [(_IMAGE, "covers"), (_AUDIO, "sound tracks")], ids=["image", "audio"])
+def test_content_of_none_of_the_items_is_refused(item, what, run, monkeypatch):
+  others = {"cover": Covers(range(1000, 1010)), "audio": Tones(range(1000, 1010))}
+  monkeypatch.setattr(
+    contents, "SOURCES", {name: lambda config, recipe, name=name: others[name] for name in others}
+  )  # fmt: skip
+  with pytest.raises(DataError, match=rf"config\.data\.content.*none of its 10 {what} is of the 100 items"):
+    run("run", item)
