@@ -46,7 +46,8 @@ def default_config() -> ConfigDict:
   config.data.whiten = False
   config.data.max_length = 10
   config.data.min_length = 5
-  # Forced cold start: the share of items that is taken out of training, and what chooses them.
+  # Forced cold start: the share of items that is taken out of training, not of histories read later, and what chooses
+  # them.
   config.data.cold_share = 0.0
   config.data.cold_seed = 0
 

@@ -4,7 +4,8 @@ r"""Items that training never names: IDs, content, and both fused (arXiv 2309.15
   python -m mlrec.study --config=configs/studies/cold_start.py:buckets --workdir=studies/cold_start --report_only
 
 Natural cold start is that of the data: the latest items are watched by nobody before the targets. Forced cold start
-takes a fifth of the items, drawn by `config.data.cold_seed`, out of training altogether (`mlrec/data/cold_start.py`).
+takes a fifth of the items, drawn by `config.data.cold_seed`, out of training altogether (`mlrec/data/cold_start.py`);
+users who are left with fewer than three items to train on are dropped, so its users are not quite those of the natural.
 Targets are ranked among all items in either; those that are cold and those that are not stand apart. With `buckets`
 the natural runs are shown by how often the targets occur in training: both studies share their workdirs.
 

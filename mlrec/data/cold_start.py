@@ -9,22 +9,20 @@ import dataclasses
 import numpy as np
 
 from mlrec.data.interactions import DataError
-from mlrec.data.interactions import Rows
 from mlrec.data.splits import Split
 
 # Of a user who stays, as the benchmark's shortest histories have it: five items, of which two are targets.
 LEAST = 3
-# The last items of a row, which are targets.
-_TARGETS = 2
 
 
 def force(split: Split, *, share: float, seed: int) -> Split:
-  """The split with a share of its items taken out of all training rows.
+  """The split with a share of its items taken out of all training rows, and so out of popularity and training counts.
 
   Users whose training row is left with fewer than `LEAST` items are dropped, and counted among the skipped. Targets
-  stay, cold ones too, and so do the items that exist and their dense ids. What was taken out is as if it had not been
-  watched: it is not struck from a user's ranking. The cold items of a smaller share are among those of a larger one of
-  the same seed.
+  stay, cold ones too, and so do the items that exist and their dense ids. So do the histories that are read before a
+  prediction, at validation and test: a user has watched a cold item, and only training does not know of it. A model of
+  content can make use of it there; to a model of IDs it is a random vector. As it was watched, it is also struck from
+  the user's ranking. The cold items of a smaller share are among those of a larger one of the same seed.
 
   Args:
     split: as the benchmark makes it.
@@ -36,23 +34,18 @@ def force(split: Split, *, share: float, seed: int) -> Split:
   """
   if not 0 <= share < 1:
     raise DataError(f"cold_share must be at least 0 and below 1, not {share}")
-  if not share:
+  cold = np.sort(cold_items(split.num_items, share=share, seed=seed))
+  if not len(cold):
     return split
-  cold = np.zeros(split.num_items + 1, bool)
-  cold[cold_items(split.num_items, share=share, seed=seed)] = True
-  lengths = split.rows.lengths
-  place = np.arange(len(split.rows.values)) - np.repeat(split.rows.offsets[:-1], lengths)
-  kept = ~cold[split.rows.values] | (place >= np.repeat(lengths, lengths) - _TARGETS)
-  user = np.repeat(np.arange(split.num_users), lengths)
-  left = np.bincount(user[kept], minlength=split.num_users)
-  stays = left - _TARGETS >= LEAST
+  stays = dataclasses.replace(split, cold=cold).train.lengths >= LEAST
   if not stays.any():
     raise DataError(
       f"config.data.cold_share = {share}: none of {split.num_users} users is left with {LEAST} items to train on"
     )
-  rows = Rows.from_lengths(split.rows.values[kept], left).take(stays)
   dropped = int((~stays).sum())
-  return dataclasses.replace(split, users=split.users[stays], rows=rows, num_skipped=split.num_skipped + dropped)
+  return dataclasses.replace(
+    split, cold=cold, users=split.users[stays], rows=split.rows.take(stays), num_skipped=split.num_skipped + dropped
+  )
 
 
 def cold_items(num_items: int, *, share: float, seed: int) -> np.ndarray:

@@ -94,6 +94,11 @@ class Rows:
     skipped = np.minimum(self.lengths, 1)
     return self._cut(self.offsets[:-1] + skipped, self.lengths - skipped)
 
+  def where(self, kept: np.ndarray) -> "Rows":
+    """Of each row, the values that `kept [offsets[-1]]` (bool) marks; a row may be left empty."""
+    ends = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
+    return Rows(self.values[kept], ends[self.offsets])
+
   def padded(self, width: int) -> np.ndarray:
     """`[len, width]` with each row's values at the right end and 0 before them; no row may be longer than `width`."""
     out = np.zeros((len(self), width), self.values.dtype)

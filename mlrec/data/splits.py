@@ -32,6 +32,7 @@ class Split:
     item_ids: `[num_items + 1]` int64, the original id of each dense id; entry 0 is 0, the padding.
     max_length: the number of items a model reads.
     num_skipped: users dropped for having too few items.
+    cold: `[C]` int64, ascending, the dense ids that are taken out of training by force (`mlrec.data.cold_start`).
   """
 
   users: np.ndarray
@@ -39,6 +40,7 @@ class Split:
   item_ids: np.ndarray
   max_length: int
   num_skipped: int = 0
+  cold: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
 
   @property
   def num_users(self) -> int:
@@ -51,8 +53,9 @@ class Split:
 
   @functools.cached_property
   def train(self) -> Rows:
-    """Each user's items but the last two: the training row, of which every item after the first is a target."""
-    return self.rows.last(self.max_length + 1, before=2)
+    """The training rows, of which every item after the first is a target: users' items but the last two and `cold`."""
+    rows = self.rows.last(self.max_length + 1, before=2)
+    return rows.where(~np.isin(rows.values, self.cold)) if len(self.cold) else rows
 
   def inputs(self, split: str) -> Rows:
     """What a model reads before it predicts: at most `max_length` items, oldest first.
@@ -85,9 +88,9 @@ class Split:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Twelve hexadecimal digits of the content: users, rows, items and the protocol's lengths."""
+    """Twelve hexadecimal digits of the content: users, rows, items, which are cold, and the protocol's lengths."""
     digest = hashlib.sha256(str(self.max_length).encode())
-    for array in (self.users, self.rows.values, self.rows.offsets, self.item_ids):
+    for array in (self.users, self.rows.values, self.rows.offsets, self.item_ids, self.cold):
       digest.update(array.astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
 
@@ -98,6 +101,7 @@ class Split:
       np.array_equal(self.users, other.users)
       and self.rows == other.rows
       and np.array_equal(self.item_ids, other.item_ids)
+      and np.array_equal(self.cold, other.cold)
       and self.max_length == other.max_length
     )
 

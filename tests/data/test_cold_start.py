@@ -14,16 +14,19 @@ def _split(seed: int = 0, users: int = 150, items: int = 30, min_length: int = 5
   return leave_one_out(Interactions(np.arange(users) + 100, Rows.from_lists(rows)), min_length=min_length)
 
 
+def _lists(rows: Rows) -> list[list[int]]:
+  return [rows[n].tolist() for n in range(len(rows))]
+
+
 def _plain(split, cold):
-  """The protocol in plain Python: users who stay, and their rows."""
-  users, rows = [], []
+  """The protocol in plain Python: of the users who stay their number, their whole row and their training row."""
+  found = []
   for number, user in enumerate(split.users.tolist()):
-    *train, valid, test = split.rows[number].tolist()
-    train = [item for item in train if item not in cold]
+    row = split.rows[number].tolist()
+    train = [item for item in row[:-2] if item not in cold]
     if len(train) >= 3:
-      users.append(user)
-      rows.append([*train, valid, test])
-  return users, rows
+      found.append((user, row, train))
+  return zip(*found)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.4])
@@ -33,24 +36,38 @@ def test_equals_the_protocol_stated_row_by_row(share, seed):
   cold = set(cold_start.cold_items(split.num_items, share=share, seed=seed).tolist())
   assert len(cold) == round(share * split.num_items)
   found = cold_start.force(split, share=share, seed=seed)
-  users, rows = _plain(split, cold)
-  assert found.users.tolist() == users
-  assert [found.rows[n].tolist() for n in range(found.num_users)] == rows
-  assert found.rows.values.dtype == split.rows.values.dtype
+  users, rows, train = _plain(split, cold)
+  assert found.users.tolist() == list(users)
+  assert _lists(found.train) == list(train)
+  assert found.train.values.dtype == split.train.values.dtype
   assert found.item_ids.tolist() == split.item_ids.tolist()
   assert found.num_skipped == split.num_skipped + split.num_users - len(users)
   assert 0 < len(users) < split.num_users
-  # What training, evaluation and the loss then see.
+  # What is made of training rows does not know of them either.
+  assert _lists(found.inputs("train")) == [row[:-1] for row in train]
   assert found.train_counts[sorted(cold)].sum() == 0
-  for name in ("valid", "test"):
+  assert found.popularity[sorted(cold)].sum() == 0
+  assert found.popularity[1:].sum() == pytest.approx(1)
+  for name, hidden in (("valid", 2), ("test", 1)):
+    assert found.targets(name).tolist() == [row[-hidden] for row in rows]
     assert set(found.targets(name).tolist()) & cold, "cold targets stay"
-  assert found.inputs("test")[0].tolist() == rows[0][:-1][-10:]
-  assert found.seen("test")[0].tolist() == rows[0][:-1]
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("valid", 2), ("test", 1)])
+def test_histories_before_a_prediction_hold_what_was_watched_cold_or_not(name, hidden):
+  split = _split()
+  found = cold_start.force(split, share=0.25, seed=0)
+  users, rows, _ = _plain(split, set(found.cold.tolist()))
+  histories = [row[:-hidden] for row in rows]
+  assert _lists(found.inputs(name)) == [history[-10:] for history in histories]
+  assert _lists(found.seen(name)) == histories, "and is struck from the ranking"
+  assert sum(item in found.cold for history in histories for item in history) > len(users)
 
 
 def test_none_is_the_split_itself_and_each_share_and_seed_another():
   split = _split()
   assert cold_start.force(split, share=0, seed=3) is split
+  assert cold_start.force(split, share=0.01, seed=3) is split, "it is less than an item"
   found = [cold_start.force(split, share=share, seed=seed) for share, seed in ((0.1, 0), (0.2, 0), (0.1, 1))]
   assert found[0].fingerprint == cold_start.force(split, share=0.1, seed=0).fingerprint
   assert len({split.fingerprint, *(one.fingerprint for one in found)}) == 4
