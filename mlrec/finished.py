@@ -221,7 +221,10 @@ def label_of(config: dict[str, Any]) -> str:
   name, content, encoder, mode = key
   # One table is enough to know names by; encoders and modes stand beside them.
   names = {row.key[:2]: row.model for row in reversed(published.microlens_100k()) if "(" not in row.model}
-  label = names.get(key[:2], name if content == "id" else f"{name}_ID+V" if content == "features" else f"{name}_V")
+  ends = {"id": "", "features": "_ID+V", "video": "_V"}
+  # With what a model was not published with, it still has the name that it was published under.
+  own = names.get((name, "id"), name).removesuffix("_ID")
+  label = names.get(key[:2]) or own + ends.get(content, f"_{content}")
   details = [part for part in (encoder, mode) if part]
   label += f" ({', '.join(details)})" if details else ""
   loss = config["model"].get("loss", _PUBLISHED_LOSS)

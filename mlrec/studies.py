@@ -4,6 +4,7 @@ A file of `configs/studies/` has, beside `get_config()`, a `get_study()` that re
 both are handed ARGUMENT, if they take one.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -82,7 +83,7 @@ class Study:
     title: of report and plot.
     x_label: what the axis is.
     layout: `lines` over numbers, `bars` over names or numbers, `scatter` of points with labels over numbers, or
-      `buckets` of how often targets occur in training, a line a run.
+      `buckets` of how often targets occur in training, each a group of bars, a bar a run.
     runs: in the order of the report; names on the axis stand in the order in which they first come.
     metrics: a panel each, of `METRICS`; with `buckets` of `BUCKET_METRICS`.
     published: figures that stand beside.
@@ -142,6 +143,13 @@ def check(study: Study) -> None:
         raise ConfigError(f"with the layout {study.layout!r} places are numbers, not {point.x!r} of {point.series!r}")
   if study.published and (study.layout == BUCKETS or not study.published_source):
     raise ConfigError("published figures need a published_source, and a layout other than 'buckets'")
+
+
+def check_keys(study: Study, keys: Iterable[str]) -> None:
+  """Raises a ConfigError where a key was set for all runs that each of them sets itself, alone or with its section."""
+  for key in keys:
+    if all(any(f"{key}.".startswith(f"{own}.") for own in run.overrides) for run in study.runs):
+      raise ConfigError(f"--config.{key} would change nothing: each run of the study sets it itself")
 
 
 def config_of(config: ConfigDict, run: Run) -> ConfigDict:

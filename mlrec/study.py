@@ -35,7 +35,9 @@ def main(argv: list[str]) -> int:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --report_only")
     if _CONFIG.value is None or _WORKDIR.value is None:
       raise ConfigError(f"--{'config=FILE.py' if _CONFIG.value is None else 'workdir=DIR'} is required")
-    study = studies.load(config_flags.get_config_filename(flags.FLAGS["config"]))
+    flag = flags.FLAGS["config"]
+    study = studies.load(config_flags.get_config_filename(flag))
+    studies.check_keys(study, config_flags.get_override_values(flag))
     return _run(study, config_lib.validate(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)

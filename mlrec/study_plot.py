@@ -1,5 +1,7 @@
 """The plot of a study: a panel a metric, the published figures beside ours."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import math
 import pathlib
 from typing import Any
@@ -80,21 +82,17 @@ def _highest(results: Results, metric: str) -> dict[str, tuple[Any, float]]:
 def _bars(axes: Any, results: Results, metric: str) -> None:
   names = list(dict.fromkeys([*(point.run.x for point in results.points), *(one.x for one in results.study.published)]))
   styles = _styles(results)
-  width = _GROUP_WIDTH / len(styles)
   for number, (style, name) in enumerate(styles):
-
-    def place(x: Any, number: int = number) -> float:
-      return names.index(x) + (number + 0.5) * width - _GROUP_WIDTH / 2
-
     points = _points(results, name, metric)
     if points:
-      places, means, stds = zip(*points)
-      axes.bar(list(map(place, places)), means, width, yerr=stds, capsize=2, label=name, color=style["color"])
+      groups, means, stds = zip(*points)
+      places = _in_groups(map(names.index, groups), number, len(styles))
+      _draw_bars(axes, places, means, stds, len(styles), name, style)
     figures = _published(results, name, metric)
     if figures:
       axes.plot(
-        [place(one.x) for one in figures], [one.value for one in figures], "D", markersize=5, color=style["color"],
-        markeredgecolor="black", label=f"{name}, published",
+        _in_groups([names.index(one.x) for one in figures], number, len(styles)), [one.value for one in figures], "D",
+        markersize=5, color=style["color"], markeredgecolor="black", label=f"{name}, published",
       )  # fmt: skip
   axes.set_xticks(range(len(names)), list(map(str, names)))
   axes.set_xlabel(results.study.x_label)
@@ -108,9 +106,28 @@ def _buckets(axes: Any, results: Results, metric: str) -> None:
     values = [point.metric(f"{name}/{metric}") or (math.nan, math.nan) for name in names]
     means, stds = [mean for mean, _ in values], [_seen(std, point) for _, std in values]
     label = point.run.name if several else point.run.series
-    axes.errorbar(range(len(names)), means, yerr=stds, capsize=2, label=label, **_style(number))
-  axes.set_xticks(range(len(names)), [name.removeprefix("count_") for name in names])
+    places = _in_groups(range(len(names)), number, len(drawn))
+    _draw_bars(axes, places, means, stds, len(drawn), label, _style(number))
+  axes.set_xticks(range(len(names)), [name.removeprefix("count_") + _targets(drawn, name) for name in names])
   axes.set_xlabel(results.study.x_label)
+
+
+def _targets(points: list[Point], bucket: str) -> str:
+  """A line that says how many targets the bucket has, where it is as many for all points."""
+  sizes = {size[0] for point in points if (size := point.metric(f"{bucket}/targets"))}
+  return f"\n{sizes.pop():,.0f} targets" if len(sizes) == 1 else ""
+
+
+def _in_groups(groups: Iterable[int], number: int, of: int) -> list[float]:
+  """Where in each of `groups` the bar `number` of so many stands."""
+  return [group + ((number + 0.5) / of - 0.5) * _GROUP_WIDTH for group in groups]
+
+
+def _draw_bars(
+  axes: Any, places: list[float], means: Sequence[float], stds: Sequence[float], of: int, label: str,
+  style: dict[str, Any],
+) -> None:  # fmt: skip
+  axes.bar(places, means, _GROUP_WIDTH / of, yerr=stds, capsize=2, label=label, color=style["color"])
 
 
 _PANELS = {

@@ -29,17 +29,24 @@ class Published(NamedTuple):
 
 
 def key_of(config: dict[str, Any]) -> tuple[str, str, str, str]:
-  """What the model of a config (JSON) is called, what of items it reads, its video encoder and how that is trained.
+  """What the model of a config (JSON) is called, what of items it reads, by which encoder, and how that is trained.
 
-  The second is `id`, `features` (vectors made before, beside IDs) or `video`; the last two are empty without a video.
+  The second is `id`, `features` (vectors made before, beside IDs), `vectors` (such vectors alone), or the name of
+  another item tower, such as `video`; the last two are empty without an encoder. Of `fused` the third is its towers'
+  names, and the last how they are fused.
   """
   model = config["model"]
   sequential = model["name"] == "sequential"
   item = model.get("item")
   item = item if isinstance(item, dict) else {}
   name = model["user"]["name"] if sequential else model["name"]
-  if item.get("name") == "video":
-    return name, "video", item.get("encoder", ""), item.get("mode", "")
+  tower = item.get("name", "id")
+  if tower == "fused":
+    return name, tower, "+".join(item.get("towers", {})), item.get("fusion", "")
+  if tower == "features":
+    return name, "vectors", "", ""
+  if tower not in ("id", "id_features"):
+    return name, tower, item.get("encoder", ""), item.get("mode", "")
   return name, "features" if config["data"].get("features") else "id", "", ""
 
 

@@ -9,7 +9,7 @@ def reason(error: Exception) -> str | None:
   """Why a run failed by its own config; None for what it did not do, such as a full disk or a mistake in code."""
   if loop.is_disk_full(error):
     return None
-  if isinstance(error, FileNotFoundError):
+  if isinstance(error, FileNotFoundError) and error.filename:
     return f"there is no file {error.filename}"
   if isinstance(error, loop.TrainingDiverged | ValueError):
     # The second is what constructors and evaluation say of options and of scores that are not finite.

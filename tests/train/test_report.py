@@ -199,6 +199,25 @@ def test_the_published_figures_stand_beside_ours_where_the_data_are_the_same(wor
 
 
 @pytest.mark.parametrize(
+  ("item", "label"),
+  [
+    ({"name": "text", "encoder": "minilm_l6", "mode": "full"}, "SASRec_text (minilm_l6, full)"),
+    ({"name": "image", "encoder": "clip_b32", "mode": "frozen"}, "SASRec_image (clip_b32, frozen)"),
+    ({"name": "features", "dnn_layers": 2}, "SASRec_vectors"),
+    ({"name": "fused", "fusion": "gate", "towers": {"id": {"name": "id"}, "title": {"name": "text"}}},
+     "SASRec_fused (id+title, gate)"),
+  ],
+)  # fmt: skip
+def test_towers_that_were_not_published_have_names_of_their_own_and_no_published_figures(workdir, item, label):
+  folder = workdir(
+    "a", result={"users": 100_000}, data={"source": "microlens/100k-sequences"},
+    model={"name": "sequential", "user": {"name": "sasrec"}, "item": item},
+  )  # fmt: skip
+  (row,) = rows(report.make([str(folder)]))
+  assert (row["model"], row["paper/hr@10"]) == (label, "")
+
+
+@pytest.mark.parametrize(
   ("source", "users"),
   [("microlens/50k-sequences", 50_000), ("x/MicroLens-100k_pairs.tsv", 310), ("100k_pairs.tsv", 100_000)],
 )

@@ -168,7 +168,9 @@ def test_seeds_give_mean_and_spread_and_buckets_stand_in_order(done, tiny_config
   text = (tmp_path / "study.md").read_text()
   assert "0.1500 ± 0.0707" in text
   assert text.index("1-5 hr@10") < text.index("6-20 hr@10") < text.index("21-50 hr@10")
-  assert "model, b" in (tmp_path / "study.svg").read_text()
+  picture = (tmp_path / "study.svg").read_text()
+  assert "model, b" in picture
+  assert f"{read_json(workdir / 'item-knn_5' / 'result.json')['test']['count_6-20/targets']:.0f} targets" in picture
 
 
 def test_forced_cold_start_is_asked_for_in_the_config(tiny_config, tmp_path):
@@ -214,10 +216,38 @@ def test_a_key_that_is_none_is_refused_before_anything_runs(tiny_config, tmp_pat
   assert not (tmp_path / "x").exists()
 
 
+def test_bars_of_a_bucket_stand_side_by_side_and_are_as_high_as_its_figure(done, tiny_config):
+  from matplotlib.figure import Figure
+
+  from mlrec import study_plot
+
+  workdir, _ = done
+  study = dataclasses.replace(KNN, layout=studies.BUCKETS, metrics=("ndcg@10",), published=())
+  results = study_results.read(study, tiny_config(), workdir)
+  axes = Figure().subplots()
+  study_plot._PANELS[studies.BUCKETS](axes, results, "ndcg@10")
+  names = study_results.buckets(results)
+  for number, (bars, point) in enumerate(zip(axes.containers[1::2], results.points, strict=True)):
+    for bucket, bar in enumerate(bars):
+      mean, _ = point.metric(f"{names[bucket]}/ndcg@10")
+      assert bar.get_height() == mean
+      assert bar.get_center()[0] == pytest.approx(bucket + (number - 1) * 0.8 / 3)
+
+
+def test_a_key_that_each_run_sets_itself_is_not_set_in_vain():
+  runs = [Run("a", share, {"data.cold_share": share, "model.item": {"name": "id"}}) for share in (0.0, 0.2)]
+  study = dataclasses.replace(KNN, runs=runs)
+  for key in ("data.cold_share", "model.item", "model.item.name"):
+    with pytest.raises(ConfigError, match=rf"--config\.{key} would change nothing: each run of the study sets it"):
+      studies.check_keys(study, ["seeds", key])
+  studies.check_keys(study, ["data.cold_seed", "model.items", "model.user.blocks"])
+  studies.check_keys(dataclasses.replace(study, runs=[*runs, Run("b", 1)]), ["data.cold_share"])
+
+
 @pytest.mark.parametrize(
   ("file", "runs", "layout"),
   [
-    ("encoders.py", 12, "scatter"), ("encoders.py:100k", 45, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
+    ("encoders.py", 12, "scatter"), ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
     ("pretraining.py:titles", 2, "bars"),
     ("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars"), ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
     ("frames.py:intervals,100k", 3, "lines"), ("cold_start.py", 6, "bars"), ("cold_start.py:buckets", 3, "buckets"),
@@ -274,6 +304,9 @@ def test_the_command(tmp_path, pairs_file):
   assert done.returncode == 0, done.stderr[-2000:]
   assert "1 of 1 runs in out/study.md" in done.stdout
   assert "| mrr |" in (tmp_path / "out" / "study.md").read_text()
+  refused = run(f"--config={file}:mrr", "--workdir=out", "--config.model.dim=8")
+  assert refused.returncode == 2
+  assert "error: --config.model.dim would change nothing" in refused.stderr
   refused = run(f"--config={file}:mr", "--workdir=out")
   assert (refused.returncode, refused.stdout) == (2, "")
   assert "did you mean 'mrr'" in refused.stderr
