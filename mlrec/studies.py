@@ -91,6 +91,7 @@ class Study:
     note: what a reader must know; it is printed below the title.
     vectors: options of an item tower of the mode `frozen`. Where `config.data.features` is empty, its vectors are made
       first, as `python -m mlrec.features` makes them, and all runs read them.
+    name: of the report's files, for studies that share a workdir: letters, digits, `-` and `_`.
   """
 
   title: str
@@ -102,6 +103,7 @@ class Study:
   published_source: str = ""
   note: str = ""
   vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  name: str = "study"
 
 
 def load(file: str) -> Study:
@@ -123,6 +125,8 @@ def check(study: Study) -> None:
   """Raises a ConfigError where a study cannot be run, or drawn."""
   if study.layout not in LAYOUTS:
     raise ConfigError(f"the study's layout = {study.layout!r}: {closest(str(study.layout), LAYOUTS)}")
+  if not re.fullmatch(r"[\w-]+", study.name):
+    raise ConfigError(f"the study's name = {study.name!r} names its files: letters, digits, - and _")
   if not study.runs or not study.metrics:
     raise ConfigError("a study needs a run and a metric or more")
   known = BUCKET_METRICS if study.layout == BUCKETS else METRICS

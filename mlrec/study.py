@@ -5,7 +5,8 @@ of arXiv 2309.15379). Each of its runs has a workdir in DIR. The same command go
 and one that was killed goes on from its checkpoint. A run that fails is listed with its reason, and the others go on.
 Keys of the config can be set for all runs: `--config.data.source=…`, `--config.seeds="(0, 1, 2)"` for mean and spread.
 
-What it leaves: `study.md`, `study.csv`, `study.svg` and `study.png`. `--report_only` makes them of what is there.
+What it leaves: `study.md`, `study.csv`, `study.svg` and `study.png` (or of the study's own name). `--report_only` makes
+them of what is there.
 `python -m mlrec.report DIR/*/` tells also what the runs took.
 """
 

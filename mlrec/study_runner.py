@@ -13,7 +13,7 @@ from mlrec.config import ConfigError
 from mlrec.studies import Study
 from mlrec.train.writers import write_text
 
-_NAMES = ("study.md", "study.csv", "study.svg", "study.png")
+_FORMS = ("md", "csv", "svg", "png")
 
 
 def run(
@@ -61,7 +61,7 @@ def run(
       _write(study, config, workdir, plot=False)
   results = _write(study, config, workdir, plot=plot)
   done = sum(point.row is not None for point in results.points)
-  say(f"{done} of {len(study.runs)} runs in {workdir / _NAMES[0]}")
+  say(f"{done} of {len(study.runs)} runs in {workdir / study.name}.{_FORMS[0]}")
   if not done:
     first = results.points[0]
     raise ConfigError(f"none of {len(study.runs)} runs of the study has a result; {first.run.name}: {first.reason}")
@@ -105,7 +105,7 @@ def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, plot: boo
   results = study_results.read(study, config, workdir)
   if not workdir.is_dir():
     return results
-  markdown, table, *pictures = (workdir / name for name in _NAMES)
+  markdown, table, *pictures = (workdir / f"{study.name}.{form}" for form in _FORMS)
   try:
     write_text(markdown, study_results.markdown(results))
     write_text(table, study_results.as_csv(results))

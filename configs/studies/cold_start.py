@@ -7,7 +7,8 @@ Natural cold start is that of the data: the latest items are watched by nobody b
 takes a fifth of the items, drawn by `config.data.cold_seed`, out of training altogether (`mlrec/data/cold_start.py`);
 users who are left with fewer than three items to train on are dropped, so its users are not quite those of the natural.
 Targets are ranked among all items in either; those that are cold and those that are not stand apart. With `buckets`
-the natural runs are shown by how often the targets occur in training: both studies share their workdirs.
+the natural runs are shown by how often the targets occur in training, in `buckets.md` and the like: both studies share
+their workdirs.
 
   python -m mlrec.study --config=configs/studies/cold_start.py:titles --workdir=studies/cold_start_50k \
     --config.data.source=PATH/MicroLens-50k_pairs.tsv --config.data.content=PATH/MicroLens-50k_titles.csv
@@ -84,5 +85,5 @@ def get_study(argument: str = "") -> Study:
     if not share or _BUCKETS not in words
   ]
   if _BUCKETS in words:
-    return Study("Targets by how often training names them", "occurrences in training", BUCKETS, runs)
+    return Study("Targets by how often training names them", "occurrences in training", BUCKETS, runs, name=_BUCKETS)
   return Study("Cold start", "cold start", BARS, runs, metrics=("cold/hr@10", "warm/hr@10", "hr@10"))

@@ -95,6 +95,11 @@ def test_what_is_finished_is_not_run_again_and_the_report_is_the_same(done, tiny
       (workdir / name).unlink()
     study_runner.run(KNN, tiny_config(), workdir, report_only=report_only, say=lambda text: None)
     assert {name: (workdir / name).read_bytes() for name in FORMS} == before
+  # Another study of the same runs has files of its own.
+  other = dataclasses.replace(KNN, name="buckets", layout=studies.BUCKETS, metrics=("hr@10",), published=())
+  study_runner.run(other, tiny_config(), workdir, report_only=True, plot=False, say=lambda text: None)
+  assert "| popularity |" in (workdir / "buckets.md").read_text()
+  assert {name: (workdir / name).read_bytes() for name in FORMS} == before
 
 
 def test_a_run_that_fails_is_listed_and_the_others_go_on(tiny_config, tmp_path):
@@ -200,6 +205,7 @@ def test_forced_cold_start_is_asked_for_in_the_config(tiny_config, tmp_path):
     ({"runs": [Run("a b", 1), Run("A-B", 1)]}, r"two runs of the study are called 'a-b_1': 'a b, 1', 'A-B, 1'"),
     ({"runs": [Run("a", "one")]}, r"places are numbers, not 'one' of 'a'"),
     ({"published_source": ""}, r"published figures need a published_source"),
+    ({"name": "../a"}, r"name = '../a' names its files: letters, digits"),
   ],
 )
 def test_a_study_that_cannot_be_drawn_is_refused_before_it_runs(changes, message):
