@@ -17,6 +17,16 @@ def closest(name: str, valid: Iterable[str]) -> str:
   return f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {', '.join(map(repr, valid))}"
 
 
+def variant(entry: type, **defaults: Any) -> Callable:
+  """A class with other defaults, to be registered under a name of its own; its options are the class's."""
+
+  def build(**options: Any) -> Any:
+    return entry(**defaults | options)
+
+  build.__signature__ = inspect.Signature(list(_parameters(entry).values()))  # type: ignore[attr-defined]
+  return build
+
+
 class Registry:
   """Names of one sort of thing, each registered by the module that defines it.
 
@@ -108,5 +118,17 @@ class Registry:
 
 
 def _parameters(entry: Callable) -> Mapping[str, inspect.Parameter]:
+  """What may be set of an entry; that of a base class is included where a constructor hands further options on."""
+  if not inspect.isclass(entry):
+    return inspect.signature(entry).parameters
   # A class's own signature may be hidden by its metaclass, as NNX's does.
-  return inspect.signature(entry.__init__ if inspect.isclass(entry) else entry).parameters  # type: ignore[misc]
+  constructors = (vars(base)["__init__"] for base in entry.__mro__ if "__init__" in vars(base))
+  found, *inherited = (dict(inspect.signature(constructor).parameters) for constructor in constructors)
+  for parameters in inherited:
+    handed_on = [name for name, parameter in found.items() if parameter.kind is parameter.VAR_KEYWORD]
+    if not handed_on:
+      break
+    del found[handed_on[0]]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    found |= {name: one for name, one in parameters.items() if one.kind in named and name not in found}
+  return found

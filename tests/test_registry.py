@@ -5,6 +5,7 @@ from mlrec import models
 from mlrec.models.registry import models as model_registry
 from mlrec.registry import closest
 from mlrec.registry import Registry
+from mlrec.registry import variant
 
 
 def test_models_have_their_exact_names():
@@ -120,3 +121,32 @@ def test_registries_import_the_packages_that_hold_their_entries_when_asked(tmp_p
 def test_closest_names_the_near_ones_or_all():
   assert closest("batch_sise", ["batch_size", "seed"]) == "did you mean 'batch_size'?"
   assert closest("qqq", ["beta", "alpha"]) == "expected one of 'alpha', 'beta'"
+
+
+class Base:
+  def __init__(self, made, /, *, width=1, depth=2):
+    self.given = made, width, depth
+
+
+class HandsOn(Base):
+  def __init__(self, number, *, depth=5, **shared):
+    super().__init__(number, depth=depth, **shared)
+
+
+def test_options_that_a_constructor_hands_on_are_those_of_its_base_class():
+  registry = Registry("thing", [])
+  registry.register("on")(HandsOn)
+  assert sorted(registry.options("on")) == ["depth", "number", "width"]
+  assert registry.create("on", 3, width=7).given == (3, 7, 5)
+  with pytest.raises(ValueError, match="'on' has no option 'widht': did you mean 'width'"):
+    registry.create("on", 3, widht=7)
+
+
+def test_a_variant_has_other_defaults_and_the_same_options():
+  registry = Registry("thing", [])
+  registry.register("wide")(variant(HandsOn, width=9))
+  assert sorted(registry.options("wide")) == ["depth", "number", "width"]
+  assert registry.create("wide", number=3).given == (3, 9, 5)
+  assert registry.create("wide", number=3, width=4).given == (3, 4, 5)
+  with pytest.raises(ValueError, match="'wide' has no option 'dpeth': did you mean 'depth'"):
+    registry.create("wide", number=3, dpeth=1)

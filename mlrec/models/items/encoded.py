@@ -1,5 +1,6 @@
 """What item towers that run an encoder over an item's content have in common: what is trained, and what is kept."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -110,34 +111,43 @@ class EncodedTower(nnx.Module):
 
   def __init__(
     self,
-    recipe: Recipe,
+    recipe: Callable[..., Recipe],
     dim: int,
+    /,
     *,
-    mode: str,
+    encoder: str,
+    mode: str = "full",
+    weights: str = "",
     train_from: str = "",
+    dtype: str = "float32",
     remat: bool = False,
     accumulate: int = 1,
     frozen_in_training: bool = False,
     cache: bool = True,
     hidden: int = 0,
     dropout: float = 0.0,
+    options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds encoder and projection.
 
     Args:
-      recipe: what to build, its `weights` as the user gave them.
+      recipe: makes the recipe of encoder, options, weights and dtype.
       dim: width of item vectors.
+      encoder: an encoder's name.
       mode: one of `MODES`.
+      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
       train_from: in the mode `top`, the first stage trained; empty for the encoder's own choice.
+      dtype: of the encoder's computation; parameters are float32.
       remat: computes each stage again in the backward pass instead of keeping what it needs.
       accumulate: the number of parts in which a training step encodes its items, each computed again in the backward
-        pass.
+        pass. On a CPU convolutions are slow in parts.
       frozen_in_training: runs frozen stages as in training, as MicroLens's code did: their statistics move and dropout
         draws. Their vectors cannot be kept then.
       cache: in the mode `frozen`, whether vectors are computed once and kept.
       hidden: width of a layer with GELU between encoder and projection; 0 for none.
       dropout: of what that layer gives.
+      options: the encoder's options.
       rngs: random streams.
 
     Raises:
@@ -145,16 +155,16 @@ class EncodedTower(nnx.Module):
     """
     if hidden < 0:
       raise ValueError(f"config.model.item.hidden = {hidden} must be at least 0")
-    _check(mode, recipe.weights, accumulate, frozen_in_training and mode == "frozen" and cache)
-    recipe = dataclasses.replace(recipe, weights=recipe.weights or RANDOM)
-    built = recipe.build(rngs=rngs)
-    self.recipe = recipe.completed(built.spec)
+    _check(mode, weights, accumulate, frozen_in_training and mode == "frozen" and cache)
+    made = recipe(encoder, recipe_options(options), weights or RANDOM, dtype)
+    built = made.build(rngs=rngs)
+    self.recipe = made.completed(built.spec)
     self.mode, self.spec = mode, built.spec
     self.first_trained = _first_trained(mode, train_from, built)
     self.frozen = self.recipe if mode == "frozen" and cache else None
-    self.weights = "" if recipe.weights == RANDOM or self.frozen else recipe.weights
+    self.weights = "" if made.weights == RANDOM or self.frozen else made.weights
     features = {"features": Need((built.spec.features,), "float32")}
-    self.reads = features if self.frozen else {recipe.content: self.recipe.need()}
+    self.reads = features if self.frozen else {made.content: self.recipe.need()}
     self.accumulate = accumulate
     holder, net = self.net_name
     self.torch_names = (

@@ -1,9 +1,7 @@
 """The Audio Spectrogram Transformer (Gong et al., Interspeech 2021), as Hugging Face's library publishes it."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import functools
 from typing import Any
 
 from flax import nnx
@@ -23,6 +21,7 @@ from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import AUDIO_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import variant
 
 _EPSILON = 1e-12
 _INIT = truncated_normal(0.02)
@@ -196,13 +195,5 @@ VARIANTS: dict[str, tuple[dict[str, Any], Spec]] = {
 }  # fmt: skip
 
 
-def _factory(defaults: Mapping[str, Any], spec: Spec) -> Callable[..., AST]:
-  @functools.wraps(AST.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> AST:
-    return AST(**{"spec": spec} | dict(defaults) | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=AUDIO_ENCODER)(_factory(*_variant))
+for _name, (_options, _published) in VARIANTS.items():
+  models.register(_name, kind=AUDIO_ENCODER)(variant(AST, spec=_published, **_options))

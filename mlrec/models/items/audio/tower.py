@@ -1,7 +1,7 @@
 """The audio tower: an item is what an audio encoder makes of its sound track."""
 
-from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -12,7 +12,6 @@ from mlrec.data.content import Need
 from mlrec.models.items.audio.encoder import Spec
 from mlrec.models.items.encoded import EncodedTower
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.encoded import recipe_options
 from mlrec.models.registry import AUDIO_ENCODER
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
@@ -63,42 +62,22 @@ class AudioTower(EncodedTower):
     dim: int = 512,
     *,
     encoder: str = "ast_b",
-    mode: str = "full",
-    weights: str = "",
-    train_from: str = "",
     samples: int = 0,
-    dtype: str = "float32",
-    remat: bool = False,
-    accumulate: int = 1,
-    frozen_in_training: bool = False,
-    cache: bool = True,
-    options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
+    **shared: Any,
   ):
-    """Builds the tower; options that are not listed are those of `EncodedTower`.
+    """Builds the tower.
 
     Args:
       num_items: not used; waveforms say which item they are of.
       dim: width of item vectors.
-      encoder: an audio encoder's name.
-      mode: one of `MODES`.
-      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
-      train_from: in the mode `top`, the first stage trained.
+      encoder: an audio encoder's name; its spectrogram is computed in float32.
       samples: of each item's waveform; 0 for as many as the encoder is built for.
-      dtype: of the encoder's computation; parameters and the spectrogram are float32.
-      remat: computes each stage again in the backward pass.
-      accumulate: the number of parts in which a training step encodes its items.
-      frozen_in_training: runs frozen stages as in training.
-      cache: in the mode `frozen`, whether vectors are computed once and kept.
-      options: the encoder's options.
       rngs: random streams.
+      **shared: the other options of `EncodedTower`.
 
     Raises:
       ValueError: a name or a combination is not possible.
     """
     del num_items
-    recipe = AudioRecipe(encoder, recipe_options(options), weights, dtype, samples)
-    super().__init__(
-      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
-      frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
-    )  # fmt: skip
+    super().__init__(functools.partial(AudioRecipe, samples=samples), dim, encoder=encoder, rngs=rngs, **shared)

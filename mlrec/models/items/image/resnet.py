@@ -1,10 +1,7 @@
 """Residual nets over images (He et al., CVPR 2016), as torchvision publishes them."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 
 from flax import nnx
@@ -20,6 +17,7 @@ from mlrec.models.layers.convolution import max_pool
 from mlrec.models.layers.initializers import kaiming_normal_fan_out
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import variant
 
 
 class ResNet(ImageEncoder):
@@ -172,13 +170,5 @@ VARIANTS: dict[str, tuple[dict[str, Any], Spec]] = {
 }
 
 
-def _factory(defaults: Mapping[str, Any], spec: Spec) -> Callable[..., ResNet]:
-  @functools.wraps(ResNet.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> ResNet:
-    return ResNet(**{"spec": spec} | dict(defaults) | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=IMAGE_ENCODER)(_factory(*_variant))
+for _name, (_options, _published) in VARIANTS.items():
+  models.register(_name, kind=IMAGE_ENCODER)(variant(ResNet, spec=_published, **_options))

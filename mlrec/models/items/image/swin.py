@@ -1,6 +1,5 @@
 """Swin (Liu et al., ICCV 2021), as Hugging Face's library publishes it."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -24,6 +23,7 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import variant
 
 _EPSILON = 1e-5
 _INIT = truncated_normal(0.02)
@@ -290,13 +290,5 @@ VARIANTS: dict[str, tuple[dict[str, Any], Spec]] = {
 }
 
 
-def _factory(defaults: Mapping[str, Any], spec: Spec) -> Callable[..., Swin]:
-  @functools.wraps(Swin.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> Swin:
-    return Swin(**{"spec": spec} | dict(defaults) | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=IMAGE_ENCODER)(_factory(*_variant))
+for _name, (_options, _published) in VARIANTS.items():
+  models.register(_name, kind=IMAGE_ENCODER)(variant(Swin, spec=_published, **_options))

@@ -1,7 +1,7 @@
 """The image tower: an item is what an image encoder makes of its cover."""
 
-from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from mlrec.data.content import Need
 from mlrec.models.items.encoded import EncodedTower
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.encoded import recipe_options
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import ITEM_TOWER
@@ -58,42 +57,22 @@ class ImageTower(EncodedTower):
     dim: int = 512,
     *,
     encoder: str = "clip_vit_b_32",
-    mode: str = "full",
-    weights: str = "",
-    train_from: str = "",
     size: int = 0,
-    dtype: str = "float32",
-    remat: bool = False,
-    accumulate: int = 1,
-    frozen_in_training: bool = False,
-    cache: bool = True,
-    options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
+    **shared: Any,
   ):
-    """Builds the tower; options that are not listed are those of `EncodedTower`.
+    """Builds the tower.
 
     Args:
       num_items: not used; covers say which item they are of.
       dim: width of item vectors.
       encoder: an image encoder's name.
-      mode: one of `MODES`.
-      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
-      train_from: in the mode `top`, the first stage trained.
       size: height and width of covers; 0 for the encoder's own.
-      dtype: of the encoder's computation; parameters are float32.
-      remat: computes each stage again in the backward pass.
-      accumulate: the number of parts in which a training step encodes its items.
-      frozen_in_training: runs frozen stages as in training.
-      cache: in the mode `frozen`, whether vectors are computed once and kept.
-      options: the encoder's options.
       rngs: random streams.
+      **shared: the other options of `EncodedTower`.
 
     Raises:
       ValueError: a name or a combination is not possible.
     """
     del num_items
-    recipe = ImageRecipe(encoder, recipe_options(options), weights, dtype, size)
-    super().__init__(
-      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
-      frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
-    )  # fmt: skip
+    super().__init__(functools.partial(ImageRecipe, size=size), dim, encoder=encoder, rngs=rngs, **shared)

@@ -1,9 +1,7 @@
 """BERT (Devlin et al., NAACL 2019) and what shares its architecture, as Hugging Face's library publishes them."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import functools
 import re
 from typing import Any
 from typing import NamedTuple
@@ -23,6 +21,7 @@ from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
 from mlrec.registry import closest
+from mlrec.registry import variant
 
 # The first token's vector, or the mean of those of all that are there.
 FEATURES = ("cls", "mean")
@@ -261,13 +260,5 @@ VARIANTS: dict[str, tuple[Spec, dict[str, Any]]] = {
 }
 
 
-def _factory(spec: Spec, fixed: Mapping[str, Any]) -> Callable[..., BERT]:
-  @functools.wraps(BERT.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> BERT:
-    return BERT(**({"spec": spec} | dict(fixed) | options))
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=TEXT_ENCODER)(_factory(*_variant))
+for _name, (_published, _options) in VARIANTS.items():
+  models.register(_name, kind=TEXT_ENCODER)(variant(BERT, spec=_published, **_options))

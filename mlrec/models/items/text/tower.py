@@ -1,7 +1,7 @@
 """The text tower: an item is what a text encoder makes of its title."""
 
-from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from mlrec.data.content import Need
 from mlrec.models.items.encoded import EncodedTower
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.encoded import recipe_options
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.packaged import resolved
 from mlrec.models.registry import ITEM_TOWER
@@ -69,44 +68,25 @@ class TextTower(EncodedTower):
     dim: int = 512,
     *,
     encoder: str = "bert_base",
-    mode: str = "full",
     weights: str = "",
-    train_from: str = "",
     length: int = 0,
     tokenizer: str = "",
     lower: bool | None = None,
-    dtype: str = "float32",
-    remat: bool = False,
-    accumulate: int = 1,
-    frozen_in_training: bool = False,
-    cache: bool = True,
-    hidden: int = 0,
-    dropout: float = 0.0,
-    options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
+    **shared: Any,
   ):
-    """Builds the tower; options that are not listed are those of `EncodedTower`.
+    """Builds the tower.
 
     Args:
       num_items: not used; titles say which item they are of.
       dim: width of item vectors.
       encoder: a text encoder's name.
-      mode: one of `MODES`.
-      weights: a file of published weights, or the name of those that come as a package (`minilm`), which every mode but
-        `scratch` needs; `random` where it is meant so.
-      train_from: in the mode `top`, the first stage trained.
+      weights: as of `EncodedTower`, or the name of those that come as a package (`minilm`).
       length: tokens of a title, special ones included; 0 for the encoder's own, 30.
       tokenizer: its file or folder; empty for what lies beside the weights.
       lower: whether titles are lower-cased; None for the tokenizer's own choice.
-      dtype: of the encoder's computation; parameters are float32.
-      remat: computes each stage again in the backward pass.
-      accumulate: the number of parts in which a training step encodes its items.
-      frozen_in_training: runs frozen stages as in training.
-      cache: in the mode `frozen`, whether vectors are computed once and kept.
-      hidden: width of a layer with GELU between encoder and projection; 0 for none.
-      dropout: of what that layer gives.
-      options: the encoder's options.
       rngs: random streams.
+      **shared: the other options of `EncodedTower`.
 
     Raises:
       ValueError: a name or a combination is not possible.
@@ -114,9 +94,5 @@ class TextTower(EncodedTower):
     del num_items
     if length < 0:
       raise ValueError(f"config.model.item.length = {length} must be at least 1, or 0 for the encoder's own")
-    file = resolved(weights, encoder)
-    recipe = TextRecipe(encoder, recipe_options(options), file, dtype, length, tokenizer, lower)
-    super().__init__(
-      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
-      frozen_in_training=frozen_in_training, cache=cache, hidden=hidden, dropout=dropout, rngs=rngs,
-    )  # fmt: skip
+    recipe = functools.partial(TextRecipe, length=length, tokenizer=tokenizer, lower=lower)
+    super().__init__(recipe, dim, encoder=encoder, weights=resolved(weights, encoder), rngs=rngs, **shared)

@@ -1,9 +1,7 @@
 """Hiera for video (Ryali et al., ICML 2023), as its authors publish it."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 
 from flax import nnx
@@ -22,6 +20,7 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _INIT = truncated_normal(0.02)
@@ -212,13 +211,5 @@ VARIANTS: dict[str, Spec] = {
 }  # fmt: skip
 
 
-def _factory(spec: Spec) -> Callable[..., Hiera]:
-  @functools.wraps(Hiera.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> Hiera:
-    return Hiera(**{"spec": spec} | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))
+for _name, _published in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(Hiera, spec=_published))

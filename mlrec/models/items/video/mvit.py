@@ -31,6 +31,7 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _INIT = truncated_normal(0.02)
@@ -376,15 +377,8 @@ VARIANTS: dict[str, tuple[type[MViT], dict[str, Any], Spec]] = {
 }
 
 
-def _factory(family: type[MViT], defaults: dict[str, Any], spec: Spec) -> Callable[..., MViT]:
-  @functools.wraps(MViT.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> MViT:
-    return family(**{"spec": spec} | defaults | options)
-
+for _name, (_family, _options, _published) in VARIANTS.items():
+  _build = variant(_family, spec=_published, **_options)
   # A tower builds it for its own clips, so that a file's positions are interpolated once, or not at all.
-  build.fitted_to_clips = True  # type: ignore[attr-defined]
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(*_variant))
+  _build.fitted_to_clips = True  # type: ignore[attr-defined]
+  models.register(_name, kind=VIDEO_ENCODER)(_build)

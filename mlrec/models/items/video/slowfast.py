@@ -1,9 +1,7 @@
 """SlowFast (Feichtenhofer et al., ICCV 2019), as PyTorchVideo publishes it."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -23,6 +21,7 @@ from mlrec.models.layers.resnet3d import ResStem
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 # Blocks of the third stage, from its first, whose convolutions cover time: all of 6, but not all of 23.
 _TEMPORAL_BLOCKS = 6
@@ -174,15 +173,5 @@ VARIANTS: dict[str, tuple[tuple[int, ...], int, Spec]] = {
 }
 
 
-def _factory(depths: Sequence[int], lateral_kernel: int, spec: Spec) -> Callable[..., SlowFast]:
-  fixed: dict[str, Any] = {"spec": spec, "depths": depths, "lateral_kernel": lateral_kernel}
-
-  @functools.wraps(SlowFast.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> SlowFast:
-    return SlowFast(**(fixed | options))
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(*_variant))
+for _name, (_depths, _kernel, _published) in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(SlowFast, spec=_published, depths=_depths, lateral_kernel=_kernel))

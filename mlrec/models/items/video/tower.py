@@ -1,6 +1,5 @@
 """The video tower: an item is what a video encoder makes of its frames."""
 
-from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 from mlrec.data.content import Need
 from mlrec.models.items.encoded import EncodedTower
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.encoded import recipe_options
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
@@ -79,40 +77,23 @@ class VideoTower(EncodedTower):
     dim: int = 512,
     *,
     encoder: str = "videomae_b",
-    mode: str = "full",
-    weights: str = "",
-    train_from: str = "",
     frames: int = 0,
     size: int = 0,
     pixels: str = "spec",
-    dtype: str = "float32",
-    remat: bool = False,
-    accumulate: int = 1,
-    frozen_in_training: bool = False,
-    cache: bool = True,
-    options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
+    **shared: Any,
   ):
-    """Builds the tower; options that are not listed are those of `EncodedTower`.
+    """Builds the tower.
 
     Args:
       num_items: not used; videos say which item they are of.
       dim: width of item vectors.
       encoder: a video encoder's name.
-      mode: one of `MODES`.
-      weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
-      train_from: in the mode `top`, the first stage trained.
       frames: frames a clip; 0 for the encoder's own.
       size: height and width of frames; 0 for the encoder's own.
       pixels: `spec` normalises by the encoder's statistics; `double` and `reference` do as MicroLens's code did.
-      dtype: of the encoder's computation; parameters are float32.
-      remat: computes each stage again in the backward pass.
-      accumulate: the number of parts in which a training step encodes its items. On a CPU convolutions are slow in
-        parts.
-      frozen_in_training: runs frozen stages as in training.
-      cache: in the mode `frozen`, whether vectors are computed once and kept.
-      options: the encoder's options.
       rngs: random streams.
+      **shared: the other options of `EncodedTower`.
 
     Raises:
       ValueError: a name or a combination is not possible.
@@ -120,11 +101,8 @@ class VideoTower(EncodedTower):
     del num_items
     if pixels not in PIXELS:
       raise ValueError(f"config.model.item.pixels = {pixels!r}: {closest(pixels, PIXELS)}")
-    recipe = VideoRecipe(encoder, recipe_options(options), weights, dtype, frames, size, pixels)
-    super().__init__(
-      recipe, dim, mode=mode, train_from=train_from, remat=remat, accumulate=accumulate,
-      frozen_in_training=frozen_in_training, cache=cache, rngs=rngs,
-    )  # fmt: skip
+    recipe = functools.partial(VideoRecipe, frames=frames, size=size, pixels=pixels)
+    super().__init__(recipe, dim, encoder=encoder, rngs=rngs, **shared)
 
   def head(self, features: Array, context: Context) -> Array:
     return jax.nn.gelu(super().head(features, context), approximate=False)

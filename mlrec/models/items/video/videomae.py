@@ -1,9 +1,7 @@
 """VideoMAE's encoder (Tong et al., NeurIPS 2022), as Hugging Face's library publishes it."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import functools
 import re
 from typing import Any
 
@@ -22,6 +20,7 @@ from mlrec.models.layers.patches import sinusoids
 from mlrec.models.layers.transformer import Block
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-12
 _INIT = nnx.initializers.normal(0.02)
@@ -138,13 +137,5 @@ def _spec(weights: str) -> Spec:
 VARIANTS: dict[str, Spec] = {"videomae_b": _spec("pytorch_model.bin")}
 
 
-def _factory(spec: Spec) -> Callable[..., VideoMAE]:
-  @functools.wraps(VideoMAE.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> VideoMAE:
-    return VideoMAE(**{"spec": spec} | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))
+for _name, _published in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(VideoMAE, spec=_published))

@@ -4,10 +4,8 @@ Google publishes the weights as an `.npz` file of Flax parameters, which loads t
 here: names and shapes are those that the code of google-deepmind/videoprism (`encoders.py`, `layers.py`) gives them.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import functools
 import math
 import re
 from typing import Any
@@ -29,6 +27,7 @@ from mlrec.models.layers.transformer import Attention
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _INIT = nnx.initializers.lecun_normal()
@@ -330,13 +329,5 @@ VARIANTS: dict[str, Spec] = {
 }  # fmt: skip
 
 
-def _factory(spec: Spec) -> Callable[..., VideoPrism]:
-  @functools.wraps(VideoPrism.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> VideoPrism:
-    return VideoPrism(**{"spec": spec} | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))
+for _name, _published in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(VideoPrism, spec=_published))

@@ -1,8 +1,6 @@
 """ViViT with a factorised encoder (Arnab et al., ICCV 2021, section 3.3, model 2)."""
 
-from collections.abc import Callable
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -22,6 +20,7 @@ from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 
@@ -155,13 +154,5 @@ VARIANTS: dict[str, Spec] = {
 }  # fmt: skip
 
 
-def _factory(spec: Spec) -> Callable[..., ViViT]:
-  @functools.wraps(ViViT.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> ViViT:
-    return ViViT(**{"spec": spec} | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))
+for _name, _published in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(ViViT, spec=_published))

@@ -1,6 +1,5 @@
 """V-JEPA 2's encoder (Assran et al., arXiv 2506.09985), as Hugging Face's library publishes it."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -21,6 +20,7 @@ from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _BASE = 10_000.0
@@ -159,13 +159,5 @@ VARIANTS: dict[str, Spec] = {
 }  # fmt: skip
 
 
-def _factory(spec: Spec) -> Callable[..., VJEPA2]:
-  @functools.wraps(VJEPA2.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> VJEPA2:
-    return VJEPA2(**{"spec": spec} | options)
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(_variant))
+for _name, _published in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(VJEPA2, spec=_published))

@@ -1,9 +1,7 @@
 """X3D (Feichtenhofer, CVPR 2020) and its mobile form, as PyTorchVideo publishes them."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 
 from flax import nnx
@@ -22,6 +20,7 @@ from mlrec.models.layers.resnet3d import ResHead
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import variant
 
 _EXPANSION = 2.25
 
@@ -275,15 +274,5 @@ VARIANTS: dict[str, tuple[type[X3D], tuple[int, ...], Spec]] = {
 }
 
 
-def _factory(family: type[X3D], depths: Sequence[int], spec: Spec) -> Callable[..., X3D]:
-  fixed: dict[str, Any] = {"spec": spec, "depths": depths}
-
-  @functools.wraps(X3D.__init__)  # its options are what the registry offers
-  def build(**options: Any) -> X3D:
-    return family(**(fixed | options))
-
-  return build
-
-
-for _name, _variant in VARIANTS.items():
-  models.register(_name, kind=VIDEO_ENCODER)(_factory(*_variant))
+for _name, (_family, _depths, _published) in VARIANTS.items():
+  models.register(_name, kind=VIDEO_ENCODER)(variant(_family, spec=_published, depths=_depths))
