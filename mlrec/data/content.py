@@ -80,7 +80,9 @@ class SourceContent:
 
     Args:
       name: of the array.
-      source: anything that has `items`, ascending original ids, `read(ids, ...)` and `fingerprint`.
+      source: anything that has `items`, ascending original ids, `read(ids, ...)` and `fingerprint`. Its `need`, if it
+        has one, takes the place of the one asked for: what it gives may be smaller. One that is `in_memory` is read
+        anew each time.
       item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
       need: the array that is read of each item.
       reading: the keywords of the source's `read` that give such arrays.
@@ -88,9 +90,11 @@ class SourceContent:
     self._name, self._source, self._reading, self._ids = name, source, dict(reading), np.asarray(item_ids)
     self._there = np.isin(self._ids, np.asarray(source.items))
     self._there[0] = False
+    need = getattr(source, "need", need)
     self.needs = {name: need, name + THERE: Need((), "bool")}
     size = len(self._ids) * int(np.prod(need.shape)) * np.dtype(need.dtype).itemsize
-    self._kept = np.zeros((len(self._ids), *need.shape), need.dtype) if size <= _KEPT_BYTES else None
+    keep = size <= _KEPT_BYTES and not getattr(source, "in_memory", False)
+    self._kept = np.zeros((len(self._ids), *need.shape), need.dtype) if keep else None
     self._decoded = np.zeros(len(self._ids), bool)
 
   @property

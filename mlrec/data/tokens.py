@@ -101,9 +101,12 @@ class TitleTokens:
     source: where the titles are from, for messages.
     items: `[titles]` int64, ascending: original ids of the items whose title has a token.
     length: L, of the arrays read: what was asked for, or less where no title needs as much.
+    need: the array that is read of each title.
     vocabulary: the tokenizer's.
     fingerprint: sixteen hexadecimal digits of ids and tokens.
   """
+
+  in_memory = True
 
   def __init__(self, titles: Titles, tokenizer: Tokenizer, length: int):
     """`length`: the most tokens of a title, special ones included."""
@@ -114,6 +117,7 @@ class TitleTokens:
     self.source, self.vocabulary = titles.source, tokenizer.vocabulary
     self.items, self._lengths = titles.items[there], lengths[there]
     self.length = int(self._lengths.max())
+    self.need = Need((2, self.length), "int32")
     # Half the memory of a million titles.
     smallest = np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.int32
     self._ids = ids[there, : self.length].astype(smallest)
@@ -138,44 +142,6 @@ class TitleTokens:
       raise DataError(f"{self.source}: item {missing} has no title; the nearest that has is {near}")
     mask = np.arange(self.length) < self._lengths[rows, None]
     return np.stack([self._ids[rows], mask], axis=1, dtype=np.int32, casting="unsafe")
-
-
-class TitleContent:
-  """Titles as tokens, for the items of a split."""
-
-  def __init__(self, tokens: TitleTokens, item_ids: np.ndarray):
-    """Looks up which items have a title.
-
-    Args:
-      tokens: of a set's titles.
-      item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
-
-    Raises:
-      DataError: no item has one.
-    """
-    self._tokens, self._ids = tokens, np.asarray(item_ids)
-    self._there = np.isin(self._ids, tokens.items)
-    self._there[0] = False
-    if not self._there.any():
-      raise DataError(
-        f"config.data.content = {tokens.source!r}: none of its {len(tokens):,} titles is of the "
-        f"{len(item_ids) - 1:,} items"
-      )
-    self.needs = {"title": Need((2, tokens.length), "int32"), "title_there": Need((), "bool")}
-    self.fingerprint = tokens.fingerprint
-
-  @property
-  def missing(self) -> np.ndarray:
-    """Original ids of the items that have no title: theirs is zeros, as the padding item's."""
-    return self._ids[1:][~self._there[1:]]
-
-  def read(self, items: np.ndarray) -> dict[str, np.ndarray]:
-    """`{"title": [*items.shape, 2, L] int32, "title_there": [*items.shape] bool}`."""
-    flat = np.asarray(items).reshape(-1)
-    there = self._there[flat]
-    out = np.zeros((flat.size, 2, self._tokens.length), np.int32)
-    out[there] = self._tokens.read(self._ids[flat[there]])
-    return {"title": out.reshape(*np.shape(items), *out.shape[1:]), "title_there": there.reshape(np.shape(items))}
 
 
 def tokenizer_beside(weights: str | os.PathLike) -> pathlib.Path:

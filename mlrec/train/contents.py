@@ -42,7 +42,8 @@ def open_content(config: ConfigDict, split: Split, model: Any) -> Content | None
   parts: list[Content] = []
   for name, need in needs.items():
     path, slash, kind = name.rpartition("/")
-    part = _OPENERS[kind](config, split, recipes.get(name), need)
+    opener = _features if kind == "features" else _of_source
+    part = opener(config, split, recipes.get(name), need)
     parts.append(Below(part, path + slash) if path else part)
   return None if not parts else parts[0] if len(parts) == 1 else Together(parts)
 
@@ -60,16 +61,6 @@ def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Ne
       f"{split.num_items:,} items"
     )
   _tell_missing(content.missing, split, recipe.content)
-  return content
-
-
-def _title(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
-  # The library that makes tokens is an extra.
-  from mlrec.data.tokens import TitleContent
-
-  del need  # An encoder takes any length up to it.
-  content = TitleContent(SOURCES["title"](config, recipe), split.item_ids)
-  _tell_missing(content.missing, split, "title")
   return content
 
 
@@ -180,11 +171,7 @@ SOURCES: dict[str, Callable[[ConfigDict, Any], Any]] = {
   "title": open_titles,
 }
 # The key under config.data that names the source, and what that holds, in the plural.
-_HELD = {"frames": ("videos", "videos"), "cover": ("content", "covers"), "audio": ("content", "sound tracks")}
-_OPENERS: dict[str, Callable[[ConfigDict, Split, Recipe | None, Need], Content]] = {
-  "frames": _of_source,
-  "cover": _of_source,
-  "audio": _of_source,
-  "title": _title,
-  "features": _features,
-}
+_HELD = {
+  "frames": ("videos", "videos"), "cover": ("content", "covers"), "audio": ("content", "sound tracks"),
+  "title": ("content", "titles"),
+}  # fmt: skip

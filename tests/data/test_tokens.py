@@ -5,8 +5,9 @@ import pytest
 
 from mlrec.data import DataError
 from mlrec.data import tokens as tokens_lib
+from mlrec.data.content import Need
+from mlrec.data.content import SourceContent
 from mlrec.data.titles import Titles
-from mlrec.data.tokens import TitleContent
 from mlrec.data.tokens import TitleTokens
 from mlrec.data.tokens import Tokenizer
 from mlrec.data.tokens import tokenizer_beside
@@ -186,7 +187,7 @@ def test_fingerprints_follow_the_tokens(made, word_pieces):
 
 
 def test_items_without_a_title_and_padding_are_zeros_and_not_there(made):
-  content = TitleContent(made, np.array([0, 900, 4, 5, 3]))
+  content = SourceContent("title", made, np.array([0, 900, 4, 5, 3]), Need((2, 30), "int32"))
   assert content.missing.tolist() == [4, 5]
   dense = np.array([[0, 1, 2], [3, 4, 4]])
   read = content.read(dense)
@@ -197,11 +198,6 @@ def test_items_without_a_title_and_padding_are_zeros_and_not_there(made):
   assert not read["title"][~read["title_there"]].any()
   np.testing.assert_array_equal(read["title"][1, 1], made.read([3])[0])
   np.testing.assert_array_equal(read["title"][0, 1], made.read([900])[0])
-
-
-def test_titles_of_none_of_the_items_are_refused(made):
-  with pytest.raises(DataError, match=r"config\.data\.content = 'here': none of its 4 titles is of the 2 items"):
-    TitleContent(made, np.array([0, 1, 2]))
 
 
 def test_titles_without_any_token_are_refused(word_pieces):

@@ -50,8 +50,8 @@ def stated(fusion, layer, ids, vectors, counts):
   if fusion == "sum":
     return both.sum(1)
   if fusion == "concat":
-    hidden = flat @ kernel(layer.up) + bias(layer.up)
-    return np.asarray(jax.nn.gelu(hidden, approximate=False)) @ kernel(layer.down) + bias(layer.down)
+    hidden = flat @ kernel(layer.mlp.up) + bias(layer.mlp.up)
+    return np.asarray(jax.nn.gelu(hidden, approximate=False)) @ kernel(layer.mlp.down) + bias(layer.mlp.down)
   if fusion == "gate":
     known = np.concatenate([flat, np.log1p(counts)[:, None]], axis=1)
     return (sigmoid(known @ kernel(layer.gates) + bias(layer.gates)).reshape(both.shape) * both).sum(1)

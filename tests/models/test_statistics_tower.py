@@ -26,9 +26,9 @@ def test_an_item_is_what_its_age_and_its_count_give(counted):
   # Centres at -3, -1, 1 and 3.
   parts = [ages, np.exp(-(((ages - np.array([-3, -1, 1, 3])) / 2) ** 2) / 2)]
   parts += [np.log1p(_COUNTS[items])[:, None]] if counted else []
-  x = np.concatenate(parts, axis=1) @ np.asarray(model.up.kernel[...]) + np.asarray(model.up.bias[...])
+  x = np.concatenate(parts, axis=1) @ np.asarray(model.mlp.up.kernel[...]) + np.asarray(model.mlp.up.bias[...])
   x = x / 2 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
-  wanted = x @ np.asarray(model.down.kernel[...]) + np.asarray(model.down.bias[...])
+  wanted = x @ np.asarray(model.mlp.down.kernel[...]) + np.asarray(model.mlp.down.bias[...])
   np.testing.assert_allclose(model(items), wanted, rtol=1e-5, atol=1e-6)
 
 

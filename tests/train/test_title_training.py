@@ -105,6 +105,15 @@ def test_titles_are_fused_with_ids_and_a_missing_one_is_an_absence(run, folder, 
   assert np.isfinite(result["test"]["hr@10"])
 
 
+def test_titles_of_none_of_the_items_are_refused(run, folder, tmp_path):
+  (tmp_path / "other_titles.csv").write_text("1000,red cat\r\n2000,blue dog\r\n")
+  source = str(tmp_path / "other_titles.csv")
+  with pytest.raises(
+    DataError, match=r"config\.data\.content = '.*other_titles.csv': none of its 2 titles is of the 100"
+  ):
+    run(tmp_path / "run", {"mode": "scratch", "tokenizer": str(folder)}, **{"data.content": source})
+
+
 @pytest.mark.parametrize(
   ("item", "settings", "message"),
   [

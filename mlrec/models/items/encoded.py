@@ -21,6 +21,7 @@ from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.frozen import freeze
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import gelu
 from mlrec.models.registry import models
 from mlrec.registry import closest
 
@@ -191,7 +192,7 @@ class EncodedTower(nnx.Module):
   def head(self, features: Array, context: Context) -> Array:
     """Item vectors `[U, dim]` of the encoder's `features [U, spec.features]` float32."""
     if self.hidden is not None:
-      features = self.dropout(jax.nn.gelu(self.hidden(features), approximate=False), context.rngs)
+      features = self.dropout(gelu(self.hidden(features)), context.rngs)
     return self.projection(features)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:

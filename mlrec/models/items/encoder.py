@@ -1,5 +1,6 @@
 """What encoders of items' content have in common: stages that run one after the other."""
 
+import dataclasses
 from typing import Any
 
 from flax import nnx
@@ -15,6 +16,31 @@ from mlrec.models.layers.initializers import xavier_normal
 FROZEN = "frozen"
 
 
+# Statistics of the pixels, on a scale of 0 to 1, that published encoders were trained with.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+  """What an encoder is and where its weights come from; a modality's own adds what it is fed.
+
+  Attributes:
+    features: the width of its output.
+    weights: name of the published file.
+    licence: of those weights.
+    top: the first stage that is trained in the mode `top`.
+    half: likewise where half of the encoder is trained, for encoders published so.
+    source: where architecture and weights were published.
+  """
+
+  features: int
+  weights: str
+  licence: str
+  top: str
+  half: str | None = None
+  source: str = ""
+
+
 class Encoder(nnx.Module):
   """Content of items to a vector each, stage by stage.
 
@@ -22,8 +48,7 @@ class Encoder(nnx.Module):
   evaluation, and no gradient enters them.
 
   Attributes:
-    spec: what it expects; has at least `features`, the width of its output, and `top`, the first stage that is trained
-      in the mode `top`.
+    spec: what it expects.
     stages: the stages' names in order of computation. Each is the prefix, up to a dot, of the PyTorch names of its
       parameters, or the whole name of its only one, and PyTorch's parameter order is the order of stages.
     remat: whether trained stages are computed again in the backward pass, instead of keeping what it needs.
@@ -32,7 +57,7 @@ class Encoder(nnx.Module):
     projection_name: the PyTorch name, in MicroLens's code, of the projection to item vectors that follows.
   """
 
-  spec: Any
+  spec: Spec
   stages: tuple[str, ...]
   remat: bool = False
   frozen_in_training: bool = False

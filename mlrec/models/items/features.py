@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from flax import nnx
-import jax
 from jax import Array
 import jax.numpy as jnp
 
@@ -13,6 +12,7 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import gelu
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.registry import closest
@@ -103,12 +103,12 @@ class FeatureTower(nnx.Module):
     """Vectors `[U, dim]` of `content`'s `features [U, feature_dim]`; the ids `items [U]` do not matter."""
     x = content["features"].astype(jnp.float32)
     if self.hidden is not None:
-      x = self.dropout(jax.nn.gelu(self.hidden(x), approximate=False), context.rngs)
+      x = self.dropout(gelu(self.hidden(x)), context.rngs)
     x = self.projection(x)
     if self.activation == "gelu":
-      x = jax.nn.gelu(x, approximate=False)
+      x = gelu(x)
     for layer in self.layers:
-      x = jax.nn.gelu(layer(self.dropout(x, context.rngs)), approximate=False)
+      x = gelu(layer(self.dropout(x, context.rngs)))
     return x
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mlrec.data.content import Need
 from mlrec.data.content import THERE
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.facts import make_tower
+from mlrec.models.items.making import make_tower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import uniform_bits
@@ -20,6 +20,7 @@ from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import LayerNorm
+from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.registry import closest
@@ -166,12 +167,9 @@ class FusedTower(nnx.Module):
 def _tower(
   name: str, options: Mapping[str, Any], num_items: int, dim: int, item_facts: Mapping[str, Any], *, rngs: nnx.Rngs
 ) -> nnx.Module:
-  if "name" not in options:
-    raise ValueError(f"config.model.item.towers.{name} must have a name, not only {sorted(options)}")
   if "/" in name or name.endswith(THERE):
     raise ValueError(f"config.model.item.towers: {name!r} can be no tower's name: no / and no end in {THERE}")
-  options = dict(options)
-  return make_tower(options.pop("name"), num_items, dim, item_facts, options, rngs=rngs)
+  return make_tower(f"item.towers.{name}", options, num_items, dim, item_facts, rngs=rngs)
 
 
 class Sum(nnx.Module):
@@ -191,13 +189,12 @@ class Concat(nnx.Module):
 
   def __init__(self, number: int, dim: int, *, hidden: int, heads: int, rngs: nnx.Rngs):
     del heads
-    self.up = nnx.Linear(number * dim, hidden, kernel_init=xavier_normal, rngs=rngs)
-    self.down = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
+    self.mlp = MLP(number * dim, hidden, dim, kernel_init=xavier_normal, rngs=rngs)
 
   def __call__(self, vectors: Array, present: Array, familiarity: Array) -> Array:
     """As of `Sum`."""
     del present, familiarity
-    return self.down(jax.nn.gelu(self.up(vectors.reshape(len(vectors), -1)), approximate=False))
+    return self.mlp(vectors.reshape(len(vectors), -1))
 
 
 class Gate(nnx.Module):

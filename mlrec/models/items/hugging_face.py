@@ -1,5 +1,8 @@
 """What published files of Hugging Face's library call the parts of their transformers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 # The layers of its ViT models (also ViT-MAE, AST), below an encoder's `blocks`.
 VIT_LAYERS = (
   (r"^blocks\.", "encoder.layer."),
@@ -22,3 +25,9 @@ CLIP_LAYERS = (
 )
 # What files of both hold beside the half that sees images. Older ones list the numbers of positions.
 CLIP_DROPPED = r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)|\.position_ids$"
+
+
+def vision_prefixed(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """Entries of CLIP's or SigLIP's file under the prefix of a whole model's, which the image half alone may not have."""
+  whole = any(name.startswith("vision_model.") for name in entries)
+  return {name if whole else f"vision_model.{name}": array for name, array in entries.items()}

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from flax import nnx
-import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 
@@ -62,8 +62,7 @@ class StatisticsTower(nnx.Module):
     self.ages = Frozen(jnp.asarray(item_ages, jnp.float32))
     self.counts = Frozen(jnp.asarray(train_counts, jnp.int32)) if counted else None
     self.centres = tuple(np.linspace(-3, 3, bumps).tolist())
-    self.up = nnx.Linear(bumps + 1 + counted, hidden, kernel_init=xavier_normal, rngs=rngs)
-    self.down = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
+    self.mlp = MLP(bumps + 1 + counted, hidden, dim, kernel_init=xavier_normal, rngs=rngs)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """`items` int `[U]` to vectors `[U, dim]`; `content` and `context` do not matter."""
@@ -72,4 +71,4 @@ class StatisticsTower(nnx.Module):
     parts = [ages, jnp.exp(-jnp.square((ages - jnp.asarray(self.centres)) / width) / 2)]
     if self.counts is not None:
       parts.append(jnp.log1p(jnp.take(self.counts[...], items, mode="clip").astype(jnp.float32))[:, None])
-    return self.down(jax.nn.gelu(self.up(jnp.concatenate(parts, axis=1)), approximate=False))
+    return self.mlp(jnp.concatenate(parts, axis=1))

@@ -8,7 +8,7 @@ from jax import Array
 
 from mlrec.data.content import Need
 from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.facts import make_tower
+from mlrec.models.items.making import make_tower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.recommenders.recommender import Recommender
@@ -38,9 +38,7 @@ class OverItems(Recommender):
     Raises:
       ValueError: the name is missing or unknown, or an option is wrong.
     """
-    options = named("item", item)
-    name = options.pop("name")
-    self.items = make_tower(name, num_items, dim, item_facts, options, rngs=rngs)
+    self.items = make_tower("item", item, num_items, dim, item_facts, rngs=rngs)
 
   @property
   def reads(self) -> Mapping[str, Need]:
@@ -55,14 +53,3 @@ class OverItems(Recommender):
   def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, D]`."""
     return self.items(items, content, context)
-
-
-def named(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
-  """A copy of a section of `config.model` that chooses something by its `name`.
-
-  Raises:
-    ValueError: it has no name.
-  """
-  if "name" not in options:
-    raise ValueError(f"config.model.{section} must have a name, not only {sorted(options)}")
-  return dict(options)

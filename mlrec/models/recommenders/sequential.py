@@ -12,8 +12,8 @@ from mlrec import losses
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
+from mlrec.models.items.making import named
 from mlrec.models.layers.context import Context
-from mlrec.models.recommenders.over_items import named
 from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER

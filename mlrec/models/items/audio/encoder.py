@@ -2,32 +2,21 @@
 
 import dataclasses
 
+from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
-  """What an encoder expects and where its weights come from.
+class Spec(encoder.Spec):
+  """What an audio encoder expects.
 
   Attributes:
     rate: samples a second.
     samples: how many it is fed.
-    features: the width of its output.
-    weights: name of the published file.
-    licence: of those weights.
-    top: the first stage that is trained in the mode `top`.
-    half: likewise where half of the encoder is trained.
-    source: where architecture and weights were published.
   """
 
   rate: int
   samples: int
-  features: int
-  weights: str
-  licence: str
-  top: str
-  half: str | None = None
-  source: str = ""
 
 
 class AudioEncoder(Encoder):

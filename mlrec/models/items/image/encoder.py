@@ -6,41 +6,29 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
 from mlrec.models.layers.patches import grid_sinusoids
 from mlrec.models.layers.patches import ImagePatches
 from mlrec.models.layers.patches import resized
 
 # Statistics of the pixels, on a scale of 0 to 1, that published encoders were trained with.
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
-  """What an encoder expects and where its weights come from.
+class Spec(encoder.Spec):
+  """What an image encoder expects.
 
   Attributes:
     size: height and width of images in pixels.
     mean: of each colour, on a scale of 0 to 1; images are fed as (pixel / 255 - mean) / std.
     std: likewise.
-    features: the width of its output.
-    weights: name of the published file.
-    licence: of those weights.
-    top: the first stage that is trained in the mode `top`.
-    half: likewise where half of the encoder is trained.
-    source: where architecture and weights were published.
   """
 
   size: int
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
-  features: int
-  weights: str
-  licence: str
-  top: str
-  half: str | None = None
-  source: str = ""
 
 
 class ImageEncoder(Encoder):

@@ -8,8 +8,8 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.items.encoder import IMAGENET
 from mlrec.models.items.image.encoder import ImageEncoder
-from mlrec.models.items.image.encoder import IMAGENET
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.layers.batch_norm import BatchNorm
 from mlrec.models.layers.context import Context

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mlrec.models.items.hugging_face import CLIP_DROPPED
 from mlrec.models.items.hugging_face import CLIP_LAYERS
+from mlrec.models.items.hugging_face import vision_prefixed
 from mlrec.models.items.image.encoder import check_transformer
 from mlrec.models.items.image.encoder import HALVES
 from mlrec.models.items.image.encoder import ImageEncoder
@@ -128,9 +129,8 @@ class SigLIP(ImageEncoder):
     return self.head(x).astype(jnp.float32)
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's entries under the prefix that those of a whole model have, and those of the image half alone may not."""
-    whole = any(name.startswith("vision_model.") for name in entries)
-    return {name if whole else f"vision_model.{name}": array for name, array in entries.items()}
+    """A file's entries, under a whole model's prefix."""
+    return vision_prefixed(entries)
 
 
 class Pool(nnx.Module):

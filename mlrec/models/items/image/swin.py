@@ -12,8 +12,8 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.encoder import IMAGENET
 from mlrec.models.items.image.encoder import ImageEncoder
-from mlrec.models.items.image.encoder import IMAGENET
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import DropPath

@@ -6,9 +6,9 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.items.encoder import IMAGENET
 from mlrec.models.items.image.encoder import check_transformer
 from mlrec.models.items.image.encoder import ImageEncoder
-from mlrec.models.items.image.encoder import IMAGENET
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.items.image.encoder import Tokens
 from mlrec.models.layers.context import Context

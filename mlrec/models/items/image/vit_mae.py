@@ -10,10 +10,10 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.encoder import IMAGENET
 from mlrec.models.items.hugging_face import VIT_LAYERS
 from mlrec.models.items.image.encoder import check_transformer
 from mlrec.models.items.image.encoder import ImageEncoder
-from mlrec.models.items.image.encoder import IMAGENET
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.items.image.encoder import Tokens
 from mlrec.models.layers.context import Context

@@ -4,33 +4,22 @@ import dataclasses
 
 from flax import nnx
 
+from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
 from mlrec.models.layers.initializers import uniform
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
-  """What an encoder expects and where its weights come from.
+class Spec(encoder.Spec):
+  """What a text encoder expects.
 
   Attributes:
     vocabulary: how many token ids there are.
-    features: the width of its output.
-    weights: name of the published file.
-    licence: of those weights.
-    top: the first stage that is trained in the mode `top`.
-    half: likewise where half of the encoder is trained.
     length: tokens of a title, specials included, that are read; 30 in MicroLens's released code.
-    source: where architecture and weights were published.
   """
 
   vocabulary: int
-  features: int
-  weights: str
-  licence: str
-  top: str
-  half: str | None = None
   length: int = 30
-  source: str = ""
 
 
 class TextEncoder(Encoder):

@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 from flax import nnx
-import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from mlrec.models.items.encoded import Recipe
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
+from mlrec.models.layers.transformer import gelu
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
@@ -105,7 +105,7 @@ class VideoTower(EncodedTower):
     super().__init__(recipe, dim, encoder=encoder, rngs=rngs, **shared)
 
   def head(self, features: Array, context: Context) -> Array:
-    return jax.nn.gelu(super().head(features, context), approximate=False)
+    return gelu(super().head(features, context))
 
 
 def normalise(frames: Array, mean: tuple[float, ...], std: tuple[float, ...], pixels: str = "spec") -> Array:

@@ -10,7 +10,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from mlrec.models.items.video.encoder import IMAGENET
+from mlrec.models.items.encoder import IMAGENET
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context

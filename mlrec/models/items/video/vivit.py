@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.items.hugging_face import VIT_LAYERS
 from mlrec.models.items.video.encoder import KINETICS
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
@@ -36,14 +37,9 @@ class ViViT(VideoEncoder):
   torch_names = (
     (r"^(temporal_)?tokens\.", r"\1embeddings."),
     (r"^patches\.", "embeddings.patch_embeddings.projection."),
-    (r"^(temporal_)?blocks\.", r"\1encoder.layer."),
+    (r"^temporal_blocks\.", "temporal_encoder.layer."),
     (r"^(temporal_)?norm\.", r"\1layernorm."),
-    (r"\.attention\.(query|key|value)\.", r".attention.attention.\1."),
-    (r"\.attention\.out\.", ".attention.output.dense."),
-    (r"\.mlp\.up\.", ".intermediate.dense."),
-    (r"\.mlp\.down\.", ".output.dense."),
-    (r"\.attention_norm\.", ".layernorm_before."),
-    (r"\.mlp_norm\.", ".layernorm_after."),
+    *VIT_LAYERS,
   )
 
   def __init__(
