@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
   config.model = ConfigDict({
-    "name": "item_knn", "similarity": "cosine", "shrink": 30.0, "neighbours": 0, "decay": 0.7, "window": 0,
+    "name": "item_knn", "similarity": "cosine", "shrink": 74.0, "neighbours": 0, "decay": 0.67, "window": 0,
     "popularity": 1e-6,
   })  # fmt: skip
   return config

@@ -17,7 +17,7 @@ from mlrec.search_space import uniform
 def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
-  config.model = ConfigDict({"name": "markov", "window": 10, "decay": 0.7, "popularity": 1e-6})
+  config.model = ConfigDict({"name": "markov", "window": 10, "decay": 0.67, "popularity": 1e-6})
   return config
 
 

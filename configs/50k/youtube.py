@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
   config.model = ConfigDict({"name": "youtube", "dim": 64, "item": {"name": "id"}, "hidden": (), "dropout": 0.0})
-  config.optimizer.lr = 1e-3
-  config.optimizer.weight_decay = 0.0
+  config.optimizer.lr = 1.6e-3
+  config.optimizer.weight_decay = 1e-3
   config.optimizer.clip_norm = 0.0
   # Interactions in a batch.
   config.train.batch_size = 256
