@@ -1,5 +1,7 @@
 """Training losses: pure functions of arrays."""
 
+import math
+
 import jax
 from jax import Array
 import jax.numpy as jnp
@@ -129,6 +131,7 @@ def calibrated_bce_sums(
   weights: Array,
   num_items: int,
   calibration: float,
+  from_prior: bool = False,
 ) -> tuple[Array, Array]:
   """gBCE, gSASRec's generalised binary cross entropy: sums as above.
 
@@ -137,6 +140,10 @@ def calibrated_bce_sums(
   beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1) is the share of items drawn, and t the calibration:
   0 for plain binary cross entropy, 1 for scores whose probabilities are as if all items had been negatives. Items drawn
   that are struck add nothing to the sum; K counts them.
+
+  At scores of 0 nearly all of the gradient is common to all items: it only lowers their scores, until
+  beta (1 - sigmoid(s)) = K sigmoid(s). `from_prior` starts there, by adding that s = log(beta / K) to all scores, which
+  ranks them as before (an output bias at the prior's place, as in Lin et al., ICCV 2017, section 3.3, but fixed).
 
   Args:
     states: as for `sampled_softmax_sums`, as are `items`, `targets`, `users`, `own`, `negatives` and `weights`.
@@ -148,12 +155,16 @@ def calibrated_bce_sums(
     weights: `[T]`.
     num_items: items that exist, N.
     calibration: t, 0 to 1.
+    from_prior: whether scores of 0 stand for the mean item's probability, rather than for one half.
   """
   target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
   drawn = negatives.shape[0]
   alpha = drawn / max(num_items - 1, 1)
   # The same as in the docstring, less a division by what may be tiny.
   beta = calibration * (alpha - 1) + 1
+  if from_prior:
+    bias = math.log(beta / drawn)
+    target_scores, scores = target_scores + bias, scores + bias
   against = jnp.where(struck, 0.0, jax.nn.softplus(scores)).sum(-1)
   losses = (beta * jax.nn.softplus(-target_scores) + against) / (drawn + 1)
   weights = weights.astype(jnp.float32)

@@ -104,6 +104,34 @@ def test_gbce_without_calibration_is_binary_cross_entropy():
   assert float(total) == pytest.approx(_place_losses(states, items, arguments, one), rel=1e-5)
 
 
+@pytest.mark.parametrize("calibration", [0.0, 0.75])
+def test_gbce_from_the_prior_shifts_all_scores_to_where_none_is_lowered(calibration):
+  states, items, arguments = _drawn_case(3)
+
+  def loss(shift, from_prior):
+    # A channel more, in which all items and states agree, shifts every score.
+    shifted = jnp.pad(states, ((0, 0), (0, 1)), constant_values=1.0)
+    ones = jnp.concatenate([items, jnp.full((len(items), 1), shift)], axis=1)
+    total, _ = losses.calibrated_bce_sums(
+      shifted, ones, **arguments, num_items=_EXIST, calibration=calibration, from_prior=from_prior
+    )
+    return total
+
+  alpha = _DRAWN / (_EXIST - 1)
+  beta = calibration * (alpha - 1) + 1
+  assert float(loss(0.3, True)) == pytest.approx(float(loss(0.3 + np.log(beta / _DRAWN), False)), rel=1e-5)
+  nowhere = arguments | {"own": jnp.zeros_like(arguments["own"])}
+
+  def common(shift):
+    scores = jnp.full((len(items), 1), shift)
+    return losses.calibrated_bce_sums(
+      jnp.ones((len(states), 1)), scores, **nowhere, num_items=_EXIST, calibration=calibration, from_prior=True
+    )[0]
+
+  # beta (1 - p) = K p at p = beta / (K + beta), which is where log(beta / K) puts a score of 0.
+  assert abs(float(jax.grad(common)(0.0))) < 1e-6
+
+
 def test_fully_calibrated_scores_are_those_of_all_items_as_negatives():
   """The least loss in expectation is where sigmoid(s) is the item's share: what gBCE is for (t = 1)."""
   share, exist, drawn = 0.2, 50, 5

@@ -2,9 +2,10 @@
 
 python -m mlrec.main --config=configs/50k/gsasrec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-It does not learn here: after 40 epochs validation HR@10 is still that of popularity (.0060), with 16 to 4,096
-negatives, a calibration of 0 to .9, and starts of .01 to 1, where the softmax over the same draws
-(`configs/50k/sasrec_sampled.py`) reaches .0967.
+The settings of `configs/50k/sasrec_sampled.py` but for the loss. Scores start at the prior (`from_prior`): without it
+the loss first spends its gradients on what all items have in common, and validation HR@10 is still that of popularity
+(.0060) after 40 epochs, with 16 to 4,096 negatives, a calibration of 0 to .9, and starts of .01 to 1. With it .0245
+after three.
 """
 
 from ml_collections import ConfigDict
@@ -22,18 +23,19 @@ def get_config() -> ConfigDict:
   config.model = ConfigDict(
     {
       "name": "sequential",
-      "dim": 64,
-      "item": {"name": "id", "std": 0.1},
-      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2},
+      "dim": 128,
+      "item": {"name": "id"},
+      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4},
       "loss": "gbce",
-      "negatives": 256,
-      "calibration": 0.5,
+      "negatives": 2048,
+      "calibration": 0.75,
+      "from_prior": True,
     }
   )
-  config.optimizer.lr = 1e-3
-  config.train.batch_size = 128
-  config.train.epochs = 100
-  config.train.patience = 10
+  config.optimizer.lr = 2e-3
+  config.train.batch_size = 256
+  config.train.epochs = 40
+  config.train.patience = 3
   config.train.ema_decay = 0.998
   return config
 
@@ -43,5 +45,5 @@ def get_search_space() -> Space:
     "optimizer.lr": log_uniform(5e-4, 5e-3),
     "model.user.dropout": uniform(0.2, 0.5),
     "model.calibration": uniform(0.0, 0.9),
-    "model.negatives": choice(64, 256),
+    "model.negatives": choice(256, 2048),
   }

@@ -17,10 +17,7 @@ from mlrec.models.registry import models
 
 @models.register("id", kind=ITEM_TOWER)
 class IdTower(nnx.Module):
-  """A table `[num_items + 1, dim]`, normal at the start.
-
-  Glorot's start, the benchmark's, is tiny for a long table. That suits losses that only compare items. A loss that
-  asks for scores far below 0 teaches all rows a common part first, in which rows so small drown.
+  """A table `[num_items + 1, dim]` with Glorot's normal start.
 
   Row 0, the padding item, is a fixed random vector: it takes no gradient (only weight decay moves it), and user
   encoders that read the padding read it (arXiv 2309.15379, released code).
@@ -30,22 +27,15 @@ class IdTower(nnx.Module):
   by_id = True
   torch_names = ((r"^table\.", "id_encoder."),)
 
-  def __init__(self, num_items: int, dim: int = 512, *, std: float = 0.0, rngs: nnx.Rngs):
+  def __init__(self, num_items: int, dim: int = 512, *, rngs: nnx.Rngs):
     """Builds the table.
 
     Args:
       num_items: items that exist, padding not counted.
       dim: width of item vectors.
-      std: the standard deviation at the start; 0 for Glorot's, sqrt(2 / (rows + dim)).
       rngs: the stream `params`.
-
-    Raises:
-      ValueError: `std` is below 0.
     """
-    if std < 0:
-      raise ValueError(f"config.model.item.std = {std} must be at least 0")
-    start = jax.nn.initializers.normal(std) if std else xavier_normal
-    self.table = ItemTable(num_items + 1, dim, embedding_init=start, rngs=rngs)
+    self.table = ItemTable(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """`items` int `[...]` to vectors `[..., dim]`; `content` and `context` do not matter."""

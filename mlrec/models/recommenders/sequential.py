@@ -45,6 +45,7 @@ class Sequential(OverItems):
     loss: str = IN_BATCH,
     negatives: int = 0,
     calibration: float = 0.75,
+    from_prior: bool = False,
     item_facts: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
@@ -59,6 +60,7 @@ class Sequential(OverItems):
       loss: one of `LOSSES`.
       negatives: items drawn for each batch, which the other losses than the in-batch softmax need.
       calibration: t of `losses.calibrated_bce_sums`.
+      from_prior: likewise.
       item_facts: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
@@ -75,7 +77,8 @@ class Sequential(OverItems):
     if num_items < 1 or max_length < 1 or dim < 1:
       raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
     user = named("user", user)
-    self.num_items, self.loss_name, self.negatives, self.calibration = num_items, loss, negatives, calibration
+    self.num_items, self.loss_name, self.negatives = num_items, loss, negatives
+    self.calibration, self.from_prior = calibration, from_prior
     self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
     self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
 
@@ -113,8 +116,9 @@ class Sequential(OverItems):
     if self.loss_name == SAMPLED:
       return losses.sampled_softmax_sums(states, vectors, **arguments)
     return losses.calibrated_bce_sums(
-      states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration
-    )
+      states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration,
+      from_prior=self.from_prior,
+    )  # fmt: skip
 
 
 def own_columns(batch: Batch) -> Array:
