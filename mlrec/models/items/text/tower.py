@@ -13,6 +13,7 @@ from mlrec.models.items.encoded import EncodedTower
 from mlrec.models.items.encoded import Recipe
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.packaged import resolved
+from mlrec.models.items.text.packaged import resolved_tokenizer
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
@@ -83,7 +84,7 @@ class TextTower(EncodedTower):
       encoder: a text encoder's name.
       weights: as of `EncodedTower`, or the name of those that come as a package (`minilm`).
       length: tokens of a title, special ones included; 0 for the encoder's own, 30.
-      tokenizer: its file or folder; empty for what lies beside the weights.
+      tokenizer: its file or folder, or the name of a package as of `weights`; empty for what lies beside the weights.
       lower: whether titles are lower-cased; None for the tokenizer's own choice.
       rngs: random streams.
       **shared: the other options of `EncodedTower`.
@@ -94,5 +95,5 @@ class TextTower(EncodedTower):
     del num_items
     if length < 0:
       raise ValueError(f"config.model.item.length = {length} must be at least 1, or 0 for the encoder's own")
-    recipe = functools.partial(TextRecipe, length=length, tokenizer=tokenizer, lower=lower)
+    recipe = functools.partial(TextRecipe, length=length, tokenizer=resolved_tokenizer(tokenizer), lower=lower)
     super().__init__(recipe, dim, encoder=encoder, weights=resolved(weights, encoder), rngs=rngs, **shared)

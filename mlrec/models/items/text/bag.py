@@ -1,0 +1,92 @@
+"""A bag of tokens: no order, no attention, and so cheap that it is trained end to end on a CPU."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from mlrec.models.items.text.encoder import Spec
+from mlrec.models.items.text.encoder import TextEncoder
+from mlrec.models.layers.context import Context
+from mlrec.models.layers.dropout import uniform_bits
+from mlrec.models.layers.transformer import LayerNorm
+from mlrec.models.registry import models
+from mlrec.models.registry import TEXT_ENCODER
+
+_EPSILON = 1e-6
+# Odd and large: pairs of ids are spread over the buckets by their multiples.
+_FIRST, _SECOND = 2_654_435_761, 2_246_822_519
+
+
+@models.register("bag_of_tokens", kind=TEXT_ENCODER)
+class BagOfTokens(TextEncoder):
+  """The weighted mean of a title's token embeddings, and of its bigrams', normalised.
+
+  Names, tags and series, which say who will watch, are tokens that a general encoder has never seen watched. A deep
+  averaging network (Iyyer et al., ACL 2015, sections 2 and 4.2) with fastText's hashed bigrams (Joulin et al., EACL
+  2017, section 2.1) learns them from histories alone. Each token also learns a scalar, of which the weights are the
+  softmax over the title; all start alike. In training a token is left out with the probability `token_dropout`; a title
+  that would lose all loses none.
+  """
+
+  def __init__(
+    self,
+    *,
+    dim: int = 128,
+    vocabulary: int = 30_522,
+    bigrams: int = 0,
+    token_dropout: float = 0.0,
+    dtype: Any = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    """Builds the tables.
+
+    Args:
+      dim: width of the embeddings, and of the output.
+      vocabulary: how many token ids there are.
+      bigrams: buckets of the hashed pairs of neighbouring tokens; 0 for none.
+      token_dropout: the share of tokens that a training step does not see.
+      dtype: of the computation; parameters are float32.
+      rngs: the stream `params`.
+
+    Raises:
+      ValueError: a number is out of range.
+    """
+    for name, value, least in (("dim", dim, 1), ("vocabulary", vocabulary, 1), ("bigrams", bigrams, 0)):
+      if value < least:
+        raise ValueError(f"{name} = {value} must be at least {least}")
+    if not 0 <= token_dropout < 1:
+      raise ValueError(f"token_dropout = {token_dropout} must be at least 0 and below 1")
+    self.spec = Spec(
+      vocabulary=vocabulary, features=dim, weights="", licence="", top="embeddings", source="arXiv 1607.01759"
+    )
+    self.stages = ("embeddings",)
+    self.vocabulary, self.bigrams, self.token_dropout, self.dtype = vocabulary, bigrams, token_dropout, dtype
+    self.embeddings = nnx.Embed(
+      vocabulary + bigrams, dim, embedding_init=nnx.initializers.normal(dim**-0.5), dtype=dtype, rngs=rngs
+    )
+    self.emphasis = nnx.Param(jnp.zeros(vocabulary + bigrams))
+    self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
+
+  def stage(self, index: int, x: Array, context: Context) -> Array:
+    """Takes titles `[B, 2, L]`; gives float32 `[B, dim]`."""
+    del index
+    if x.ndim != 3 or x.shape[1] != 2 or not x.shape[2]:
+      raise ValueError(f"titles of shape {x.shape} were given; expected [B, 2, L], ids above their mask")
+    # An empty title is read as its first token alone.
+    ids, there = x[:, 0], (x[:, 1] != 0) | (jnp.arange(x.shape[2]) == 0)
+    if self.bigrams:
+      first, second = ids[:, :-1].astype(jnp.uint32), ids[:, 1:].astype(jnp.uint32)
+      # The high bits are the well-mixed ones.
+      buckets = (first * jnp.uint32(_FIRST) + second * jnp.uint32(_SECOND) >> 8) % jnp.uint32(self.bigrams)
+      ids = jnp.concatenate([ids, self.vocabulary + buckets.astype(ids.dtype)], axis=1)
+      there = jnp.concatenate([there, there[:, :-1] & there[:, 1:]], axis=1)
+    if self.token_dropout and context.rngs is not None:
+      bits = uniform_bits(context.rngs.dropout(), there.shape)
+      kept = there & (bits >= jnp.uint32(round(self.token_dropout * 2**32)))
+      there = jnp.where(kept.any(1, keepdims=True), kept, there)
+    weights = jax.nn.softmax(jnp.where(there, self.emphasis[...][ids], -jnp.inf), axis=1)
+    mean = jnp.einsum("bl,bld->bd", weights.astype(self.dtype), self.embeddings(ids))
+    return self.norm(mean.astype(jnp.float32))
