@@ -3,6 +3,7 @@
 python benchmarks/table.py
 """
 
+import csv
 import json
 import pathlib
 import re
@@ -11,6 +12,8 @@ from compare import RESULTS
 
 FOLDER = pathlib.Path(__file__).parent
 README, OWN_README = FOLDER.parent / "README.md", FOLDER / "README.md"
+# What `python -m mlrec.report` made of the runs of configs/50k.
+REPORT = "recommenders_50k.csv"
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def render(path: pathlib.Path, **tables: list[str]) -> None:
 def speed_table() -> list[str]:
   """A row for each figure of each comparison."""
   lines = ["| work | against | figure | ours | theirs | times better |", "|---|---|---|---|---|---|"]
-  for record in records(r"(?!quality_|encoder_).*"):
+  for record in records(r"\d_.*"):
     for figure, values in record["figures"].items():
       cells = [record["label"], record["against"], figure, f"{values['ours']:,}", f"{values['theirs']:,}"]
       lines.append("| " + " | ".join([*cells, f"{values['ratio']}"]) + " |")
@@ -53,17 +56,23 @@ def encoder_table() -> list[str]:
 
 
 def quality_table() -> list[str]:
-  """A row for each result."""
-  keys = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
-  lines = ["| model | seeds | " + " | ".join(f"test {key}" for key in keys) + " | valid hr@10 |", "|---" * 7 + "|"]
-  for record in records(r"quality_.*"):
-    cells = [shown(record["test"][key]) for key in keys] + [shown(record["valid"]["hr@10"])]
-    lines.append(f"| {record['label']} | {len(record['seeds'])} | " + " | ".join(cells) + " |")
+  """A row for each row of the report that is kept."""
+  columns = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
+  heads = ["model", "seeds", *(column.replace("/", " ") for column in columns), "CPU min", "parameters", "config"]
+  lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+  with (RESULTS / REPORT).open(newline="", encoding="utf-8") as file:
+    for row in csv.DictReader(file):
+      seeds = len(row["seeds"].split())
+      metrics = [shown(row, f"test/{column}", seeds) for column in columns]
+      rest = [f"{float(row['cpu_minutes']):.1f}", f"{int(row['parameters']):,}", f"`{row['config_hash']}`"]
+      lines.append("| " + " | ".join([row["model"], str(seeds), *metrics, *rest]) + " |")
   return lines
 
 
-def shown(value: dict[str, float]) -> str:
-  return f"{value['mean']:.4f} ± {value['std']:.4f}" if value["std"] else f"{value['mean']:.4f}"
+def shown(row: dict[str, str], metric: str, seeds: int) -> str:
+  """Mean, and spread where there are several seeds."""
+  spread = f" ± {float(row[f'{metric}/std']):.4f}" if seeds > 1 else ""
+  return f"{float(row[metric]):.4f}{spread}"
 
 
 def records(pattern: str) -> list[dict]:

@@ -92,12 +92,16 @@ class Table:
   rows: list[Row]
 
   @property
+  def name(self) -> str:
+    """Of the source: what a file is called, wherever it lies."""
+    return pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
+
+  @property
   def title(self) -> str:
     sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
     lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
-    source = pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
     # The length of histories is a part of the fingerprint: runs of one table have one.
-    return ", ".join([source, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
+    return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
 
 
 def read(arguments: Iterable[str], *, split: str) -> tuple[list[Run], list[str]]:

@@ -136,7 +136,7 @@ def as_csv(tables: list[Table], split: str) -> str:
 
 def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, object]:
   line: dict[str, object] = {
-    "model": row.label, "data": table.data, "source": table.source, "config_hash": row.config_hash,
+    "model": row.label, "data": table.data, "source": table.name, "config_hash": row.config_hash,
     "seeds": " ".join(map(str, row.seeds)),
   }  # fmt: skip
   for name in names:

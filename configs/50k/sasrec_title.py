@@ -37,9 +37,17 @@ def get_config() -> ConfigDict:
           "hidden": 256,
           "dropout": 0.3,
         },
+        "words": {
+          "name": "text",
+          "encoder": "bag_of_tokens",
+          "mode": "scratch",
+          "tokenizer": "minilm",
+          "length": 40,
+          "options": {"dim": 128, "token_dropout": 0.2},
+        },
       },
       "fusion": "sum",
-      "id_dropout": 0.3,
+      "id_dropout": 0.4,
       "modality_dropout": 0.0,
     }
   )

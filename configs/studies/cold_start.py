@@ -76,12 +76,15 @@ def get_config(argument: str = "") -> ConfigDict:
 
 def get_study(argument: str = "") -> Study:
   words = _parsed(argument)
-  content = _sasrec_title().model.item.towers.title.to_dict() if _TITLES in words else _VIDEO
-  both = {"name": "fused", "towers": {"id": _ID, "content": content}, "fusion": "sum", "id_dropout": _ID_DROPOUT}
+  content = {"content": _VIDEO}
+  if _TITLES in words:
+    content = {name: _sasrec_title().model.item.towers[name].to_dict() for name in ("title", "words")}
+  fused = {"name": "fused", "fusion": "sum", "id_dropout": 0.0}
+  both = fused | {"towers": {"id": _ID} | content, "id_dropout": _ID_DROPOUT}
   runs = [
     Run(series, start, {"model.item": item, "data.cold_share": share})
     for start, share in _STARTS.items()
-    for series, item in {"ID": _ID, "content": content, "ID and content": both}.items()
+    for series, item in {"ID": _ID, "content": fused | {"towers": content}, "ID and content": both}.items()
     if not share or _BUCKETS not in words
   ]
   if _BUCKETS in words:

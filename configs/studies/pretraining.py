@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from mlrec import published
 from mlrec.config import default_config
-from mlrec.models.items.text.packaged import resolved
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
 from mlrec.registry import closest
@@ -56,7 +55,7 @@ def get_config(argument: str = _TITLES) -> ConfigDict:
   config.model.dim = 64
   if argument == _TITLES:
     config.data.content = "microlens/demo-items"
-    item = {"name": "text", "encoder": _MINILM, "tokenizer": str(pathlib.Path(resolved("minilm", _MINILM)).parent)}
+    item = {"name": "text", "encoder": _MINILM, "tokenizer": "minilm"}
   else:
     item = {"name": "video", "encoder": encoders[0], "frames": 2, "size": 32}
   config.model.item = ConfigDict(item | {"mode": "scratch", "weights": "", "dtype": "float32", "accumulate": 1})

