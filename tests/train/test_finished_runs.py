@@ -109,7 +109,12 @@ def with_titles(path: pathlib.Path, settings: dict, folder: pathlib.Path) -> dic
   (folder / "tiny_titles.csv").write_text("\r\n".join(["item,title", *lines]) + "\r\n", newline="")
   title = {"encoder": "bert_tiny", "weights": "random", "tokenizer": str(folder / "vocab.txt")}
   content = {"data.content": str(folder / "tiny_titles.csv"), "data.features_dir": str(folder / "kept")}
-  return settings | content | {f"model.item.towers.title.{name}": value for name, value in title.items()}
+  words = {"tokenizer": str(folder / "vocab.txt"), "options.vocabulary": 7, "options.dim": 8}
+  return settings | content | {
+    f"model.item.towers.{tower}.{name}": value
+    for tower, options in {"title": title, "words": words}.items()
+    for name, value in options.items()
+  }  # fmt: skip
 
 
 @pytest.fixture
