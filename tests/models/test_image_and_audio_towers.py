@@ -12,6 +12,7 @@ from mlrec import models
 from mlrec.data.content import Need
 from mlrec.models.convert import to_torch
 from mlrec.models.layers.context import Context
+from mlrec.train.optimizer import ENCODER
 
 _ENCODERS = {"image": "vit_image_s", "audio": "ast_b"}
 _CONTENT = {"image": "cover", "audio": "audio"}
@@ -55,6 +56,20 @@ def test_towers_read_bytes_of_covers_and_waveforms():
   assert _made("audio").recipe.reading() == {"samples": 2000, "rate": 16_000}
 
 
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "video"])
+def test_only_the_projection_of_videos_is_trained_as_their_encoder_is(kind):
+  encoder = {"text": "bert_tiny", "video": "vit_s"} | _ENCODERS
+  model = nnx.eval_shape(
+    lambda: models.create(kind, num_items=9, dim=_DIM, encoder=encoder[kind], mode="scratch", rngs=nnx.Rngs(0))
+  )
+  names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+  of_the_head = {name for name in names if not ENCODER.search(f"items.{name}")}
+  assert {name for name in names if not name.startswith("encoder.")} - of_the_head == (
+    {"projection.kernel", "projection.bias"} if kind == "video" else set()
+  )
+  assert not any(name.startswith("encoder.") for name in of_the_head)
+
+
 def test_sizes_are_the_encoders_own_unless_they_are_given():
   def needed(kind, **more):
     options = _options(kind, **more)
@@ -68,8 +83,8 @@ def test_images_are_normalised_by_the_encoder_and_there_is_no_activation_after_t
   tower, covers, items = _made("image"), _raw("image"), np.array([3, 1, 0, 2])
   pixels = (covers / np.float32(255) - np.float32(tower.spec.mean)) / np.float32(tower.spec.std)
   pixels[2] = 0
-  wanted = tiny.run(tower.encoder, pixels.astype(np.float32)) @ np.asarray(tower.projection.kernel[...])
-  wanted += np.asarray(tower.projection.bias[...])
+  wanted = tiny.run(tower.encoder, pixels.astype(np.float32)) @ np.asarray(tower.output.kernel[...])
+  wanted += np.asarray(tower.output.bias[...])
   found = _run("image", items, covers)
   tiny.assert_near(found, wanted, 1e-4)
   # A GELU would have moved these.

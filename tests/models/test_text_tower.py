@@ -28,7 +28,7 @@ def test_kept_vectors_pass_a_layer_where_asked_and_the_projection(hidden):
   if hidden:
     x = x @ np.asarray(model.hidden.kernel[...]) + np.asarray(model.hidden.bias[...])
     x = x / 2 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
-  wanted = x @ np.asarray(model.projection.kernel[...]) + np.asarray(model.projection.bias[...])
+  wanted = x @ np.asarray(model.output.kernel[...]) + np.asarray(model.output.bias[...])
   items = np.arange(3)
   np.testing.assert_allclose(model(items, {"features": features}), wanted, rtol=1e-4, atol=1e-6)
   # Only the layer's output is dropped.

@@ -109,6 +109,9 @@ class EncodedTower(nnx.Module):
   """
 
   net_name: ClassVar[tuple[str, str]]
+  # The projection's attribute. Named `projection` it has the encoder's learning rate and decay (`train/optimizer.py`),
+  # which MicroLens gives to that of videos alone (released code); those of other content have the head's.
+  projection_path: ClassVar[str] = "output"
 
   def __init__(
     self,
@@ -170,7 +173,7 @@ class EncodedTower(nnx.Module):
     holder, net = self.net_name
     self.torch_names = (
       (r"^encoder\.", f"{holder}.{net}." if net else f"{holder}."),
-      (r"^projection\.", f"{holder}.{built.projection_name}."),
+      (rf"^{self.projection_path}\.", f"{holder}.{built.projection_name}."),
     )
     if self.frozen is None:
       built.remat, built.frozen_in_training = remat, frozen_in_training
@@ -180,9 +183,10 @@ class EncodedTower(nnx.Module):
     self.hidden = nnx.Linear(built.spec.features, hidden, kernel_init=xavier_normal, rngs=rngs) if hidden else None
     self.dropout = Dropout(dropout)
     if hidden:
-      self.projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
+      projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
     else:
-      self.projection = built.projection(dim, rngs=rngs)
+      projection = built.projection(dim, rngs=rngs)
+    setattr(self, self.projection_path, projection)
 
   @property
   def recipes(self) -> dict[str, Recipe]:
@@ -193,7 +197,7 @@ class EncodedTower(nnx.Module):
     """Item vectors `[U, dim]` of the encoder's `features [U, spec.features]` float32."""
     if self.hidden is not None:
       features = self.dropout(gelu(self.hidden(features)), context.rngs)
-    return self.projection(features)
+    return getattr(self, self.projection_path)(features)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors of items.

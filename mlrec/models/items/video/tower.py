@@ -70,6 +70,7 @@ class VideoTower(EncodedTower):
   """GELU of a projection of a video encoder's output (arXiv 2309.15379, section 4.1, and its released code)."""
 
   net_name = ("video_encoder", "video_net")
+  projection_path = "projection"
 
   def __init__(
     self,
