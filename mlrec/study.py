@@ -1,6 +1,6 @@
 """Runs an analysis of the paper, or one of your own: `python -m mlrec.study --config=FILE.py --workdir=DIR`.
 
-FILE.py has, beside `get_config()`, a `get_study()` (`mlrec/studies.py` says what that is; `configs/studies/` has those
+FILE.py has, beside `get_config()`, a `get_study()` (`mlrec/studies` says what that is; `configs/studies/` has those
 of arXiv 2309.15379). Each of its runs has a workdir in DIR. The same command goes on: a finished run is not run again,
 and one that was killed goes on from its checkpoint. A run that fails is listed with its reason, and the others go on.
 Keys of the config can be set for all runs: `--config.data.source=…`, `--config.seeds="(0, 1, 2)"` for mean and spread.
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(study: studies.Study, config: ConfigDict, workdir: pathlib.Path) -> int:
-  from mlrec import study_runner
+  from mlrec.studies import runner
   from mlrec.train import memory
 
   memory.share_arenas()
@@ -54,7 +54,7 @@ def _run(study: studies.Study, config: ConfigDict, workdir: pathlib.Path) -> int
     print(text, flush=True)
 
   return command_line.run_reporting(
-    lambda: study_runner.run(study, config, workdir, report_only=_REPORT_ONLY.value, plot=_PLOT.value, say=say),
+    lambda: runner.run(study, config, workdir, report_only=_REPORT_ONLY.value, plot=_PLOT.value, say=say),
     workdir,
     say,
   )

@@ -17,12 +17,12 @@ from tiny_runs import ROOT
 
 from mlrec import published
 from mlrec import studies
-from mlrec import study_results
-from mlrec import study_runner
 from mlrec.config import ConfigError
 from mlrec.config import validate
+from mlrec.studies import outcomes
 from mlrec.studies import Published
 from mlrec.studies import Run
+from mlrec.studies import runner
 from mlrec.studies import Study
 
 # Computed at once, so that a study of several runs takes a second.
@@ -45,7 +45,7 @@ FORMS = ("study.md", "study.csv", "study.svg", "study.png")
 def done(tiny_config, tmp_path_factory):
   """A study that is finished: its workdir and what was said."""
   workdir, said = tmp_path_factory.mktemp("study") / "knn", []
-  study_runner.run(KNN, tiny_config(), workdir, say=said.append)
+  runner.run(KNN, tiny_config(), workdir, say=said.append)
   return workdir, said
 
 
@@ -78,7 +78,7 @@ def test_each_run_has_a_workdir_and_a_line_with_the_published_figure_beside_it(d
 def test_warm_targets_are_those_that_training_names(done):
   workdir, _ = done
   result = read_json(workdir / "item-knn_5" / "result.json")["test"]
-  found = study_results.with_warm(result)["warm/hr@10"]
+  found = outcomes.with_warm(result)["warm/hr@10"]
   users, cold = 310, result["cold/targets"]
   hits = result["hr@10"] * users - (result.get("cold/hr@10") or 0) * cold
   assert found == pytest.approx(hits / (users - cold))
@@ -93,11 +93,11 @@ def test_what_is_finished_is_not_run_again_and_the_report_is_the_same(done, tiny
   for report_only in (False, True):
     for name in FORMS:
       (workdir / name).unlink()
-    study_runner.run(KNN, tiny_config(), workdir, report_only=report_only, say=lambda text: None)
+    runner.run(KNN, tiny_config(), workdir, report_only=report_only, say=lambda text: None)
     assert {name: (workdir / name).read_bytes() for name in FORMS} == before
   # Another study of the same runs has files of its own.
   other = dataclasses.replace(KNN, name="buckets", layout=studies.BUCKETS, metrics=("hr@10",), published=())
-  study_runner.run(other, tiny_config(), workdir, report_only=True, plot=False, say=lambda text: None)
+  runner.run(other, tiny_config(), workdir, report_only=True, plot=False, say=lambda text: None)
   assert "| popularity |" in (workdir / "buckets.md").read_text()
   assert {name: (workdir / name).read_bytes() for name in FORMS} == before
 
@@ -110,7 +110,7 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(tiny_config, tmp_path):
   ]
   study = dataclasses.replace(KNN, layout=studies.BARS, runs=failing, metrics=("hr@10",), published=())
   said: list[str] = []
-  study_runner.run(study, tiny_config(), tmp_path, plot=False, say=said.append)
+  runner.run(study, tiny_config(), tmp_path, plot=False, say=said.append)
   assert "1 of 3 runs in" in said[-1]
   for _ in range(2):
     text = (tmp_path / "study.md").read_text()
@@ -120,15 +120,15 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(tiny_config, tmp_path):
     assert [bool(line["reason"]) for line in rows(tmp_path)] == [True, True, False]
     assert not (tmp_path / "study.svg").exists()
     # The reasons are kept for reports of what is there.
-    study_runner.run(study, tiny_config(), tmp_path, report_only=True, plot=False, say=said.append)
+    runner.run(study, tiny_config(), tmp_path, report_only=True, plot=False, say=said.append)
 
 
 def test_a_study_of_which_nothing_can_be_run_says_why(tiny_config, tmp_path):
   study = dataclasses.replace(KNN, runs=[Run("a", 1, {"model": {"name": "item_kn"}})], published=())
   with pytest.raises(ConfigError, match=r"none of 1 runs of the study has a result; a, 1: .*item_knn"):
-    study_runner.run(study, tiny_config(), tmp_path, plot=False, say=lambda text: None)
+    runner.run(study, tiny_config(), tmp_path, plot=False, say=lambda text: None)
   with pytest.raises(ConfigError, match=r"none of 1 runs .*; a, 1: not begun"):
-    study_runner.run(study, tiny_config(), tmp_path / "new", report_only=True, plot=False, say=lambda text: None)
+    runner.run(study, tiny_config(), tmp_path / "new", report_only=True, plot=False, say=lambda text: None)
 
 
 def test_what_is_no_failure_of_the_run_ends_the_study(tiny_config, tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_what_is_no_failure_of_the_run_ends_the_study(tiny_config, tmp_path, mon
 
     monkeypatch.setattr(experiment, "run", fails)
     with pytest.raises(type(error)):
-      study_runner.run(KNN, tiny_config(), tmp_path, plot=False, say=lambda text: None)
+      runner.run(KNN, tiny_config(), tmp_path, plot=False, say=lambda text: None)
 
 
 def test_a_workdir_of_another_study_is_not_reported_as_this_one(done, tiny_config, tmp_path):
@@ -150,7 +150,7 @@ def test_a_workdir_of_another_study_is_not_reported_as_this_one(done, tiny_confi
   other = dataclasses.replace(
     KNN, runs=[Run("item-kNN", 20, {"model": {"name": "item_knn", "neighbours": 21}}), *KNN.runs[:2]], published=()
   )
-  point, *_ = study_results.read(other, tiny_config(), workdir).points
+  point, *_ = outcomes.read(other, tiny_config(), workdir).points
   assert point.row is None
   assert "config.model.neighbours: 20 there, 21 now" in point.reason
 
@@ -168,7 +168,7 @@ def test_seeds_give_mean_and_spread_and_buckets_stand_in_order(done, tiny_config
       (folder / "result.json").write_text(json.dumps(result))
       (folder / "config.json").write_text(json.dumps(config.to_dict() | {"seeds": []}))
     (tmp_path / run.folder / "config.json").write_text(json.dumps(config.to_dict()))
-  study_runner.run(study, config, tmp_path, report_only=True, say=lambda text: None)
+  runner.run(study, config, tmp_path, report_only=True, say=lambda text: None)
   assert [(line["seeds"], float(line["test/hr@10"])) for line in rows(tmp_path)] == [("0 1", pytest.approx(0.15))] * 2
   text = (tmp_path / "study.md").read_text()
   assert "0.1500 ± 0.0707" in text
@@ -218,21 +218,21 @@ def test_a_key_that_is_none_is_refused_before_anything_runs(tiny_config, tmp_pat
   with pytest.raises(
     ConfigError, match=r"run 'x, 1' of the study: unknown key config\.optimizer\.lrr: .*optimizer\.lr"
   ):
-    study_runner.run(study, tiny_config(), tmp_path / "x", say=lambda text: None)
+    runner.run(study, tiny_config(), tmp_path / "x", say=lambda text: None)
   assert not (tmp_path / "x").exists()
 
 
 def test_bars_of_a_bucket_stand_side_by_side_and_are_as_high_as_its_figure(done, tiny_config):
   from matplotlib.figure import Figure
 
-  from mlrec import study_plot
+  from mlrec.studies import drawing
 
   workdir, _ = done
   study = dataclasses.replace(KNN, layout=studies.BUCKETS, metrics=("ndcg@10",), published=())
-  results = study_results.read(study, tiny_config(), workdir)
+  results = outcomes.read(study, tiny_config(), workdir)
   axes = Figure().subplots()
-  study_plot._PANELS[studies.BUCKETS](axes, results, "ndcg@10")
-  names = study_results.buckets(results)
+  drawing._PANELS[studies.BUCKETS](axes, results, "ndcg@10")
+  names = outcomes.buckets(results)
   for number, (bars, point) in enumerate(zip(axes.containers[1::2], results.points, strict=True)):
     for bucket, bar in enumerate(bars):
       mean, _ = point.metric(f"{names[bucket]}/ndcg@10")

@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from mlrec import report_plot
 from mlrec import studies
-from mlrec import study_plot
-from mlrec import study_results
 from mlrec.config import ConfigError
+from mlrec.studies import drawing
+from mlrec.studies import outcomes
 from mlrec.studies import Study
 from mlrec.train.writers import write_text
 
@@ -56,7 +56,7 @@ def run(
       if reason:
         failures[one.folder] = reason
         say(f"failed: {reason}")
-      study_results.write_failures(workdir, failures)
+      outcomes.write_failures(workdir, failures)
       # Kept up to date: a study may take days.
       _write(study, config, workdir, plot=False)
   results = _write(study, config, workdir, plot=plot)
@@ -101,16 +101,16 @@ def _make_vectors(study: Study, config: ConfigDict, say: Callable[[str], None]) 
   return str(where)
 
 
-def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, plot: bool) -> study_results.Results:
-  results = study_results.read(study, config, workdir)
+def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, plot: bool) -> outcomes.Results:
+  results = outcomes.read(study, config, workdir)
   if not workdir.is_dir():
     return results
   markdown, table, *pictures = (workdir / f"{study.name}.{form}" for form in _FORMS)
   try:
-    write_text(markdown, study_results.markdown(results))
-    write_text(table, study_results.as_csv(results))
+    write_text(markdown, outcomes.markdown(results))
+    write_text(table, outcomes.as_csv(results))
     if plot:
-      study_plot.draw(results, pictures)
+      drawing.draw(results, pictures)
   except OSError as error:
     raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
   return results

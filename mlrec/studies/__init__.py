@@ -113,7 +113,7 @@ def load(file: str) -> Study:
     ConfigError: it has none, or one that cannot be.
   """
   study = command_line.from_config_file(
-    file, "get_study", "a study needs one that returns a Study; mlrec/studies.py says what that is"
+    file, "get_study", "a study needs one that returns a Study; mlrec/studies/__init__.py says what that is"
   )
   if not isinstance(study, Study):
     raise ConfigError(f"get_study() of {file.partition(':')[0]} must return a Study, not {study!r}")

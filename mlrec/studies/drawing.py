@@ -8,9 +8,9 @@ from typing import Any
 
 from mlrec import report_plot
 from mlrec import studies
-from mlrec import study_results
-from mlrec.study_results import Point
-from mlrec.study_results import Results
+from mlrec.studies import outcomes
+from mlrec.studies.outcomes import Point
+from mlrec.studies.outcomes import Results
 
 _PANEL_INCHES = (6.4, 3.8)
 _COLOURS = ("#4878a8", "#d1495b", "#66a182", "#edae49", "#7b5e9e", "#8d6a4f", "#2e4057", "#9aa5b1")
@@ -99,7 +99,7 @@ def _bars(axes: Any, results: Results, metric: str) -> None:
 
 
 def _buckets(axes: Any, results: Results, metric: str) -> None:
-  names = study_results.buckets(results)
+  names = outcomes.buckets(results)
   drawn = [point for point in results.points if point.row]
   several = len({point.run.x for point in results.points}) > 1
   for number, point in enumerate(drawn):
