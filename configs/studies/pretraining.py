@@ -1,4 +1,4 @@
-"""Published weights of an encoder against a random start, all else the same (arXiv 2309.15379, on pre-training).
+r"""Published weights of an encoder against a random start, all else the same (arXiv 2309.15379, on pre-training).
 
   python -m mlrec.study --config=configs/studies/pretraining.py --workdir=studies/pretraining
   python -m mlrec.study --config=configs/studies/pretraining.py:r3d_r18 --workdir=studies/pretraining_video
@@ -9,8 +9,15 @@ under weights/ that `python -m mlrec.convert` makes. A run whose file is missing
 on. All of the encoder is trained. The video nets, of full size, are fed two frames of 32 by 32 pixels of the demo, so
 that a laptop can train them; with `100k`, as in `pretraining.py:100k,slowfast_r50,mvit_b_16x4`, they are trained on
 MicroLens-100k with the settings of `configs/video_sasrec.py`, beside the published figures of the published weights.
+
+  python -m mlrec.study --config=configs/studies/pretraining.py:words --workdir=studies/pretraining_words \
+    --config.data.source=PATH/MicroLens-50k_pairs.tsv --config.data.content=PATH/MicroLens-50k_titles.csv
+
+is of real titles, as far as a CPU goes: a bag of tokens that begins with MiniLM's word embeddings, or at random,
+trained end to end on MicroLens-50k without IDs, with the settings of `configs/50k/sasrec_title.py`.
 """
 
+from collections.abc import Callable
 import pathlib
 import runpy
 
@@ -26,22 +33,22 @@ from mlrec.studies import Published
 from mlrec.studies import Run
 from mlrec.studies import Study
 
-_100K, _TITLES = "100k", "titles"
-_MINILM = "minilm_l6"
+_100K, _TITLES, _WORDS = "100k", "titles", "words"
+_MINILM, _BAG = "minilm_l6", "bag_of_tokens"
 _SERIES = {"full": "published weights", "scratch": "random start"}
 
 
 def _parsed(argument: str) -> tuple[bool, list[str]]:
   """Whether it is of MicroLens-100k, and the encoders."""
-  if argument == _TITLES:
-    return False, [_MINILM]
+  if argument in (_TITLES, _WORDS):
+    return False, [_MINILM if argument == _TITLES else _BAG]
   names = argument.split(",")
   on_100k = names[0] == _100K
   encoders = names[1:] if on_100k else names
   known = models.names(VIDEO_ENCODER)
   for name in encoders or [""]:
     if name not in known:
-      raise ValueError(f"no video encoder {name!r}: {closest(name, [_TITLES, _100K, *known])}")
+      raise ValueError(f"no video encoder {name!r}: {closest(name, [_TITLES, _WORDS, _100K, *known])}")
   return on_100k, encoders
 
 
@@ -49,6 +56,11 @@ def get_config(argument: str = _TITLES) -> ConfigDict:
   on_100k, encoders = _parsed(argument)
   if on_100k:
     return _video_sasrec(encoders[0], "full")
+  if argument == _WORDS:
+    config = _shipped("50k/sasrec_title.py")()
+    words = config.model.item.towers.words.to_dict()
+    config.model.item = ConfigDict(words | {"mode": "scratch", "weights": "", "options": {"dim": 384}})
+    return config
   config = default_config()
   config.data.source = "microlens/demo-sequences"
   config.data.videos = "microlens/demo-videos-5x64"
@@ -80,8 +92,9 @@ def get_study(argument: str = _TITLES) -> Study:
     for encoder in encoders
     if (encoder, "full") in figures
   ]
+  data = "MicroLens-100K" if on_100k else "MicroLens-50K" if argument == _WORDS else "the demo"
   return Study(
-    f"Pre-training, on {'MicroLens-100K' if on_100k else 'the demo'}", "encoder", BARS, runs, published=paper,
+    f"Pre-training, on {data}", "encoder", BARS, runs, published=paper,
     published_source="SASRec_V on MicroLens-100K, arXiv 2309.15379, Fig. 4 (FT)" if paper else "",
   )  # fmt: skip
 
@@ -93,11 +106,14 @@ def _settings(encoder: str, mode: str, on_100k: bool) -> dict:
       "model.item": config.model.item.to_dict(), "data.videos": config.data.videos,
       "train.batch_size": config.train.batch_size,
     }  # fmt: skip
-  published_weights = "minilm" if encoder == _MINILM else f"weights/{encoder}.safetensors"
+  published_weights = "minilm" if encoder in (_MINILM, _BAG) else f"weights/{encoder}.safetensors"
   weights = "" if mode == "scratch" else published_weights
   return {"model.item.encoder": encoder, "model.item.mode": mode, "model.item.weights": weights}
 
 
 def _video_sasrec(encoder: str, mode: str) -> ConfigDict:
-  path = pathlib.Path(__file__).parents[1] / "video_sasrec.py"
-  return runpy.run_path(str(path))["get_config"](f"{encoder},{mode}")
+  return _shipped("video_sasrec.py")(f"{encoder},{mode}")
+
+
+def _shipped(name: str) -> Callable[..., ConfigDict]:
+  return runpy.run_path(str(pathlib.Path(__file__).parents[1] / name))["get_config"]

