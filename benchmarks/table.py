@@ -12,13 +12,14 @@ from compare import RESULTS
 
 FOLDER = pathlib.Path(__file__).parent
 README, OWN_README = FOLDER.parent / "README.md", FOLDER / "README.md"
-# What `python -m mlrec.report` made of the runs of configs/50k.
-REPORT = "recommenders_50k.csv"
+# What `python -m mlrec.report` made of the runs of configs/50k, and of the steps to configs/50k/sasrec_title.py.
+RECOMMENDERS, TITLES = "recommenders_50k.csv", "titles_50k.csv"
+EVALUATIONS = "evaluations.json"
 
 
 def main() -> None:
-  render(README, speed=speed_table(), quality=quality_table())
-  render(OWN_README, encoders=encoder_table())
+  render(README, speed=speed_table(), quality=report_table(RECOMMENDERS))
+  render(OWN_README, encoders=encoder_table(), titles=report_table(TITLES), evaluations=evaluation_table())
 
 
 def render(path: pathlib.Path, **tables: list[str]) -> None:
@@ -55,12 +56,28 @@ def encoder_table() -> list[str]:
   return lines
 
 
-def quality_table() -> list[str]:
-  """A row for each row of the report that is kept."""
+def evaluation_table() -> list[str]:
+  """A row for each config whose full-ranking evaluation was measured."""
+  lines = ["| config | users/s | seconds | CPU seconds | memory added, MiB | peak MiB |", "|---" * 6 + "|"]
+  for row in json.loads((RESULTS / EVALUATIONS).read_text())["rows"]:
+    cells = [
+      f"`{row['config']}`",
+      f"{row['users_per_s']:,}",
+      row["seconds"],
+      row["cpu_seconds"],
+      row["added_mib"],
+      row["peak_mib"],
+    ]
+    lines.append("| " + " | ".join(map(str, cells)) + " |")
+  return lines
+
+
+def report_table(name: str) -> list[str]:
+  """A row for each row of a report that is kept."""
   columns = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "cold/hr@10")
   heads = ["model", "seeds", *(column.replace("/", " ") for column in columns), "CPU min", "parameters", "config"]
   lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-  with (RESULTS / REPORT).open(newline="", encoding="utf-8") as file:
+  with (RESULTS / name).open(newline="", encoding="utf-8") as file:
     for row in csv.DictReader(file):
       seeds = len(row["seeds"].split())
       metrics = [shown(row, f"test/{column}", seeds) for column in columns]

@@ -3,7 +3,8 @@
   python -m mlrec.main --config=configs/gsasrec.py
 
 No row of the benchmark. 256 negatives and a calibration of .75 are those of the paper (Petrov and Macdonald, RecSys
-2023), which draws them for each place; here a batch shares its negatives. Not run here.
+2023), which draws them for each place; here a batch shares its negatives, and scores start at the prior, without which
+it did not learn on MicroLens-50k (`configs/50k/gsasrec.py`). Not run here.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +24,7 @@ def get_config() -> ConfigDict:
       "loss": "gbce",
       "negatives": 256,
       "calibration": 0.75,
+      "from_prior": True,
     }
   )
   config.optimizer.lr = 1e-4
