@@ -13,6 +13,7 @@ from mlrec.data.batches import Layout
 from mlrec.data.examples import InteractionBatches
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.models.recommenders.deepfm import weighted_relus
 
 _ITEMS, _LENGTH, _DIM = 30, 4, 6
 names = pytest.mark.parametrize("name", ["nfm", "deepfm"])
@@ -255,3 +256,12 @@ def test_dropout_is_there_only_with_random_streams(name, batch):
 def test_options_out_of_range_are_refused(name, options, told):
   with pytest.raises(ValueError, match=told):
     models.create(name, num_items=9, max_length=4, rngs=nnx.Rngs(0), **{"dim": 6, **options})
+
+
+@pytest.mark.parametrize("channels", [1, 16, 33])
+def test_sums_of_relus_are_the_same_some_channels_at_a_time(channels):
+  rng = np.random.default_rng(channels)
+  users, items, weights = rng.normal(size=(3, channels)), rng.normal(size=(5, channels)), rng.normal(size=channels)
+  wanted = np.maximum(users + items[:, None], 0) @ weights
+  found = weighted_relus(*(jnp.asarray(x, jnp.float32) for x in (users, items, weights)))
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

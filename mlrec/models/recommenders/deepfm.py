@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from flax import nnx
+import jax
 from jax import Array
 import jax.numpy as jnp
 
@@ -12,6 +13,9 @@ from mlrec.models.recommenders.row_model import Candidates
 from mlrec.models.recommenders.row_model import RowModel
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+
+# Channels whose pairs are summed in one pass.
+_AT_ONCE = 16
 
 
 class User(NamedTuple):
@@ -94,14 +98,34 @@ class DeepFM(RowModel):
   def pairs(self, states: User, items: tuple[Array, ...]) -> Array:
     """Scores `[T, B]` of T items for B users."""
     vectors, hidden = items
-    return self._scores(states, vectors, hidden)
+    # A product with w2, not a fused sum, which would be computed anew for each of its uses.
+    deep = self.out(nnx.relu(states.hidden + hidden[:, None]))[..., 0]
+    return vectors @ states.total.T + states.products + deep
 
   def score(self, states: User, items: tuple[Array, ...]) -> Array:
     """Scores `[T, B]` at evaluation."""
     vectors, hidden = items
-    return self._scores(states, hidden if self.reference else vectors, hidden)
-
-  def _scores(self, states: User, factors: Array, hidden: Array) -> Array:
-    # A product with w2, not a fused sum: the ranking would compute a sum anew for each of its uses.
-    deep = self.out(nnx.relu(states.hidden + hidden[:, None]))[..., 0]
+    factors = hidden if self.reference else vectors
+    deep = weighted_relus(states.hidden, hidden, self.out.kernel[...][:, 0]) + self.out.bias[...]  # type: ignore[index]
     return factors @ states.total.T + states.products + deep
+
+
+def weighted_relus(users: Array, items: Array, weights: Array) -> Array:
+  """The sums over channels of weights * ReLU(users + items), `[T, B]`.
+
+  `users` are `[B, H]`, `items [T, H]`, `weights [H]`.
+
+  Sixteen channels at a time, so that no array of all pairs and channels goes through memory: on a CPU some twenty times
+  faster than a product with the weights.
+  """
+  filler = -len(weights) % _AT_ONCE
+  users, items, weights = (jnp.pad(x.T, [(0, filler)] + [(0, 0)] * (x.ndim - 1)) for x in (users, items, weights))
+
+  def add(n: Array, total: Array) -> Array:
+    part = [jax.lax.dynamic_slice_in_dim(x, n * _AT_ONCE, _AT_ONCE) for x in (users, items, weights)]
+    for user, item, weight in zip(*part, strict=True):
+      total += weight * nnx.relu(user + item[:, None])
+    return total
+
+  start = jnp.zeros((items.shape[1], users.shape[1]), jnp.result_type(users, items))
+  return jax.lax.fori_loop(0, len(weights) // _AT_ONCE, add, start)
