@@ -3,8 +3,7 @@
 python -m mlrec.main --config=configs/50k/hstu.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
 A sweep that begins no trial after five minutes on one core (seed 42) found, on validation: HR@10 .0921 at
-these settings; two blocks with dropout .4 and a rate of 1e-3 .0908. README has the test
-scores.
+these settings; two blocks with dropout .4 and a rate of 1e-3 .0908. README has the test scores.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
   python -m mlrec.main --config=configs/50k/sasrec_small.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-README has its time, memory and test scores.
+README has its time and memory. One seed: test HR@10 .0720, NDCG@10 .0401.
 """
 
 from ml_collections import ConfigDict

@@ -99,14 +99,15 @@ class DeepFM(RowModel):
     """Scores `[T, B]` of T items for B users."""
     vectors, hidden = items
     # A product with w2, not a fused sum, which would be computed anew for each of its uses.
-    deep = self.out(nnx.relu(states.hidden + hidden[:, None]))[..., 0]
-    return vectors @ states.total.T + states.products + deep
+    return self._added(states, vectors, self.out(nnx.relu(states.hidden + hidden[:, None]))[..., 0])
 
   def score(self, states: User, items: tuple[Array, ...]) -> Array:
     """Scores `[T, B]` at evaluation."""
     vectors, hidden = items
-    factors = hidden if self.reference else vectors
     deep = weighted_relus(states.hidden, hidden, self.out.kernel[...][:, 0]) + self.out.bias[...]  # type: ignore[index]
+    return self._added(states, hidden if self.reference else vectors, deep)
+
+  def _added(self, states: User, factors: Array, deep: Array) -> Array:
     return factors @ states.total.T + states.products + deep
 
 
@@ -115,8 +116,8 @@ def weighted_relus(users: Array, items: Array, weights: Array) -> Array:
 
   `users` are `[B, H]`, `items [T, H]`, `weights [H]`.
 
-  Sixteen channels at a time, so that no array of all pairs and channels goes through memory: on a CPU some twenty times
-  faster than a product with the weights.
+  Sixteen channels at a time, so that no array of all pairs and channels goes through memory: an evaluation on two CPU
+  cores takes a third of the time of a product with the weights.
   """
   filler = -len(weights) % _AT_ONCE
   users, items, weights = (jnp.pad(x.T, [(0, filler)] + [(0, 0)] * (x.ndim - 1)) for x in (users, items, weights))
