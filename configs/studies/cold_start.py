@@ -19,9 +19,6 @@ vision transformer over the demo's clips, trained end to end. The fused tower lo
 training step, and for the cold ones always. There are no published figures of it.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
@@ -29,9 +26,11 @@ from mlrec.registry import closest
 from mlrec.studies import BARS
 from mlrec.studies import BUCKETS
 from mlrec.studies import Run
+from mlrec.studies import shipped
 from mlrec.studies import Study
 
 _TITLES, _BUCKETS = "titles", "buckets"
+_SHIPPED = "50k/sasrec_title.py"
 _SHARE, _ID_DROPOUT = 0.2, 0.4
 _ID = {"name": "id"}
 _VIDEO = {
@@ -49,14 +48,9 @@ def _parsed(argument: str) -> set[str]:
   return words
 
 
-def _sasrec_title() -> ConfigDict:
-  path = pathlib.Path(__file__).parents[1] / "50k" / "sasrec_title.py"
-  return runpy.run_path(str(path))["get_config"]()
-
-
 def get_config(argument: str = "") -> ConfigDict:
   if _TITLES in _parsed(argument):
-    config = _sasrec_title()
+    config = shipped(__file__, _SHIPPED)
     config.model.item = ConfigDict(_ID)
     return config
   config = default_config()
@@ -78,7 +72,8 @@ def get_study(argument: str = "") -> Study:
   words = _parsed(argument)
   content = {"content": _VIDEO}
   if _TITLES in words:
-    content = {name: _sasrec_title().model.item.towers[name].to_dict() for name in ("title", "words")}
+    towers = shipped(__file__, _SHIPPED).model.item.towers
+    content = {name: towers[name].to_dict() for name in ("title", "words")}
   fused = {"name": "fused", "fusion": "sum", "id_dropout": 0.0}
   both = fused | {"towers": {"id": _ID} | content, "id_dropout": _ID_DROPOUT}
   runs = [

@@ -13,9 +13,6 @@ smaller and start at random. They stand at the accuracy of the published net of 
 theirs: that study shows what training through an encoder is worth, not what its pre-training is, and full is scratch.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
 from mlrec import published
@@ -24,6 +21,7 @@ from mlrec.registry import closest
 from mlrec.studies import Published
 from mlrec.studies import Run
 from mlrec.studies import SCATTER
+from mlrec.studies import shipped
 from mlrec.studies import Study
 
 _ARGUMENTS = ("demo", "100k")
@@ -112,5 +110,4 @@ def _published_settings(encoder: str, mode: str) -> dict:
 
 
 def _video_sasrec(encoder: str, mode: str) -> ConfigDict:
-  path = pathlib.Path(__file__).parents[1] / "video_sasrec.py"
-  return runpy.run_path(str(path))["get_config"](f"{encoder},{mode}")
+  return shipped(__file__, f"video_sasrec.py:{encoder},{mode}")

@@ -11,15 +11,13 @@ its top, over the frames that the released scripts mention: 1, 5 and 10, five ap
 25 apart.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
 from mlrec.registry import closest
 from mlrec.studies import LINES
 from mlrec.studies import Run
+from mlrec.studies import shipped
 from mlrec.studies import Study
 
 _AXES, _RELEASES = ("frames", "intervals"), ("demo", "100k")
@@ -42,8 +40,7 @@ def _parsed(argument: str) -> tuple[str, str]:
 def get_config(argument: str = "frames") -> ConfigDict:
   _, release = _parsed(argument)
   if release == "100k":
-    path = pathlib.Path(__file__).parents[1] / "video_sasrec.py"
-    return runpy.run_path(str(path))["get_config"]("slow_r50,top")
+    return shipped(__file__, "video_sasrec.py:slow_r50,top")
   config = default_config()
   config.data.source = "microlens/demo-sequences"
   config.data.videos = "microlens/demo-videos-5x64"

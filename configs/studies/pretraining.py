@@ -17,10 +17,6 @@ is of real titles, as far as a CPU goes: a bag of tokens that begins with MiniLM
 trained end to end on MicroLens-50k without IDs, with the settings of `configs/50k/sasrec_title.py`.
 """
 
-from collections.abc import Callable
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
 from mlrec import published
@@ -31,6 +27,7 @@ from mlrec.registry import closest
 from mlrec.studies import BARS
 from mlrec.studies import Published
 from mlrec.studies import Run
+from mlrec.studies import shipped
 from mlrec.studies import Study
 
 _100K, _TITLES, _WORDS = "100k", "titles", "words"
@@ -57,7 +54,7 @@ def get_config(argument: str = _TITLES) -> ConfigDict:
   if on_100k:
     return _video_sasrec(encoders[0], "full")
   if argument == _WORDS:
-    config = _shipped("50k/sasrec_title.py")()
+    config = shipped(__file__, "50k/sasrec_title.py")
     words = config.model.item.towers.words.to_dict()
     config.model.item = ConfigDict(words | {"mode": "scratch", "weights": "", "options": {"dim": 384}})
     return config
@@ -112,8 +109,4 @@ def _settings(encoder: str, mode: str, on_100k: bool) -> dict:
 
 
 def _video_sasrec(encoder: str, mode: str) -> ConfigDict:
-  return _shipped("video_sasrec.py")(f"{encoder},{mode}")
-
-
-def _shipped(name: str) -> Callable[..., ConfigDict]:
-  return runpy.run_path(str(pathlib.Path(__file__).parents[1] / name))["get_config"]
+  return shipped(__file__, f"video_sasrec.py:{encoder},{mode}")

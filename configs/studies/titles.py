@@ -6,20 +6,18 @@ r"""Which step of `configs/50k/sasrec_title.py` gives how much: each run is that
 It needs the extras `text` and `minilm`, and on one CPU core some ten minutes a run.
 """
 
-import pathlib
-import runpy
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mlrec.studies import BARS
 from mlrec.studies import Run
+from mlrec.studies import shipped
 from mlrec.studies import Study
 
 
 def get_config() -> ConfigDict:
-  path = pathlib.Path(__file__).parents[1] / "50k" / "sasrec_title.py"
-  config = runpy.run_path(str(path))["get_config"]()
+  config = shipped(__file__, "50k/sasrec_title.py")
   with config.unlocked():
     config.model.loss, config.model.negatives = "in_batch_softmax", 0
   return config

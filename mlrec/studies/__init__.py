@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 import re
 from typing import Any
 
@@ -119,6 +120,20 @@ def load(file: str) -> Study:
     raise ConfigError(f"get_study() of {file.partition(':')[0]} must return a Study, not {study!r}")
   check(study)
   return study
+
+
+def shipped(study_file: str, config: str) -> ConfigDict:
+  """The config that a study builds on.
+
+  Args:
+    study_file: the study's `__file__`.
+    config: `FILE.py` or `FILE.py:ARGUMENT`, by its path from the folder above the study's.
+
+  Raises:
+    ConfigError: it has no config, or one that cannot be made.
+  """
+  file = pathlib.Path(study_file).parents[1] / config
+  return command_line.from_config_file(str(file), "get_config", "the study builds on it")
 
 
 def check(study: Study) -> None:

@@ -15,7 +15,7 @@ from mlrec.models.items.encoded import Recipe
 from mlrec.models.items.making import make_tower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
-from mlrec.models.layers.dropout import uniform_bits
+from mlrec.models.layers.dropout import kept
 from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.initializers import xavier_normal
@@ -151,9 +151,7 @@ class FusedTower(nnx.Module):
       there.append(jnp.stack([jnp.ones(len(items), bool), *flags]).all(0))
     present = jnp.stack(there, axis=1)
     if context.rngs is not None and any(self.rates):
-      bits = uniform_bits(context.rngs.dropout(), present.shape)
-      kept = present & (bits >= jnp.asarray([round(rate * 2**32) for rate in self.rates], jnp.uint32))
-      present = jnp.where(kept.any(1, keepdims=True), kept, present)
+      present = kept(present, self.rates, context.rngs.dropout())
     is_id = jnp.asarray([self._is_id(name) for name in self.names])
     return present | ((items == 0)[:, None] & is_id)
 

@@ -1,5 +1,7 @@
 """Dropout whose masks cost next to nothing and do not depend on how the array is sharded."""
 
+from collections.abc import Sequence
+
 from flax import nnx
 import jax
 from jax import Array
@@ -44,6 +46,19 @@ class DropPath(nnx.Module):
       return x
     bits = uniform_bits(rngs.dropout(), (len(x), *[1] * (x.ndim - 1)))
     return jnp.where(bits >= jnp.uint32(round(self.rate * 2**32)), x / (1 - self.rate), 0)
+
+
+def kept(present: Array, rates: Sequence[float], key: Array) -> Array:
+  """What dropout leaves of what is there, `present [B, N]` bool; a row that would lose all loses nothing.
+
+  Args:
+    present: what is there.
+    rates: the probability of being left out, at least 0 and below 1: one for all, or one for each of the N.
+    key: of this draw.
+  """
+  least = jnp.asarray([round(rate * 2**32) for rate in rates], jnp.uint32)
+  left = present & (uniform_bits(key, present.shape) >= least)
+  return jnp.where(left.any(1, keepdims=True), left, present)
 
 
 def uniform_bits(key: Array, shape: tuple[int, ...]) -> Array:

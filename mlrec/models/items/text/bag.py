@@ -1,7 +1,6 @@
 """A bag of tokens: no order, no attention, and so cheap that it is trained end to end on a CPU."""
 
 from collections.abc import Mapping
-import re
 from typing import Any
 
 from flax import nnx
@@ -10,10 +9,13 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.text.encoder import ids_and_mask
+from mlrec.models.items.text.encoder import MODEL_PREFIX
+from mlrec.models.items.text.encoder import seen
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.encoder import TextEncoder
 from mlrec.models.layers.context import Context
-from mlrec.models.layers.dropout import uniform_bits
+from mlrec.models.layers.dropout import kept
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
@@ -21,7 +23,7 @@ from mlrec.models.registry import TEXT_ENCODER
 _EPSILON = 1e-6
 # Odd and large: pairs of ids are spread over the buckets by their multiples.
 _FIRST, _SECOND = 2_654_435_761, 2_246_822_519
-_WORDS = re.compile(r"^((bert|roberta)\.)?embeddings\.word_embeddings\.weight$")
+_WORDS = "embeddings.word_embeddings.weight"
 
 
 @models.register("bag_of_tokens", kind=TEXT_ENCODER)
@@ -77,10 +79,8 @@ class BagOfTokens(TextEncoder):
   def stage(self, index: int, x: Array, context: Context) -> Array:
     """Takes titles `[B, 2, L]`; gives float32 `[B, dim]`."""
     del index
-    if x.ndim != 3 or x.shape[1] != 2 or not x.shape[2]:
-      raise ValueError(f"titles of shape {x.shape} were given; expected [B, 2, L], ids above their mask")
-    # An empty title is read as its first token alone.
-    ids, there = x[:, 0], (x[:, 1] != 0) | (jnp.arange(x.shape[2]) == 0)
+    ids, there = ids_and_mask(x)
+    there = seen(there)
     if self.bigrams:
       first, second = ids[:, :-1].astype(jnp.uint32), ids[:, 1:].astype(jnp.uint32)
       # The high bits are the well-mixed ones.
@@ -88,9 +88,7 @@ class BagOfTokens(TextEncoder):
       ids = jnp.concatenate([ids, self.vocabulary + buckets.astype(ids.dtype)], axis=1)
       there = jnp.concatenate([there, there[:, :-1] & there[:, 1:]], axis=1)
     if self.token_dropout and context.rngs is not None:
-      bits = uniform_bits(context.rngs.dropout(), there.shape)
-      kept = there & (bits >= jnp.uint32(round(self.token_dropout * 2**32)))
-      there = jnp.where(kept.any(1, keepdims=True), kept, there)
+      there = kept(there, [self.token_dropout], context.rngs.dropout())
     weights = jax.nn.softmax(jnp.where(there, self.emphasis[...][ids], -jnp.inf), axis=1)
     mean = jnp.einsum("bl,bld->bd", weights.astype(self.dtype), self.embeddings(ids))
     return self.norm(mean.astype(jnp.float32))
@@ -101,7 +99,7 @@ class BagOfTokens(TextEncoder):
     Their mean, which is far longer than what tells words apart, is taken off; all tokens weigh the same, and buckets of
     bigrams keep their start.
     """
-    words = [name for name in entries if _WORDS.match(name)]
+    words = [name for name in entries if MODEL_PREFIX.sub("", name) == _WORDS]
     if not words:
       return dict(entries)
     table = np.asarray(entries[words[0]], np.float32)

@@ -11,6 +11,9 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.text.encoder import ids_and_mask
+from mlrec.models.items.text.encoder import MODEL_PREFIX
+from mlrec.models.items.text.encoder import seen
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.encoder import TextEncoder
 from mlrec.models.layers.context import Context
@@ -26,7 +29,6 @@ from mlrec.registry import variant
 # The first token's vector, or the mean of those of all that are there.
 FEATURES = ("cls", "mean")
 _INIT = nnx.initializers.normal(0.02)
-_PREFIX = re.compile(r"^(bert|roberta)\.")
 _OLDER = {"gamma": "weight", "beta": "bias"}
 
 
@@ -126,11 +128,9 @@ class BERT(TextEncoder):
   def stage(self, index: int, x: Any, context: Context) -> Any:
     """Takes titles `[B, 2, L]` or `Tokens`; gives `Tokens`, or in the last stage float32 `[B, dim]`."""
     if index == 0:
-      if x.ndim != 3 or x.shape[1] != 2 or not x.shape[2]:
-        raise ValueError(f"titles of shape {x.shape} were given; expected [B, 2, L], ids above their mask")
-      return Tokens(self.embeddings(x[:, 0], context.rngs), x[:, 1] != 0)
-    seen = x.there | (jnp.arange(x.there.shape[1]) == 0)
-    y = self.blocks[index - 1](x.x, seen[:, None, None], context.rngs)
+      ids, there = ids_and_mask(x)
+      return Tokens(self.embeddings(ids, context.rngs), there)
+    y = self.blocks[index - 1](x.x, seen(x.there)[:, None, None], context.rngs)
     return x._replace(x=y) if index < len(self.blocks) else self._pooled(x._replace(x=y))
 
   def _pooled(self, tokens: Tokens) -> Array:
@@ -153,7 +153,7 @@ class BERT(TextEncoder):
     """
     prepared: dict[str, Any] = {}
     for name, array in entries.items():
-      name = _PREFIX.sub("", name)
+      name = MODEL_PREFIX.sub("", name)
       name = re.sub(r"(?<=\.LayerNorm\.)(gamma|beta)$", lambda match: _OLDER[match[0]], name)
       if name in prepared and not np.array_equal(np.asarray(prepared[name]), np.asarray(array)):
         raise ValueError(f"two spellings of the entry {name!r} are there, but differ")
