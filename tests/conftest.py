@@ -7,6 +7,9 @@ import pytest
 from mlrec.data.batches import Batch
 from mlrec.data.batches import History
 
+# A failure in shared assertions shows the values, as one in a test does.
+pytest.register_assert_rewrite("encoder_checks")
+
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

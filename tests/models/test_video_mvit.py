@@ -2,11 +2,13 @@ import dataclasses
 import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
@@ -17,8 +19,6 @@ from mlrec.models.items.video.tower import VideoTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _GOLDEN = {
   "mvit_b_16x4": {"dim": 16, "depth": 4, "halved": (1, 3), "kv_stride": 4, "size": 32, "num_classes": 10},
   "mvit_b_16": {"dim": 16, "depth": 3, "halved": (1,), "kv_stride": 2, "size": 32, "num_classes": 10},
@@ -31,95 +31,45 @@ full = pytest.mark.parametrize(("name", "keys"), [("mvit_b_16x4", "mvit-base-16x
 forms = pytest.mark.parametrize("name", ["mvit_b_16x4", "mvit_b_16"])
 
 
-def _state(arrays):
-  return {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
-
-
-def _built(name: str, **options):
-  """A net without values; drawing them costs more than what is tested."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options)))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
-
-
-def _values(model, seed: int = 1):
-  rng = np.random.default_rng(seed)
-  return {key: rng.normal(0, 0.3, value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-
-
 def _tiny(name: str = "mvit_b_16x4", **options):
-  """A small net whose parameters are all away from their start."""
-  model = _built(name, **_TINY | options)
-  load_torch(model, _values(model))
-  return model
+  return tiny.filled(tiny.zeros(name, **_TINY | options))
 
 
 def _clips(frames: int = 3, size: int = 16):
-  return jax.random.normal(jax.random.key(3), (2, frames, size, size, 3))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _compiled(graphdef, state, x):
-  return nnx.merge(graphdef, state)(x)
-
-
-def _run(model, x):
-  return np.asarray(_compiled(*nnx.split(model), x))
-
-
-def _close(actual, wanted, tolerance):
-  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
-
-
-def _published(golden_path, file: str):
-  lines = (golden_path / "keys" / file).read_text().splitlines()
-  pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in lines]
-  return {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in pairs}
+  return tiny.clips(2, frames, size, size)
 
 
 def test_golden_output(golden):
   arrays = golden("video_mvit_tiny")
-  model = _built("mvit_b_16x4", **_GOLDEN["mvit_b_16x4"])
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.zeros("mvit_b_16x4", **_GOLDEN["mvit_b_16x4"]), arrays)
   assert model.spec.features == 10
-  _close(_run(model, np.moveaxis(arrays["input"], 1, -1)), arrays["output"], 1e-5)
+  tiny.assert_near(tiny.run(model, np.moveaxis(arrays["input"], 1, -1)), arrays["output"], 1e-5)
 
 
 def test_golden_output_of_images(golden):
   arrays = golden("video_mvit_image_tiny")
-  model = _built("mvit_b_16", **_GOLDEN["mvit_b_16"])
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.zeros("mvit_b_16", **_GOLDEN["mvit_b_16"]), arrays)
   images, outputs = np.moveaxis(arrays["input"], 1, -1), arrays["output"]
   clips = np.stack([images, images[::-1], images], axis=1)
-  _close(_run(model, clips), (2 * outputs + outputs[::-1]) / 3, 1e-5)
-
-
-@functools.cache
-def _full(name: str):
-  """The full-size net at no cost: its graph, and shapes for its state."""
-  return nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0))))
+  tiny.assert_near(tiny.run(model, clips), (2 * outputs + outputs[::-1]) / 3, 1e-5)
 
 
 @full
 def test_names_and_shapes_are_the_published_ones(golden_path, name, keys):
-  wanted = _published(golden_path, f"{keys}.net.txt")
+  wanted = tiny.published(golden_path / "keys" / f"{keys}.net.txt")
   assert len(wanted) == 482
   wanted = {key: shape for key, shape in wanted.items() if "_attention_pool_" not in key}
-  graphdef, state = _full(name)
-  zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
-  assert {key: value.shape for key, value in to_torch(nnx.merge(graphdef, zeros)).items()} == wanted
+  assert tiny.shapes(tiny.full_size(name)) == wanted
 
 
 @full
 def test_stages_cut_the_published_parameters_where_the_benchmark_does(golden_path, name, keys):
-  parameters = _published(golden_path, f"{keys}.net.params.txt")
-  assert sum(int(np.prod(shape)) for shape in parameters.values()) == _PARAMETERS[keys]
-  model = nnx.merge(*_full(name))
+  parameters = tiny.published(golden_path / "keys" / f"{keys}.net.params.txt")
+  assert checks.numbers(parameters) == _PARAMETERS[keys]
+  model = tiny.full_size(name)
   assert model.spec.features == parameters["head.proj.bias"][0]
-  stages = [next(n for n, stage in enumerate(model.stages) if key.startswith(f"{stage}.")) for key in parameters]
-  assert stages == sorted(stages)
-  assert set(stages) == set(range(len(model.stages)))
-  assert stages.index(model.stages.index(model.spec.top)) == 326
-  assert stages.index(model.stages.index(model.spec.half)) == 192
+  starts = checks.stage_starts(model.stages, parameters)
+  assert (starts[model.spec.top], starts[model.spec.half]) == (326, 192)
 
 
 def test_the_video_nets_differ_in_weights_alone():
@@ -139,7 +89,7 @@ def test_grids_are_the_published_ones(name, frames, keys):
   queries = [56, *[28] * 2, *[14] * 11, *[7] * 2]
   widths = [*[192] * 2, *[384] * 11, *[768] * 3]
   heads = [1, *[2] * 2, *[4] * 11, *[8] * 2]
-  graphdef, state = _full(name)
+  graphdef, state = nnx.split(tiny.full_size(name))
 
   def shapes(state, x):
     model = nnx.merge(graphdef, state)
@@ -158,27 +108,16 @@ def test_grids_are_the_published_ones(name, frames, keys):
 
 @forms
 def test_what_is_loaded_comes_back(name):
-  model = _built(name, **_TINY)
-  arrays = _values(model, 2)
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
+  checks.assert_comes_back(tiny.zeros(name, **_TINY))
 
 
 @forms
 def test_missing_unused_and_misshapen_entries_are_named(name):
-  model = _built(name, **_TINY)
-  arrays = to_torch(model)
-  key = "blocks.1.attn.pool_q.weight"
-  with pytest.raises(ValueError, match=f"missing.*{re.escape(repr(key))}"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
-  with pytest.raises(ValueError, match=r"unused.*'blocks\.0\.attn\.pool_q\.weight'"):
-    load_torch(model, arrays | {"blocks.0.attn.pool_q.weight": np.zeros(3)})
-  with pytest.raises(ValueError, match=f"{re.escape(repr(key))} has shape"):
-    load_torch(model, arrays | {key: np.zeros((4, 1, 3, 3))})
+  model = tiny.zeros(name, **_TINY)
+  key, unused = "blocks.1.attn.pool_q.weight", "blocks.0.attn.pool_q.weight"
+  checks.assert_misfits_are_named(model, key, unused, (4, 1, 3, 3))
   # Tables that are no grid's.
+  arrays = to_torch(model)
   with pytest.raises(ValueError, match=f"{_TABLE}spatial' has shape"):
     load_torch(model, arrays | {f"{_TABLE}spatial": np.zeros((1, 15, 4))})
   with pytest.raises(ValueError, match=f"{_TABLE}temporal' has shape"):
@@ -192,17 +131,16 @@ def test_pools_may_be_named_twice_but_not_differ():
   assert "blocks.0.attn._attention_pool_k.norm.bias" in long
   assert "blocks.0.attn.norm_k.bias" not in long
   for file in (long, arrays | long):
-    fresh = _built("mvit_b_16x4", **_TINY)
+    fresh = tiny.zeros("mvit_b_16x4", **_TINY)
     load_torch(fresh, file)
-    for key, value in to_torch(fresh).items():
-      np.testing.assert_array_equal(value, arrays[key])
+    checks.assert_holds(fresh, arrays)
   with pytest.raises(ValueError, match=r"_attention_pool_k\.pool\.weight' and .*pool_k\.weight' are two names.*differ"):
     load_torch(model, arrays | {"blocks.0.attn._attention_pool_k.pool.weight": np.ones((4, 1, 3, 3, 3))})
 
 
 def test_published_tables_of_positions_are_interpolated():
-  model = _built("mvit_b_16x4", **_TINY)
-  arrays = _values(model)
+  model = _tiny()
+  arrays = to_torch(model)
   times = np.arange(8, dtype=np.float32)[None, :, None] * np.ones(4, np.float32)
   rows, columns = np.mgrid[:8, :8].astype(np.float32)
   places = (10 * rows + columns).reshape(1, 64, 1) * np.ones(4, np.float32)
@@ -216,7 +154,7 @@ def test_published_tables_of_positions_are_interpolated():
 def test_positions_are_interpolated_for_other_clips_as_at_loading():
   shallow = {"depth": 1, "halved": ()}
   model = _tiny(num_frames=16, size=32, **shallow)
-  fitted = _built("mvit_b_16x4", **_TINY | shallow)
+  fitted = tiny.zeros("mvit_b_16x4", **_TINY | shallow)
   load_torch(fitted, to_torch(model))
   x = Tokens(jax.random.normal(jax.random.key(0), (2, 3 * 4 * 4, 4)), (3, 4, 4))
   np.testing.assert_allclose(model.stage(1, x, EVALUATION).values, fitted.stage(1, x, EVALUATION).values, atol=1e-5)
@@ -241,37 +179,18 @@ def test_a_tower_keeps_a_files_positions_where_its_clips_are_what_they_were_made
 def test_gradients_stop_at_the_first_trained_stage(name, depth, first_trained, remat):
   model = _tiny(name, depth=depth, halved=range(1, depth))
   model.remat = remat
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def gradients(params):
-    def scalar(params):
-      outputs = nnx.merge(graphdef, params, rest)(_clips(), Context(train=True), first_trained=first_trained)
-      return jnp.sum(outputs * jax.random.normal(jax.random.key(5), outputs.shape))
-
-    return jax.grad(scalar)(params)
-
-  frozen = tuple(f"{stage}." for stage in model.stages[:first_trained])
-  for key, value in to_torch(nnx.merge(graphdef, gradients(params), rest)).items():
-    assert np.isfinite(value).all(), key
-    # The class token alone is read from the last block, and no convolution reaches it.
-    still = key == "blocks.1.attn.pool_q.weight" or (frozen != () and key.startswith(frozen))
-    assert (np.abs(value).max() == 0) == still, key
+  # The class token alone is read from the last block, and no convolution reaches it.
+  checks.assert_gradients_stop(model, _clips(), first_trained, unreached=r"^blocks\.1\.attn\.pool_q\.weight$")
 
 
 def test_half_precision_is_near_the_exact_output():
-  shallow = {"depth": 1, "halved": ()}
-  model = _tiny("mvit_b_16", dtype=jnp.bfloat16, **shallow)
-  exact, half = _run(_tiny("mvit_b_16", **shallow), _clips()), _run(model, _clips())
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  _close(half, exact, 0.05)
-  assert all(value.dtype == np.float32 for value in to_torch(model).values())
+  make = functools.partial(_tiny, "mvit_b_16", depth=1, halved=())
+  checks.assert_near_in_half_precision(make, _clips())
 
 
 @forms
 def test_clips_of_other_lengths_and_sizes_are_encoded(name):
-  model = _built(name, **_TINY)
+  model = tiny.zeros(name, **_TINY)
   for shape in [(1, 4, 4), (2, 33, 40), (16, 160, 120)]:
     output = jax.eval_shape(model, jax.ShapeDtypeStruct((2, *shape, 3), jnp.float32))
     assert output.shape == (2, 5)
@@ -280,12 +199,12 @@ def test_clips_of_other_lengths_and_sizes_are_encoded(name):
 def test_features_below_the_classes_are_offered():
   shallow = {"depth": 1, "halved": ()}
   with_classes = _tiny("mvit_b_16", **shallow)
-  model = _built("mvit_b_16", **_TINY | shallow | {"feature": "pooled"})
+  model = tiny.zeros("mvit_b_16", **_TINY | shallow | {"feature": "pooled"})
   load_torch(model, to_torch(with_classes))
   assert model.spec.features == 4
-  features = _run(model, _clips())
+  features = tiny.run(model, _clips())
   scores = features @ np.asarray(with_classes.classes.kernel[...]) + np.asarray(with_classes.classes.bias[...])
-  _close(scores, _run(with_classes, _clips()), 1e-5)
+  tiny.assert_near(scores, tiny.run(with_classes, _clips()), 1e-5)
 
 
 def test_dropout_acts_before_the_classes_where_there_are_streams():
@@ -300,27 +219,20 @@ def test_dropout_acts_before_the_classes_where_there_are_streams():
 @pytest.mark.parametrize("shape", [(2, 5, 32, 32), (2, 3, 5, 32, 32), (2, 0, 32, 32, 3)])
 def test_what_is_no_clip_is_refused(shape):
   with pytest.raises(ValueError, match=r"\[B, T, H, W, 3\].*" + re.escape(str(shape))):
-    _built("mvit_b_16x4", **_TINY)(jnp.zeros(shape))
+    tiny.zeros("mvit_b_16x4", **_TINY)(jnp.zeros(shape))
 
 
 def test_options_that_cannot_be_are_refused():
   for wrong in ({"halved": (2,)}, {"halved": (0,)}, {"depth": 0}, {"heads": 3}):
     with pytest.raises(ValueError, match=r"halved = .* must be among blocks 1 to depth - 1"):
-      _built("mvit_b_16x4", **_TINY | wrong)
+      tiny.zeros("mvit_b_16x4", **_TINY | wrong)
   with pytest.raises(ValueError, match="'mvit_b_16' has no option 'frames'"):
     models.create("mvit_b_16", frames=3, rngs=nnx.Rngs(0))
 
 
 def test_a_fresh_net_starts_as_published():
   options = _TINY | {"dim": 32, "depth": 1, "halved": ()}
-  model = _built("mvit_b_16x4", **options)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def drawn():
-    return nnx.state(models.create("mvit_b_16x4", rngs=nnx.Rngs(0), **options))
-
-  nnx.update(model, drawn())
-  arrays = to_torch(model)
+  arrays = to_torch(tiny.fresh(lambda: models.create("mvit_b_16x4", rngs=nnx.Rngs(0), **options)))
   bound = 1 / np.sqrt(441)
   for name in ("weight", "bias"):
     patches = arrays[f"patch_embed.patch_model.{name}"]

@@ -1,124 +1,68 @@
-import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.videomae import VARIANTS
-from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _TINY = {"dim": 32, "depth": 2, "heads": 2, "hidden": 64, "patch": 8}
 
 
-def _state(arrays, prefix="sd/"):
-  return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-
-
 def _built(**options):
-  """A small net without values; drawing them costs more than what is tested."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create("videomae_b", rngs=nnx.Rngs(0), **_TINY | options)))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
+  return tiny.zeros("videomae_b", **_TINY | options)
 
 
 def _tiny(**options):
-  """A small net whose parameters are all away from their start."""
-  model = _built(**options)
-  rng = np.random.default_rng(1)
-  arrays = {key: rng.normal(0, 0.2, value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-  load_torch(model, arrays)
-  return model
+  return tiny.filled(_built(**options))
 
 
 def _clips(frames: int = 4, height: int = 16, width: int = 16):
-  return jax.random.normal(jax.random.key(3), (2, frames, height, width, 3))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _compiled(graphdef, state, x):
-  return nnx.merge(graphdef, state)(x)
-
-
-def _run(model, x):
-  return np.asarray(_compiled(*nnx.split(model), x))
-
-
-def _close(actual, wanted, tolerance):
-  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
-
-
-def _published(golden_path, file: str):
-  lines = (golden_path / "keys" / file).read_text().splitlines()
-  pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in lines]
-  return {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in pairs}
+  return tiny.clips(2, frames, height, width)
 
 
 def test_golden_output(golden):
   arrays = golden("video_videomae_tiny")
-  model = _built()
-  load_torch(model, _state(arrays))
+  model = tiny.golden(_built(), arrays)
   assert model.spec.features == 32
-  _close(_run(model, np.moveaxis(arrays["input"], 2, -1)), arrays["output"].mean(1), 1e-5)
+  tiny.assert_near(tiny.run(model, np.moveaxis(arrays["input"], 2, -1)), arrays["output"].mean(1), 1e-5)
 
 
 def test_golden_output_under_its_projection(golden):
   arrays = golden("video_encoder_videomae_tiny")
-  model = _built()
-  load_torch(model, _state(arrays, "sd/video_net."))
-  projection = nnx.Linear(32, 16, rngs=nnx.Rngs(0))
-  load_torch(projection, _state(arrays, f"sd/{model.projection_name}."))
-  output = jax.nn.gelu(projection(_run(model, np.moveaxis(arrays["input"], 2, -1))), approximate=False)
-  _close(output, arrays["output"], 1e-5)
+  model = tiny.golden(_built(), arrays, "sd/video_net.")
+  projection = tiny.golden(nnx.Linear(32, 16, rngs=nnx.Rngs(0)), arrays, f"sd/{model.projection_name}.")
+  output = jax.nn.gelu(projection(tiny.run(model, np.moveaxis(arrays["input"], 2, -1))), approximate=False)
+  tiny.assert_near(output, arrays["output"], 1e-5)
 
 
 def test_names_and_shapes_are_the_published_ones(golden_path):
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create("videomae_b", rngs=nnx.Rngs(0))))
-  zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
-  shapes = {key: value.shape for key, value in to_torch(nnx.merge(graphdef, zeros)).items()}
-  assert shapes == _published(golden_path, "video-mae.net.txt")
+  assert tiny.shapes(tiny.full_size("videomae_b")) == tiny.published(golden_path / "keys" / "video-mae.net.txt")
 
 
 def test_stages_cut_the_published_parameters_where_the_benchmark_does(golden_path):
-  parameters = _published(golden_path, "video-mae.net.params.txt")
-  assert sum(int(np.prod(shape)) for shape in parameters.values()) == 86_225_664
-  model = nnx.eval_shape(lambda: models.create("videomae_b", rngs=nnx.Rngs(0)))
-  stages = [next(n for n, stage in enumerate(model.stages) if key.startswith(f"{stage}.")) for key in parameters]
-  assert stages == sorted(stages)
-  assert set(stages) == set(range(len(model.stages)))
+  parameters = tiny.published(golden_path / "keys" / "video-mae.net.params.txt")
+  assert checks.numbers(parameters) == 86_225_664
   spec = VARIANTS["videomae_b"]
-  assert stages.index(model.stages.index(spec.top)) == 152
-  assert stages.index(model.stages.index(spec.half)) == 92
+  starts = checks.stage_starts(tiny.full_size("videomae_b").stages, parameters)
+  assert (starts[spec.top], starts[spec.half]) == (152, 92)
 
 
 def test_what_is_loaded_comes_back():
-  model = _built()
-  rng = np.random.default_rng(2)
-  arrays = {key: rng.normal(size=value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
+  checks.assert_comes_back(_built())
 
 
 def test_missing_unused_and_misshapen_entries_are_named():
-  model = _built()
-  arrays = to_torch(model)
-  key = "encoder.layer.1.attention.attention.key.weight"
-  with pytest.raises(ValueError, match=f"missing.*{re.escape(repr(key))}"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
-  with pytest.raises(ValueError, match=r"unused.*'encoder\.layer\.2\.output\.dense\.bias'"):
-    load_torch(model, arrays | {"encoder.layer.2.output.dense.bias": np.zeros(32)})
-  with pytest.raises(ValueError, match=f"{re.escape(repr(key))} has shape"):
-    load_torch(model, arrays | {key: np.zeros((32, 16))})
+  key, unused = "encoder.layer.1.attention.attention.key.weight", "encoder.layer.2.output.dense.bias"
+  checks.assert_misfits_are_named(_built(), key, unused, (32, 16))
 
 
 def test_files_of_whole_models_are_read():
@@ -129,8 +73,7 @@ def test_files_of_whole_models_are_read():
   file = {f"videomae.{key}": value for key, value in arrays.items()} | {key: np.zeros(3) for key in others}
   fresh = _built()
   load_torch(fresh, file)
-  for key, value in to_torch(fresh).items():
-    np.testing.assert_array_equal(value, arrays[key])
+  checks.assert_holds(fresh, arrays)
 
 
 def _respelt(arrays):
@@ -165,30 +108,11 @@ def test_a_file_without_biases_or_with_two_is_refused(bias):
 
 @pytest.mark.parametrize("first_trained", [0, 2, 3])
 def test_gradients_stop_at_the_first_trained_stage(first_trained):
-  model = _tiny()
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def gradients(params):
-    def scalar(params):
-      outputs = nnx.merge(graphdef, params, rest)(_clips(), Context(train=True), first_trained=first_trained)
-      return jnp.sum(outputs * jax.random.normal(jax.random.key(5), outputs.shape))
-
-    return jax.grad(scalar)(params)
-
-  frozen = tuple(f"{stage}." for stage in model.stages[:first_trained])
-  for key, value in to_torch(nnx.merge(graphdef, gradients(params), rest)).items():
-    assert np.isfinite(value).all(), key
-    assert (np.abs(value).max() == 0) == (frozen != () and key.startswith(frozen)), key
+  checks.assert_gradients_stop(_tiny(), _clips(), first_trained)
 
 
 def test_half_precision_is_near_the_exact_output():
-  model = _tiny(dtype=jnp.bfloat16)
-  exact, half = _run(_tiny(), _clips()), _run(model, _clips())
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  _close(half, exact, 0.05)
-  assert all(value.dtype == np.float32 for value in to_torch(model).values())
+  checks.assert_near_in_half_precision(_tiny, _clips())
 
 
 def test_an_odd_last_frame_is_not_read():

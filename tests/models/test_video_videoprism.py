@@ -1,14 +1,15 @@
 import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import convert
-from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.videoprism import CappedAttention
@@ -16,145 +17,66 @@ from mlrec.models.items.video.videoprism import OffsetNorm
 from mlrec.models.items.video.videoprism import VARIANTS
 from mlrec.models.layers.context import Context
 
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _TINY = {
   "dim": 12, "spatial_depth": 2, "temporal_depth": 2, "heads": 2, "hidden": 16, "patch": 6, "size": 12, "num_frames": 3,
 }  # fmt: skip
 _GOLDEN = _TINY | {"dim": 24, "hidden": 48, "size": 24, "num_frames": 4}
 
 
-def _built(**options):
-  """A net without values; drawing them costs more than what is tested."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create("videoprism_b", rngs=nnx.Rngs(0), **options)))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
-
-
 def _tiny(**options):
-  model = _built(**_TINY | options)
-  rng = np.random.default_rng(1)
-  arrays = to_torch(model)
-  for key, value in arrays.items():
-    drawn = rng.normal(0, max(1, np.prod(value.shape[1:])) ** -0.5, value.shape)
-    arrays[key] = (drawn + 0).astype(np.float32)
-  load_torch(model, arrays)
-  return model
+  return tiny.filled(tiny.zeros("videoprism_b", **_TINY | options))
 
 
 def _golden(golden):
   arrays = golden("video_videoprism_tiny")
-  model = _built(**_GOLDEN)
-  load_torch(model, {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")})
-  return model, arrays
+  return tiny.golden(tiny.zeros("videoprism_b", **_GOLDEN), arrays), arrays
 
 
 def _clips(frames: int = 3, height: int = 12, width: int = 12):
-  return jax.random.normal(jax.random.key(3), (2, frames, height, width, 3))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _compiled(graphdef, state, x):
-  return nnx.merge(graphdef, state)(x)
-
-
-def _run(model, x):
-  return np.asarray(_compiled(*nnx.split(model), jnp.asarray(x)))
-
-
-def _close(actual, wanted, tolerance):
-  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
-
-
-def _published(golden_path, file: str):
-  lines = (golden_path / "keys" / file).read_text().splitlines()
-  pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in lines]
-  return {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in pairs}
+  return tiny.clips(2, frames, height, width)
 
 
 @pytest.mark.parametrize("case", range(3))
 def test_golden_output(golden, case):
   model, arrays = _golden(golden)
-  _close(_run(model, np.moveaxis(arrays[f"input_{case}"], 2, -1)), arrays[f"output_{case}"], 1e-5)
+  tiny.assert_near(tiny.run(model, np.moveaxis(arrays[f"input_{case}"], 2, -1)), arrays[f"output_{case}"], 1e-5)
 
 
 def test_the_golden_output_needs_the_cap_on_scores(golden):
   model, arrays = _golden(golden)
   for block in (*model.spatial_layers, *model.temporal_layers):
     block.attention.cap = 1e6
-  output = _run(model, np.moveaxis(arrays["input_0"], 2, -1))
+  output = tiny.run(model, np.moveaxis(arrays["input_0"], 2, -1))
   assert np.abs(output - arrays["output_0"]).max() > 1e-3 * np.abs(arrays["output_0"]).max()
 
 
 def test_names_and_shapes_are_the_published_ones(golden_path):
-  wanted = _published(golden_path, "videoprism_b.txt")
-  wanted = {key: shape for key, shape in wanted.items() if not key.startswith("text_model.")}
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create("videoprism_b", rngs=nnx.Rngs(0))))
-  zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
-  assert {key: value.shape for key, value in to_torch(nnx.merge(graphdef, zeros)).items()} == wanted
+  wanted = tiny.published(golden_path / "keys" / "videoprism_b.txt", without=r"^text_model\.")
+  assert tiny.shapes(tiny.full_size("videoprism_b")) == wanted
 
 
 def test_stages_cut_the_published_parameters_in_order(golden_path):
-  parameters = _published(golden_path, "videoprism_b.net.params.txt")
-  assert sum(int(np.prod(shape)) for shape in parameters.values()) == 114_365_184
-  model = nnx.eval_shape(lambda: models.create("videoprism_b", rngs=nnx.Rngs(0)))
-  stages = [next(n for n, stage in enumerate(model.stages) if f"{key}.".startswith(f"{stage}.")) for key in parameters]
-  assert stages == sorted(stages)
-  assert set(stages) == set(range(len(model.stages)))
-  spec = VARIANTS["videoprism_b"]
+  parameters = tiny.published(golden_path / "keys" / "videoprism_b.net.params.txt")
+  assert checks.numbers(parameters) == 114_365_184
+  model, spec = tiny.full_size("videoprism_b"), VARIANTS["videoprism_b"]
   assert model.spec == spec
-  assert [stages.index(model.stages.index(stage)) for stage in (spec.top, spec.half)] == [230, 131]
+  starts = checks.stage_starts(model.stages, parameters)
+  assert (starts[spec.top], starts[spec.half]) == (230, 131)
 
 
 def test_what_is_loaded_comes_back_and_what_does_not_fit_is_named():
-  model = _built(**_TINY)
-  rng = np.random.default_rng(2)
-  arrays = {key: rng.normal(size=value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
-  key = "temporal_layers.1.attention.o_proj.weight"
-  with pytest.raises(ValueError, match=f"missing.*'{re.escape(key)}'"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
-  with pytest.raises(ValueError, match=r"unused.*'blocks\.77\.weight'"):
-    load_torch(model, arrays | {"blocks.77.weight": np.zeros(3)})
-  with pytest.raises(ValueError, match=f"'{re.escape(key)}' has shape.*77"):
-    load_torch(model, arrays | {key: np.zeros((*arrays[key].shape[:-1], 77))})
+  model = tiny.zeros("videoprism_b", **_TINY)
+  checks.assert_comes_back(model)
+  checks.assert_misfits_are_named(model, "temporal_layers.1.attention.o_proj.weight", unused="blocks.77.weight")
 
 
 @pytest.mark.parametrize("first_trained", [0, 4])
 def test_gradients_stop_at_the_first_trained_stage(first_trained):
-  model = _tiny()
-  graphdef, params = nnx.split(model)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def gradients(params):
-    def scalar(params):
-      outputs = nnx.merge(graphdef, params)(_clips(), Context(train=True), first_trained=first_trained)
-      return jnp.sum(outputs * jax.random.normal(jax.random.key(5), outputs.shape))
-
-    return jax.grad(scalar)(params)
-
-  frozen = tuple(f"{stage}." for stage in model.stages[:first_trained])
-  found = to_torch(nnx.merge(graphdef, gradients(params)))
-  for key, value in found.items():
-    assert np.isfinite(value).all(), key
-    below = bool(frozen) and f"{key}.".startswith(frozen)
-    if below:
-      assert not value.any(), key
-    else:
-      assert np.abs(value).max() > 1e-7, key
+  checks.assert_gradients_stop(_tiny(), _clips(), first_trained, least=1e-7)
 
 
 def test_half_precision_is_near_the_exact_output():
-  exact = _run(_tiny(), _clips())
-  half_model = _tiny(dtype=jnp.bfloat16)
-  half = _run(half_model, _clips())
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  _close(half, exact, 0.05)
-  assert all(value.dtype == np.float32 for value in to_torch(half_model).values())
+  checks.assert_near_in_half_precision(_tiny, _clips())
 
 
 @pytest.mark.parametrize("prefix", ["vision_model.", "video_model.vision_model."])
@@ -167,10 +89,9 @@ def test_files_of_larger_models_load_without_their_own_parts(prefix):
     for name in ("auxiliary_layers.0.mlp.fc1.bias", "head.per_dim_scale", "head_layernorm.weight")
   }
   file |= {"text_model.layernorm.weight": np.zeros(2), "classifier.bias": np.zeros(5)}
-  other = _built(**_TINY)
+  other = tiny.zeros("videoprism_b", **_TINY)
   load_torch(other, file)
-  for key, value in to_torch(other).items():
-    np.testing.assert_array_equal(value, arrays[key])
+  checks.assert_holds(other, arrays)
 
 
 def _by_heads(weight):
@@ -218,29 +139,27 @@ def _google(arrays, prefix: str = "params/"):
 
 def test_googles_file_gives_the_golden_output(golden, tmp_path):
   arrays = golden("video_videoprism_tiny")
-  published = {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
+  published = tiny.under(arrays)
   np.savez(tmp_path / "flax.npz", **_google(published))
-  model = _built(**_GOLDEN)
+  model = tiny.zeros("videoprism_b", **_GOLDEN)
   load_torch(model, tmp_path / "flax.npz")
-  for key, value in to_torch(model).items():
-    np.testing.assert_array_equal(value, published[key], err_msg=key)
-  _close(_run(model, np.moveaxis(arrays["input_0"], 2, -1)), arrays["output_0"], 1e-5)
+  checks.assert_holds(model, published)
+  tiny.assert_near(tiny.run(model, np.moveaxis(arrays["input_0"], 2, -1)), arrays["output_0"], 1e-5)
 
 
 def test_googles_names_and_shapes_are_read_at_full_size(golden_path):
-  file = _published(golden_path, "videoprism_b.flax.txt")
-  wanted = _published(golden_path, "videoprism_b.txt")
-  wanted = {key: shape for key, shape in wanted.items() if not key.startswith("text_model.")}
-  model = nnx.eval_shape(lambda: models.create("videoprism_b", rngs=nnx.Rngs(0)))
+  file = tiny.published(golden_path / "keys" / "videoprism_b.flax.txt")
+  wanted = tiny.published(golden_path / "keys" / "videoprism_b.txt", without=r"^text_model\.")
+  model = tiny.full_size("videoprism_b")
   # Values do not matter here, and one of each layer is as large as all.
   read = model.torch_prepared({key: np.broadcast_to(np.int8(0), shape) for key, shape in file.items()})
   assert {key: value.shape for key, value in read.items()} == wanted
   # The tiny file of the other tests has the same names.
-  assert _google(to_torch(_built(**_TINY))).keys() == file.keys()
+  assert _google(to_torch(tiny.zeros("videoprism_b", **_TINY))).keys() == file.keys()
 
 
 def test_what_does_not_fit_in_googles_file_is_named_as_it_is_there():
-  model = _built(**_TINY)
+  model = tiny.zeros("videoprism_b", **_TINY)
   file = _google(to_torch(model))
   before = to_torch(model)
   key = "params/temporal_encoder/transformers_stack/x_layers/self_attention/query/w"
@@ -252,17 +171,15 @@ def test_what_does_not_fit_in_googles_file_is_named_as_it_is_there():
   for shape in ((2, 12, 3, 4), (1, 24, 2, 6)):
     with pytest.raises(ValueError, match=re.escape(f"'{key}' has shape {shape}; expected (2, 12, 2, 6)")):
       load_torch(model, file | {key: file[key].reshape(shape)})
-  for name, value in to_torch(model).items():
-    np.testing.assert_array_equal(value, before[name])
+  checks.assert_holds(model, before)
 
 
 def test_googles_file_of_a_model_for_text_loads_without_its_own_parts():
-  model, arrays = _built(**_TINY), to_torch(_tiny())
+  model, arrays = tiny.zeros("videoprism_b", **_TINY), to_torch(_tiny())
   others = ("text_encoder/cls_emb", "auxiliary_encoder/x/w", "contrastive_vision_pooler/pooling_attention_query")
   file = _google(arrays, prefix="params/vision_encoder/")
   load_torch(model, file | {f"params/{name}": np.ones(2) for name in others})
-  for key, value in to_torch(model).items():
-    np.testing.assert_array_equal(value, arrays[key])
+  checks.assert_holds(model, arrays)
   with pytest.raises(ValueError, match=r"unused.*'params/spatial_ln/more'"):
     load_torch(model, file | {"params/spatial_ln/more": np.ones(2)})
 
@@ -272,10 +189,9 @@ def test_googles_file_converts_to_safetensors_that_load(tmp_path, capsys):
   np.savez(tmp_path / "flax.npz", **_google(arrays))
   assert convert.main(["convert", str(tmp_path / "flax.npz"), f"--to={tmp_path / 'out.safetensors'}"]) == 0
   assert "40 tensors" in capsys.readouterr().out
-  model = _built(**_TINY)
+  model = tiny.zeros("videoprism_b", **_TINY)
   load_torch(model, tmp_path / "out.safetensors")
-  for key, value in to_torch(model).items():
-    np.testing.assert_array_equal(value, arrays[key])
+  checks.assert_holds(model, arrays)
 
 
 def test_scores_below_the_cap_act_as_without_it_and_large_ones_do_not():
@@ -284,8 +200,8 @@ def test_scores_below_the_cap_act_as_without_it_and_large_ones_do_not():
   outputs = []
   for cap in (0.5, 1e3, 1e5):
     attention.cap = cap
-    outputs.append(_run(attention, x))
-  _close(outputs[1], outputs[2], 1e-5)
+    outputs.append(tiny.run(attention, x))
+  tiny.assert_near(outputs[1], outputs[2], 1e-5)
   assert np.abs(outputs[0] - outputs[2]).max() > 1e-3
 
 
@@ -302,7 +218,7 @@ def test_frames_meet_in_the_temporal_layers_only():
   model, clips = _tiny(), _clips()
   graphdef, state = nnx.split(model)
 
-  @functools.partial(jax.jit, compiler_options=_QUICK)
+  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def after_each_stage(state, x):
     results = []
     for index in range(len(model.stages) - 1):
@@ -319,7 +235,7 @@ def test_frames_meet_in_the_temporal_layers_only():
 @pytest.mark.parametrize("shape", [(2, 3, 12, 12), (2, 0, 12, 12, 3), (2, 3, 12, 16, 3), (2, 3, 12, 12, 1)])
 def test_what_is_no_clip_is_refused(shape):
   with pytest.raises(ValueError, match=r"\[B, T, H, W, 3\].*" + re.escape(str(shape))):
-    _built(**_TINY)(jnp.zeros(shape))
+    tiny.zeros("videoprism_b", **_TINY)(jnp.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -334,4 +250,4 @@ def test_what_is_no_clip_is_refused(shape):
 )
 def test_impossible_options_are_named(options, message):
   with pytest.raises(ValueError, match=message):
-    _built(**_TINY | options)
+    tiny.zeros("videoprism_b", **_TINY | options)

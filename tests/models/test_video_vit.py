@@ -1,22 +1,19 @@
 import functools
 import math
-import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import models
-from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
-from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.patches import sinusoids
 
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _TINY = {
   "vit_s": {"dim": 8, "depth": 2, "heads": 2, "patch": 4, "size": 8, "num_frames": 4, "positions": "learned"},
   "vivit_b": {
@@ -27,38 +24,15 @@ names = pytest.mark.parametrize("name", _TINY)
 
 
 def _built(name: str, **options):
-  """A net without values; drawing them costs more than what is tested."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options)))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
-
-
-def _values(model):
-  rng = np.random.default_rng(1)
-  return {key: rng.normal(0, 0.3, value.shape).astype(np.float32) for key, value in to_torch(model).items()}
+  return tiny.zeros(name, **_TINY[name] | options)
 
 
 def _tiny(name: str, **options):
-  """A small net whose parameters are all away from their start."""
-  model = _built(name, **_TINY[name] | options)
-  load_torch(model, _values(model))
-  return model
+  return tiny.filled(_built(name, **options))
 
 
 def _clips(frames: int = 4, height: int = 8, width: int = 8):
-  return jax.random.normal(jax.random.key(3), (2, frames, height, width, 3))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _compiled(graphdef, state, x):
-  return nnx.merge(graphdef, state)(x)
-
-
-def _run(model, x):
-  return np.asarray(_compiled(*nnx.split(model), x))
-
-
-def _close(actual, wanted, tolerance):
-  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+  return tiny.clips(2, frames, height, width)
 
 
 class Reference:
@@ -137,27 +111,26 @@ def _vivit(model, clip):
 def test_vit_does_as_stated(positions):
   model, clips = _tiny("vit_s", positions=positions), _clips()
   wanted = np.stack([_vit(model, np.asarray(clip, np.float64), positions) for clip in clips])
-  _close(_run(model, clips), wanted, 1e-5)
+  tiny.assert_near(tiny.run(model, clips), wanted, 1e-5)
 
 
 def test_vivit_does_as_stated():
   model, clips = _tiny("vivit_b"), _clips()
   wanted = np.stack([_vivit(model, np.asarray(clip, np.float64)) for clip in clips])
-  _close(_run(model, clips), wanted, 1e-5)
+  tiny.assert_near(tiny.run(model, clips), wanted, 1e-5)
 
 
 def test_vivit_has_the_published_size():
-  state = nnx.state(nnx.eval_shape(lambda: models.create("vivit_b", rngs=nnx.Rngs(0))))
   block = 4 * 768 * 769 + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
   embeddings = 3 * 2 * 16 * 16 * 768 + 768 + (1 + 197) * 768 + (1 + 4) * 768
-  assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state)) == 16 * block + embeddings + 4 * 768
+  assert checks.numbers(tiny.shapes(tiny.full_size("vivit_b"))) == 16 * block + embeddings + 4 * 768
 
 
 def test_a_fresh_vit_is_small_and_acts():
-  model = _built("vit_s")
-  assert sum(value.size for value in to_torch(model).values()) == 1_853_760
+  model = tiny.full_size("vit_s")
+  assert checks.numbers(tiny.shapes(model)) == 1_853_760
 
-  @functools.partial(jax.jit, compiler_options=_QUICK)
+  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def run(clips):
     return models.create("vit_s", rngs=nnx.Rngs(0))(clips)
 
@@ -169,11 +142,11 @@ def test_a_fresh_vit_is_small_and_acts():
 
 @names
 def test_names_fall_into_stages_that_can_be_trained(name):
-  model = _built(name, **_TINY[name])
+  model = _built(name)
   keys = {key: [stage for stage in model.stages if key.startswith(f"{stage}.")] for key in to_torch(model)}
   assert all(len(stages) == 1 for stages in keys.values())
   assert {stage for (stage,) in keys.values()} == set(model.stages)
-  full = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0)))
+  full = tiny.full_size(name)
   assert {full.spec.top, full.spec.half} <= set(full.stages)
 
 
@@ -185,60 +158,29 @@ def test_a_vit_of_any_depth_has_a_top():
 
 @names
 def test_what_is_loaded_comes_back(name):
-  model = _built(name, **_TINY[name])
-  arrays = _values(model)
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
+  checks.assert_comes_back(_built(name))
 
 
 @names
 def test_missing_unused_and_misshapen_entries_are_named(name):
-  model = _built(name, **_TINY[name])
-  arrays = to_torch(model)
-  key = next(key for key in arrays if "query.weight" in key)
-  with pytest.raises(ValueError, match=f"missing.*{re.escape(repr(key))}"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
-  with pytest.raises(ValueError, match=r"unused.*'classifier\.bias'"):
-    load_torch(model, arrays | {"classifier.bias": np.zeros(3)})
-  with pytest.raises(ValueError, match=f"{re.escape(repr(key))} has shape"):
-    load_torch(model, arrays | {key: np.zeros((8, 4))})
+  model = _built(name)
+  key = next(key for key in to_torch(model) if "query.weight" in key)
+  checks.assert_misfits_are_named(model, key, "classifier.bias", (8, 4))
 
 
 @pytest.mark.parametrize(("name", "first_trained"), [("vit_s", 0), ("vivit_b", 0), ("vivit_b", 2)])
 def test_gradients_stop_at_the_first_trained_stage(name, first_trained):
-  model = _tiny(name)
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def gradients(params):
-    def scalar(params):
-      outputs = nnx.merge(graphdef, params, rest)(_clips(), Context(train=True), first_trained=first_trained)
-      return jnp.sum(outputs * jax.random.normal(jax.random.key(5), outputs.shape))
-
-    return jax.grad(scalar)(params)
-
-  frozen = tuple(f"{stage}." for stage in model.stages[:first_trained])
-  for key, value in to_torch(nnx.merge(graphdef, gradients(params), rest)).items():
-    assert np.isfinite(value).all(), key
-    assert (np.abs(value).max() == 0) == (frozen != () and key.startswith(frozen)), key
+  checks.assert_gradients_stop(_tiny(name), _clips(), first_trained)
 
 
 @names
 def test_half_precision_is_near_the_exact_output(name):
-  model = _tiny(name, dtype=jnp.bfloat16)
-  exact, half = _run(_tiny(name), _clips()), _run(model, _clips())
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  _close(half, exact, 0.05)
-  assert all(value.dtype == np.float32 for value in to_torch(model).values())
+  checks.assert_near_in_half_precision(functools.partial(_tiny, name), _clips())
 
 
 @names
 def test_clips_of_other_lengths_and_sizes_are_encoded(name):
-  model = _built(name, **_TINY[name])
+  model = _built(name)
   for shape in [(1, 8, 8), (7, 4, 12), (16, 112, 112)]:
     output = jax.eval_shape(model, jax.ShapeDtypeStruct((2, *shape, 3), jnp.float32))
     assert output.shape == (2, 8)
@@ -255,19 +197,16 @@ def test_the_last_frame_fills_its_tubelet(name):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 8, 8), (2, 0, 8, 8, 3), (2, 4, 8, 9, 3), (2,)])
 def test_what_cannot_be_cut_into_patches_is_refused(name, shape):
   with pytest.raises(ValueError, match=r"\[B, T, H, W, 3\] of at least.*, H and W multiples of 4"):
-    _built(name, **_TINY[name])(jnp.zeros(shape))
+    _built(name)(jnp.zeros(shape))
 
 
 def test_options_that_cannot_be_are_refused():
-  def create(name, **options):
-    return _built(name, **_TINY[name] | options)
-
   with pytest.raises(ValueError, match=r"positions = 'sinus'.*'sinusoid'"):
-    create("vit_s", positions="sinus")
+    _built("vit_s", positions="sinus")
   for name in _TINY:
     with pytest.raises(ValueError, match="size = 9 must be a multiple of patch = 4"):
-      create(name, size=9)
+      _built(name, size=9)
     with pytest.raises(ValueError, match="depth = 0"):
-      create(name, depth=0)
+      _built(name, depth=0)
     with pytest.raises(ValueError, match="dim = 8 must be a multiple of heads = 3"):
-      create(name, heads=3)
+      _built(name, heads=3)

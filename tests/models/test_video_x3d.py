@@ -1,11 +1,13 @@
 import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
@@ -15,8 +17,6 @@ from mlrec.models.items.video.x3d import VARIANTS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _GOLDEN = {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 2, 5, 3), "strides": (2, 2, 1, 1)}
 _GOLDEN |= {"head": 64, "num_classes": 10}
 _TINY = _GOLDEN | {"widths": (4, 8, 8, 12), "depths": (1, 2, 1, 1), "stem": 4, "head": 16}
@@ -28,72 +28,24 @@ names = pytest.mark.parametrize("name", VARIANTS)
 forms = pytest.mark.parametrize("name", ["x3d_xs", "efficient_x3d_xs"])
 
 
-def _state(arrays):
-  return {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
-
-
-def _built(name: str, **options):
-  """A net without values; drawing them costs more than what is tested."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options)))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state))
-
-
 def _tiny(name: str, **options):
-  """A small net whose blocks act: a fresh one's are silent, for their last norm's scale is 0."""
-  model = _built(name, **_TINY | options)
-  rng = np.random.default_rng(1)
-  arrays = to_torch(model)
-  for key, value in arrays.items():
-    fan = max(1, int(np.prod(value.shape[1:])))
-    drawn = rng.uniform(0.5, 1.5, value.shape) if value.ndim == 1 else rng.normal(0, np.sqrt(2 / fan), value.shape)
-    arrays[key] = drawn.astype(np.float32)
-  load_torch(model, arrays)
-  return model
+  return tiny.filled(tiny.zeros(name, **_TINY | options), tiny.rectified)
 
 
 def _clips(frames: int = 3, size: int = 24):
-  return np.random.default_rng(3).normal(size=(2, frames, size, size, 3)).astype(np.float32)
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _compiled(graphdef, state, x):
-  return nnx.merge(graphdef, state)(x)
-
-
-def _run(model, x):
-  return np.asarray(_compiled(*nnx.split(model), x))
-
-
-def _close(actual, wanted, tolerance):
-  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
-
-
-def _shapes(name: str):
-  """The full-size net's names and shapes, at no cost."""
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0))))
-  zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
-  return {key: value.shape for key, value in to_torch(nnx.merge(graphdef, zeros)).items()}
-
-
-def _published(golden_path, file: str):
-  lines = (golden_path / "keys" / file).read_text().splitlines()
-  pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in lines]
-  return {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in pairs}
+  return tiny.clips(2, frames, size, size)
 
 
 def test_golden_output(golden):
   arrays = golden("video_x3d_tiny")
-  model = _built("x3d_xs", **_GOLDEN)
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.zeros("x3d_xs", **_GOLDEN), arrays)
   assert model.spec.features == 10
-  _close(_run(model, np.moveaxis(arrays["input"], 1, -1)), arrays["output"], 1e-5)
+  tiny.assert_near(tiny.run(model, np.moveaxis(arrays["input"], 1, -1)), arrays["output"], 1e-5)
 
 
 @pytest.mark.parametrize("name", ["x3d_xs", "x3d_l", "efficient_x3d_xs"])
 def test_names_and_shapes_are_the_published_ones(golden_path, name):
-  wanted = _published(golden_path, f"{_KEYS[name]}.net.txt")
-  wanted = {key: shape for key, shape in wanted.items() if not key.endswith("num_batches_tracked")}
-  assert _shapes(name) == wanted
+  assert tiny.shapes(tiny.full_size(name)) == tiny.published(golden_path / "keys" / f"{_KEYS[name]}.net.txt")
 
 
 def test_nets_of_one_shape_differ_in_their_weights_alone():
@@ -105,84 +57,39 @@ def test_nets_of_one_shape_differ_in_their_weights_alone():
 
 @names
 def test_stages_cut_the_published_parameters_where_the_benchmark_does(golden_path, name):
-  parameters = _published(golden_path, f"{_KEYS[name]}.net.params.txt")
+  parameters = tiny.published(golden_path / "keys" / f"{_KEYS[name]}.net.params.txt")
   number, top = _SIZES[_KEYS[name]]
-  assert sum(int(np.prod(shape)) for shape in parameters.values()) == number
+  assert checks.numbers(parameters) == number
   family, _, spec = VARIANTS[name]
-  stages = [next(n for n, stage in enumerate(family.stages) if key.startswith(f"{stage}.")) for key in parameters]
-  assert stages == sorted(stages)
-  assert set(stages) == set(range(len(family.stages)))
-  assert stages.index(family.stages.index(spec.top)) == top
+  assert checks.stage_starts(family.stages, parameters)[spec.top] == top
   assert spec.half is None
 
 
 @forms
 def test_what_is_loaded_comes_back(name):
-  model = _built(name, **_TINY)
-  rng = np.random.default_rng(2)
-  arrays = {key: rng.normal(size=value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
+  checks.assert_comes_back(tiny.zeros(name, **_TINY))
 
 
 @forms
 def test_missing_unused_and_misshapen_entries_are_named(name):
-  model = _built(name, **_TINY)
-  arrays = to_torch(model)
-  key = next(key for key in arrays if ".norm_b.1.block.0.weight" in key or ".se.se.block.0.weight" in key)
-  with pytest.raises(ValueError, match=f"missing.*{re.escape(repr(key))}"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
-  with pytest.raises(ValueError, match=r"unused.*'blocks\.9\.weight'"):
-    load_torch(model, arrays | {"blocks.9.weight": np.zeros(3)})
-  with pytest.raises(ValueError, match=f"{re.escape(repr(key))} has shape"):
-    load_torch(model, arrays | {key: np.zeros((3, 3, 1, 1, 1))})
-
-
-def _gradients(model, context: Context, first_trained: int):
-  """Gradients of all parameters, and statistics, under PyTorch's names."""
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-  @functools.partial(jax.jit, compiler_options=_QUICK)
-  def step(params, rest):
-    def scalar(params):
-      model = nnx.merge(graphdef, params, rest, copy=True)
-      outputs = model(_clips(), context, first_trained=first_trained)
-      weights = np.random.default_rng(5).normal(size=outputs.shape)
-      return jnp.sum(outputs * weights), nnx.state(model, nnx.BatchStat)
-
-    return jax.grad(scalar, has_aux=True)(params)
-
-  return to_torch(nnx.merge(graphdef, *step(params, rest)))
+  model = tiny.zeros(name, **_TINY)
+  key = next(key for key in to_torch(model) if ".norm_b.1.block.0.weight" in key or ".se.se.block.0.weight" in key)
+  checks.assert_misfits_are_named(model, key, "blocks.9.weight", (3, 3, 1, 1, 1))
 
 
 def test_gradient_reaches_every_parameter():
-  for key, value in _gradients(_tiny("x3d_xs"), EVALUATION, 0).items():
+  for key, value in checks.gradients(_tiny("x3d_xs"), _clips(), context=lambda: EVALUATION).items():
     assert np.isfinite(value).all(), key
     assert "running" in key or np.abs(value).max() > 1e-6, key
 
 
 @forms
 def test_gradients_and_statistics_stop_at_the_first_trained_stage(name):
-  model = _tiny(name)
-  before, after = to_torch(model), _gradients(model, Context(train=True), 4)
-  frozen = tuple(f"{stage}." for stage in model.stages[:4])
-  for key, value in after.items():
-    assert np.isfinite(value).all(), key
-    unmoved = np.array_equal(value, before[key]) if "running" in key else np.abs(value).max() == 0
-    assert unmoved == key.startswith(frozen), key
+  checks.assert_gradients_stop(_tiny(name), _clips(), 4)
 
 
 def test_half_precision_is_near_the_exact_output():
-  exact = _run(_tiny("x3d_xs"), _clips())
-  half_model = _tiny("x3d_xs", dtype=jnp.bfloat16)
-  half = _run(half_model, _clips())
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  _close(half, exact, 0.05)
-  assert all(value.dtype == np.float32 for value in to_torch(half_model).values())
+  checks.assert_near_in_half_precision(functools.partial(_tiny, "x3d_xs"), _clips())
 
 
 def test_the_mobile_form_is_the_same_net_up_to_its_head():
@@ -192,25 +99,25 @@ def test_the_mobile_form_is_the_same_net_up_to_its_head():
   extra.scale[...], extra.bias[...] = jnp.ones(4), jnp.zeros(4)
   extra.mean[...], extra.var[...] = jnp.zeros(4), jnp.full(4, 1 - extra.epsilon)
   # Where one frame and no more than a window of the last map are left, the heads do the same.
-  _close(_run(mobile, _clips(frames=1)), _run(model, _clips(frames=1)), 1e-5)
+  tiny.assert_near(tiny.run(mobile, _clips(frames=1)), tiny.run(model, _clips(frames=1)), 1e-5)
 
 
 def test_the_mobile_form_averages_the_whole_last_map():
-  head = _built("efficient_x3d_xs", **_TINY).head
+  head = tiny.zeros("efficient_x3d_xs", **_TINY).head
   x = jax.ShapeDtypeStruct((2, 3, 9, 7, 12), jnp.float32)
   assert jax.eval_shape(lambda x: head(x, EVALUATION), x).shape == (2, 1, 1, 1, 16)
 
 
 @forms
 def test_clips_of_other_lengths_and_sizes_are_encoded(name):
-  model = _built(name, **_TINY)
+  model = tiny.zeros(name, **_TINY)
   for frames, height, width in [(1, 16, 16), (2, 33, 40), (10, 160, 120), (5, 256, 256)]:
     output = jax.eval_shape(model, jax.ShapeDtypeStruct((2, frames, height, width, 3), jnp.float32))
     assert output.shape == (2, 10)
 
 
 def test_the_last_map_is_averaged_in_windows():
-  model = _built("x3d_xs", **_TINY)
+  model = tiny.zeros("x3d_xs", **_TINY)
   for size, left in [(5, 1), (7, 1), (8, 2), (12, 6)]:
     x = jax.ShapeDtypeStruct((2, 3, size, 7, 12), jnp.float32)
     assert jax.eval_shape(lambda x: model.head(x, EVALUATION), x).shape == (2, 3, left, 1, 16)
@@ -218,7 +125,7 @@ def test_the_last_map_is_averaged_in_windows():
 
 @pytest.mark.parametrize("shape", [(2, 5, 32, 32), (2, 3, 5, 32, 32), (2, 0, 32, 32, 3)])
 def test_what_is_no_clip_is_refused(shape):
-  model = _built("x3d_xs", **_TINY)
+  model = tiny.zeros("x3d_xs", **_TINY)
   with pytest.raises(ValueError, match=re.escape(str(shape)) + r".*\[B, T, H, W, 3\]"):
     model(jnp.zeros(shape))
 
@@ -246,16 +153,16 @@ def test_dropout_acts_before_the_classes_where_there_are_streams():
 
 @forms
 def test_without_classes_the_output_is_the_mean_below_them(name):
-  whole, pooled = _tiny(name), _built(name, **_TINY | {"feature": "pooled"})
+  whole, pooled = _tiny(name), tiny.zeros(name, **_TINY | {"feature": "pooled"})
   load_torch(pooled, to_torch(whole))  # a published file holds classes that are not used
   assert pooled.spec.features == 16
   x = np.random.default_rng(0).normal(size=(2, 2, 3, 3, 16)).astype(np.float32)
   weight, bias = whole.classes.proj.kernel[...], whole.classes.proj.bias[...]
-  _close(pooled.classes(x, EVALUATION) @ weight + bias, whole.classes(x, EVALUATION), 1e-5)
+  tiny.assert_near(pooled.classes(x, EVALUATION) @ weight + bias, whole.classes(x, EVALUATION), 1e-5)
 
 
 def test_a_fresh_block_is_its_shortcut():
-  @functools.partial(jax.jit, compiler_options=_QUICK)
+  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def fresh(x):
     return Block(4, 4, 1, gated=True, normalised=False, dtype=jnp.float32, rngs=nnx.Rngs(0))(x, EVALUATION)
 

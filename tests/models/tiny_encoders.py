@@ -1,4 +1,4 @@
-"""Tiny image and audio encoders for tests: how each is built, and what it is fed."""
+"""Encoders for tests: of zeros or of drawn values, how they are run, and tiny ones of images and of audio."""
 
 import functools
 import re
@@ -31,44 +31,85 @@ TINY = {
 
 
 def built(name: str, **options):
-  """A small net of zeros; drawing the values of its parameters costs more than what is tested."""
-  graphdef, state = _zeros(name, tuple(options.items()))
-  return nnx.merge(graphdef, state, copy=True)
+  """A small net of images or audio, of zeros."""
+  return zeros(name, **TINY[name] | options)
+
+
+def drawn(name: str, **options):
+  """A small net of images or audio with all that it holds away from its start."""
+  return filled(built(name, **options))
+
+
+def zeros(name: str, **options):
+  """A net of zeros; drawing the values of its parameters costs more than what is tested."""
+  return _of_zeros(*_shapes(name, tuple(options.items())))
 
 
 @functools.cache
-def _zeros(name: str, options: tuple):
-  return nnx.split(blank(lambda: models.create(name, rngs=nnx.Rngs(0), **TINY[name] | dict(options))))
+def _shapes(name: str, options: tuple):
+  return nnx.split(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **dict(options))))
 
 
 def blank(build):
   """What `build` makes, of zeros."""
-  graphdef, state = nnx.split(nnx.eval_shape(build))
-  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
+  return _of_zeros(*nnx.split(nnx.eval_shape(build)))
 
 
-def drawn(name: str, **options):
-  """A small net with all that it holds away from its start."""
-  return filled(built(name, **options))
-
-
-def filled(model):
-  """`model`, in place, with all that it holds drawn."""
-  rng = np.random.default_rng(1)
-  arrays = to_torch(model)
-  for key, value in arrays.items():
-    values = rng.normal(0, max(1, np.prod(value.shape[1:])) ** -0.5, value.shape)
-    if re.search(r"(norm\w*|bn\d|downsample\.1)\.(weight|bias|running_\w+)$", key):
-      low, high = (0.6, 1.4) if key.endswith(("weight", "var")) else (-0.3, 0.3)
-      values = rng.uniform(low, high, value.shape)
-    arrays[key] = values.astype(np.float32)
-  load_torch(model, arrays)
-  return model
+def _of_zeros(graphdef, state):
+  # Zeros made by JAX are compiled for each shape, and NumPy's own would be overwritten where they lie.
+  return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state))
 
 
 def without_memory(state):
   """A state of shapes as zeros that take no memory."""
   return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
+
+
+@functools.cache
+def full_size(name: str):
+  """The published net, of zeros that take no memory. All tests share it: none may change it."""
+  graphdef, state = _shapes(name, ())
+  return nnx.merge(graphdef, without_memory(state))
+
+
+def fresh(build):
+  """What `build` makes, as it starts."""
+  graphdef, _ = nnx.split(nnx.eval_shape(build))
+  return nnx.merge(graphdef, jax.jit(lambda: nnx.state(build()), compiler_options=QUICK)())
+
+
+def scaled(rng, key: str, shape):
+  """Values by the number of inputs; norms near 1."""
+  values = rng.normal(0, max(1, np.prod(shape[1:])) ** -0.5, shape)
+  if re.search(r"(norm\w*|bn\d|downsample\.1)\.(weight|bias|running_\w+)$", key):
+    low, high = (0.6, 1.4) if key.endswith(("weight", "var")) else (-0.3, 0.3)
+    values = rng.uniform(low, high, shape)
+  return values
+
+
+def rectified(rng, key: str, shape):
+  """Values for kernels before ReLUs; all vectors are norms', of which fresh ones may be 0 and silence their block."""
+  if len(shape) > 1:
+    return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+  return rng.uniform(*((-0.3, 0.3) if key.endswith(("bias", "mean")) else (0.5, 1.5)), shape)
+
+
+def filled(model, draw=scaled):
+  """`model`, in place, with all that it holds drawn."""
+  rng = np.random.default_rng(1)
+  load_torch(model, {key: draw(rng, key, shape).astype(np.float32) for key, shape in shapes(model).items()})
+  return model
+
+
+def under(arrays, prefix: str = "sd/"):
+  """The entries below a prefix; golden files hold a net's parameters below `sd/`."""
+  return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def golden(model, arrays, prefix: str = "sd/"):
+  """`model`, in place, with the parameters of a golden file."""
+  load_torch(model, under(arrays, prefix))
+  return model
 
 
 def content(name: str, number: int = 2):
@@ -78,6 +119,10 @@ def content(name: str, number: int = 2):
     return jnp.asarray(loud.astype(np.int16))
   side = {"swin_t": 16, "resnet18": 32, "resnet50": 32}.get(name, 16)
   return jax.random.normal(jax.random.key(3), (number, side, side, 3))
+
+
+def clips(number: int, frames: int, height: int, width: int):
+  return jnp.asarray(np.random.default_rng(3).normal(size=(number, frames, height, width, 3)), jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
@@ -94,7 +139,13 @@ def assert_near(actual, wanted, tolerance):
   np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
-def published(path) -> dict[str, tuple[int, ...]]:
-  """Names and shapes of a list in `tests/golden/keys`."""
+def shapes(model) -> dict[str, tuple[int, ...]]:
+  """By PyTorch's names."""
+  return {key: value.shape for key, value in to_torch(model).items()}
+
+
+def published(path, prefix: str = "", without: str = r"num_batches_tracked$") -> dict[str, tuple[int, ...]]:
+  """Names below a prefix, and shapes, of a list in `tests/golden/keys`; by default no counters of batches."""
   pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in path.read_text().splitlines()]
-  return {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in pairs}
+  sizes = {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in under(dict(pairs), prefix).items()}
+  return {key: shape for key, shape in sizes.items() if not re.search(without, key)}
