@@ -1,22 +1,17 @@
 import re
 
-from flax import nnx
+import encoder_checks as checks
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_encoders as tiny
 
-from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.layers.log_mel import log_mel
 from mlrec.models.layers.log_mel import num_frames
 
 _SILENCE = np.log(np.finfo(np.float32).eps)
-
-
-def _state(arrays):
-  return {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
 
 
 def test_golden_spectrogram(golden):
@@ -36,8 +31,7 @@ def test_golden_spectrogram_of_as_many_rows_as_asked_for(golden, frames, file):
 
 def test_golden_output(golden):
   arrays = golden("audio_ast_tiny")
-  model = tiny.built("ast_b")
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.built("ast_b"), arrays)
   for case in range(2):
     tiny.assert_near(tiny.run(model, arrays[f"input_{case}"]), arrays[f"output_{case}"], 1e-4)
 
@@ -81,14 +75,10 @@ def test_what_is_no_waveform_is_refused(waveforms):
 
 
 def test_names_and_shapes_are_the_published_ones(golden_path):
-  model = nnx.eval_shape(lambda: models.create("ast_b", rngs=nnx.Rngs(0)))
-  graphdef, state = nnx.split(model)
-  zeros = nnx.merge(graphdef, tiny.without_memory(state))
+  model = tiny.full_size("ast_b")
   wanted = tiny.published(golden_path / "keys" / "ast_b.txt")
-  assert {key: value.shape for key, value in to_torch(zeros).items()} == wanted
-  stages = [next(n for n, stage in enumerate(model.stages) if f"{key}.".startswith(f"{stage}.")) for key in wanted]
-  assert stages == sorted(stages)
-  assert set(stages) == set(range(len(model.stages)))
+  assert tiny.shapes(model) == wanted
+  checks.stage_starts(model.stages, wanted)
   assert (model.spec.rate, model.spec.samples, model.spec.features) == (16_000, 160_000, 768)
   assert (model.spec.top, model.spec.half) == ("encoder.layer.10", "encoder.layer.6")
 
@@ -124,7 +114,7 @@ def test_positions_for_longer_audio_are_interpolated():
 
 
 def test_options_say_how_much_audio_is_read():
-  small = nnx.eval_shape(lambda: models.create("ast_s", rngs=nnx.Rngs(0)))
+  small = tiny.full_size("ast_s")
   assert (small.spec.samples, small.grid, small.spec.features) == (16_000, (5, 9), 192)
   assert tiny.built("ast_b", frames=200).spec.samples == 32_320
   assert tiny.built("ast_b", frames=2000).spec.samples == 160_000

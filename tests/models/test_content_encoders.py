@@ -3,15 +3,12 @@
 import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_encoders as tiny
 
-from mlrec.models.convert import load_torch
-from mlrec.models.convert import to_torch
 from mlrec.models.convert.torch_names import names_by_path
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import AUDIO_ENCODER
@@ -43,24 +40,14 @@ def test_every_encoder_has_its_name_and_kind():
   assert registry.names(AUDIO_ENCODER) == ["ast_b", "ast_s"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4), compiler_options=tiny.QUICK)
-def _gradients(graphdef, params, rest, first_trained, name):
-  def scalar(params):
-    encoder = nnx.merge(graphdef, params, rest, copy=True)
-    context = Context(train=True, rngs=nnx.Rngs(dropout=7))
-    outputs = encoder(tiny.content(name), context, first_trained=first_trained)
-    assert (outputs.dtype, outputs.shape) == (jnp.float32, (2, encoder.spec.features))
-    return jnp.sum(outputs * jax.random.normal(jax.random.key(5), outputs.shape))
-
-  return jax.grad(scalar)(params)
+def _training():
+  return Context(train=True, rngs=nnx.Rngs(dropout=7))
 
 
 def _found(model, first_trained, name):
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-  found = _gradients(graphdef, params, rest, first_trained, name)
-  # Only parameters have gradients: what else there is reads as zeros.
-  found = to_torch(nnx.merge(graphdef, found, jax.tree.map(jnp.zeros_like, rest)))
-  learned = {names_by_path(model)[path] for path, _ in nnx.to_flat_state(params)}
+  found = checks.gradients(model, tiny.content(name), first_trained, context=_training)
+  # What is no parameter has no gradient.
+  learned = {names_by_path(model)[path] for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
   return {key: value for key, value in found.items() if key in learned}
 
 
@@ -84,32 +71,15 @@ def test_every_parameter_is_trained_and_stages_computed_again_give_the_same(name
 @pytest.mark.parametrize("name", _FAMILIES)
 def test_what_is_loaded_comes_back_and_what_does_not_fit_is_named(name):
   model = tiny.built(name)
-  rng = np.random.default_rng(2)
-  arrays = {key: rng.normal(size=value.shape).astype(np.float32) for key, value in to_torch(model).items()}
-  load_torch(model, arrays)
-  back = to_torch(model)
-  assert back.keys() == arrays.keys()
-  for key in arrays:
-    np.testing.assert_array_equal(back[key], arrays[key])
-  key = sorted(arrays)[-1]
-  with pytest.raises(ValueError, match=f"missing.*'{re.escape(key)}'"):
-    load_torch(model, {other: value for other, value in arrays.items() if other != key})
+  checks.assert_comes_back(model)
+  key = sorted(tiny.shapes(model))[-1]
   prefix = re.match(r"(vision_model\.|swin\.)?", key).group()
-  with pytest.raises(ValueError, match=r"unused.*blocks\.77\.weight'"):
-    load_torch(model, arrays | {f"{prefix}blocks.77.weight": np.zeros(3)})
-  with pytest.raises(ValueError, match=f"'{re.escape(key)}' has shape.*77"):
-    load_torch(model, arrays | {key: np.zeros((*arrays[key].shape[:-1], 77))})
+  checks.assert_misfits_are_named(model, key, unused=f"{prefix}blocks.77.weight")
 
 
 def test_half_precision_is_near_the_exact_output():
-  name = "ast_b"
-  exact = tiny.run(tiny.drawn(name, **_SHALLOW[name]), tiny.content(name))
-  half_model = tiny.drawn(name, dtype=jnp.bfloat16, **_SHALLOW[name])
-  half = tiny.run(half_model, tiny.content(name))
-  assert exact.dtype == half.dtype == np.float32
-  assert (exact != half).any()
-  tiny.assert_near(half, exact, 0.08)
-  assert all(value.dtype == np.float32 for value in to_torch(half_model).values())
+  make = functools.partial(tiny.drawn, "ast_b", **_SHALLOW["ast_b"])
+  checks.assert_near_in_half_precision(make, tiny.content("ast_b"), 0.08)
 
 
 @pytest.mark.parametrize(

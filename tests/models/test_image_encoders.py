@@ -1,6 +1,7 @@
 import functools
 import re
 
+import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,6 @@ from mlrec.models.layers.patches import grid_sinusoids
 from mlrec.models.layers.patches import resized
 
 
-def _state(arrays):
-  return {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")}
-
-
 @pytest.mark.parametrize(
   ("name", "file", "output", "cases"),
   [
@@ -37,16 +34,14 @@ def _state(arrays):
 )
 def test_golden_output(golden, name, file, output, cases):
   arrays = golden(f"image_{file}_tiny")
-  model = tiny.built(name, **({"feature": output} if name == "siglip_b_16" else {}))
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.built(name, **({"feature": output} if name == "siglip_b_16" else {})), arrays)
   for case in range(cases):
     tiny.assert_near(tiny.run(model, arrays[f"input_{case}"]), arrays[f"{output}_{case}"], 1e-5)
 
 
 def test_golden_output_of_masked_patches(golden, monkeypatch):
   arrays = golden("image_vit_mae_tiny")
-  model = tiny.built("vit_mae_b", reference=True)
-  load_torch(model, _state(arrays))
+  model = tiny.golden(tiny.built("vit_mae_b", reference=True), arrays)
   monkeypatch.setattr(vit_mae, "uniform_bits", lambda key, shape: jnp.asarray(arrays["noise_0"]).reshape(shape))
   tiny.assert_near(tiny.run(model, arrays["input_0"]), arrays["masked_0"], 1e-5)
 
@@ -77,8 +72,7 @@ def test_a_whole_models_file_loads_and_so_does_the_encoders_alone(name, prefix, 
   for file in (whole | {key: np.zeros(3) for key in others}, alone):
     other = tiny.built(name)
     load_torch(other, file)
-    for key, value in to_torch(other).items():
-      np.testing.assert_array_equal(value, arrays[key])
+    checks.assert_holds(other, arrays)
 
 
 def test_siglip_without_its_pool_takes_a_file_with_one():
@@ -90,12 +84,8 @@ def test_siglip_without_its_pool_takes_a_file_with_one():
 
 
 def test_positions_of_vit_mae_start_as_published_and_are_not_trained():
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
-  def made():
-    return nnx.state(models.create("vit_mae_b", rngs=nnx.Rngs(0), **tiny.TINY["vit_mae_b"] | {"depth": 1}))
-
-  model = tiny.built("vit_mae_b", depth=1)
-  nnx.update(model, made())
+  options = tiny.TINY["vit_mae_b"] | {"depth": 1}
+  model = tiny.fresh(lambda: models.create("vit_mae_b", rngs=nnx.Rngs(0), **options))
   table = to_torch(model)["embeddings.position_embeddings"]
   assert table.shape == (1, 17, 32)
   np.testing.assert_array_equal(table[0, 0], 0)

@@ -7,6 +7,7 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
+import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.data.tokens import Tokenizer
@@ -70,9 +71,7 @@ def test_a_package_that_is_not_installed_is_told_with_the_way_to_get_it(monkeypa
 def test_real_weights_give_the_published_vectors(golden):
   arrays = golden("text_minilm")
   weights = resolved("minilm", "minilm_l6")
-  model = nnx.eval_shape(lambda: models.create("minilm_l6", rngs=nnx.Rngs(0)))
-  graphdef, state = nnx.split(model)
-  model = nnx.merge(graphdef, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state))
+  model = tiny.zeros("minilm_l6")
   load_torch(model, weights)
   ids, lengths = Tokenizer(tokenizer_beside(weights))(arrays["titles"].tolist(), model.spec.length)
   titles = np.stack([ids, np.arange(model.spec.length) < lengths[:, None]], axis=1)

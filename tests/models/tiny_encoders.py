@@ -60,16 +60,11 @@ def _of_zeros(graphdef, state):
   return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state))
 
 
-def without_memory(state):
-  """A state of shapes as zeros that take no memory."""
-  return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state)
-
-
 @functools.cache
 def full_size(name: str):
   """The published net, of zeros that take no memory. All tests share it: none may change it."""
   graphdef, state = _shapes(name, ())
-  return nnx.merge(graphdef, without_memory(state))
+  return nnx.merge(graphdef, jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), state))
 
 
 def fresh(build):
