@@ -2,8 +2,9 @@
 
 python -m mlrec.main --config=configs/50k/deepfm.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-A sweep that begins no trial after five minutes on one core (seed 42) found, on validation: HR@10 .0488.
-An epoch takes 20 s of a core, an evaluation 12.
+A sweep that begins no trial after five minutes on one core (seed 42) ran these settings alone: validation HR@10 .0488
+after 4 epochs; three other seeds .0456 to .0459. An epoch takes 20 s of a core, an evaluation 12. README has the test
+scores.
 """
 
 from ml_collections import ConfigDict
