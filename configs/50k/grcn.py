@@ -2,7 +2,7 @@
 
   python -m mlrec.main --config=configs/50k/grcn.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 
-MMRec's sizes, at a batch for two CPU cores, not searched: one run of six minutes is more than the budget of the
+MMRec's sizes, at a batch for two CPU cores, not searched: one run of seven minutes is more than the budget of the
 others. Validation HR@10 .0408 to .0412 (three seeds) after 10 to 12 epochs. README has the test scores.
 """
 
