@@ -40,16 +40,24 @@ def open_content(config: ConfigDict, split: Split, model: Any) -> Content | None
   }  # fmt: skip
   recipes: Mapping[str, Recipe] = getattr(model, "recipes", {})
   parts: list[Content] = []
+  # By content, so that two towers over the titles tell once which of them are missing.
+  missing: dict[str, np.ndarray] = {}
   for name, need in needs.items():
     path, slash, kind = name.rpartition("/")
+    recipe = recipes.get(name)
     opener = _features if kind == "features" else _of_source
-    part = opener(config, split, recipes.get(name), need)
+    part, lacking = opener(config, split, recipe, need)
     parts.append(Below(part, path + slash) if path else part)
+    if recipe is not None:
+      missing[recipe.content] = lacking
+  for content, items in missing.items():
+    if len(items):
+      logging.warning("%d of %d items have no %s (item %d first).", len(items), split.num_items, content, items[0])
   return None if not parts else parts[0] if len(parts) == 1 else Together(parts)
 
 
-def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
-  """Content as a tower's recipe reads it."""
+def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> tuple[Content, np.ndarray]:
+  """Content as a tower's recipe reads it, and the items that lack it."""
   if recipe is None:
     raise TypeError("a tower that reads more than features says in its `recipes` how")
   source = open_source(config, recipe)
@@ -60,30 +68,24 @@ def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Ne
       f"config.data.{key} = {config.data[key]!r}: none of its {len(source.items):,} {what} is of the "
       f"{split.num_items:,} items"
     )
-  _tell_missing(content.missing, split, recipe.content)
-  return content
+  return content, content.missing
 
 
-def _tell_missing(missing: np.ndarray, split: Split, content: str) -> None:
-  if len(missing):
-    logging.warning("%d of %d items have no %s (item %d first).", len(missing), split.num_items, content, missing[0])
-
-
-def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> Content:
+def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> tuple[Content, np.ndarray]:
+  """Vectors of a file, or those of a frozen encoder, and the items that lack them."""
   if recipe is None:
     read = feature_files.read(config.data.features, split.item_ids)
   else:
     read = frozen_features.load_or_make(
       recipe, open_source(config, recipe), split.item_ids, folder=config.data.features_dir, say=_tell
     )
-    _tell_missing(read.missing, split, recipe.content)
     if read.vectors.shape[1:] != need.shape:
       raise ConfigError(
         f"vectors of the frozen encoder are {read.vectors.shape[1:]}; the item tower expects {need.shape}"
       )  # fmt: skip
   if config.data.whiten:
     read = feature_files.whitened(read, split.item_ids)
-  return FeatureContent(read.vectors, read.fingerprint, feature_files.there(read, split.item_ids))
+  return FeatureContent(read.vectors, read.fingerprint, feature_files.there(read, split.item_ids)), read.missing
 
 
 def _tell(line: str) -> None:

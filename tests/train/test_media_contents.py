@@ -76,6 +76,11 @@ def test_arrays_are_those_of_the_sources_and_zeros_where_there_is_nothing(data_d
   assert "1 of 4 items have no audio (item 20 first)" in caplog.text
 
 
+def test_towers_of_the_same_content_tell_once_what_is_missing(data_dir, caplog):
+  _open(data_dir, a__cover=_COVER, b__cover=_COVER)
+  assert caplog.text.count("1 of 4 items have no cover") == 1
+
+
 @pytest.mark.parametrize(
   ("recipe", "name", "message"),
   [
