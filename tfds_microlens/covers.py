@@ -64,6 +64,8 @@ def read_cover(content: bytes) -> tuple[np.ndarray, list[str]]:
       return _upright_rgb(pillow, image), notes
   except MediaError:
     raise
+  except pillow.UnidentifiedImageError as error:  # whose text has an address in memory
+    raise MediaError(f"cannot be read as an image: none of {', '.join(_FORMATS)}") from error
   except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
     raise MediaError(f"cannot be read as an image: {error or type(error).__name__}") from error
 

@@ -125,7 +125,8 @@ def prepare(
   decoding.require_libraries()
   source, wanted = medium.source, set(expected)
   there = [item for item in source.items if item in wanted] if only_expected else source.items
-  problems, notes = list(source.problems), []
+  problems = [each for each in source.problems if not only_expected or each.item == "" or each.item in wanted]
+  notes = []
   cache = Cache(cache_dir, medium)
   items = []
   progress = _Progress(medium, len(there))
@@ -144,7 +145,8 @@ def prepare(
     raise fetch.PrepareError(
       f"{source}: expected {source.expected}; found {len(there):,}{of_these}, none of which can be used{shown}"
     )
-  problems += [Problem(item, source.name(item), MISSING) for item in sorted(wanted.difference(source.items))]
+  unseen = wanted.difference(source.items, (problem.item for problem in problems))
+  problems += [Problem(item, source.name(item), MISSING) for item in unseen]
   problems.sort(key=_by_item)
   return Prepared(np.array(items, np.int64), problems, notes, cache)
 

@@ -175,20 +175,24 @@ def _expected(what: str, suffixes: Sequence[str]) -> str:
 
 
 def _by_item(names: Mapping[str, File], suffixes: Sequence[str]) -> tuple[dict[int, File], list[Problem]]:
-  """Files by item, and those that are no item's, or not the one that counts."""
+  """Files by item, and those that are no item's, not the one that counts, or all that an item has, of another form."""
   found: dict[int, tuple[int, str, File]] = {}
-  problems = []
+  problems, others = [], []
+  item_file = f"<item>{'|'.join(suffixes)}"
   for name, file in sorted(names.items()):
     stem, suffix = os.path.splitext(name.rpartition("/")[2])
-    if suffix.lower() not in suffixes:
-      continue
     path = str(file) if isinstance(file, pathlib.Path) else name
+    if suffix.lower() not in suffixes:
+      if _ID.fullmatch(stem):
+        others.append(Problem(int(stem), path, f"passed over: expected {item_file}"))
+      continue
     if not _ID.fullmatch(stem):
-      problems.append(Problem("", path, f"its name is not that of an item: expected <item>{'|'.join(suffixes)}"))
+      problems.append(Problem("", path, f"its name is not that of an item: expected {item_file}"))
       continue
     item, here = int(stem), (suffixes.index(suffix.lower()), path, file)
     kept, other = sorted((found.get(item, here), here), key=lambda place: place[:2])
     found[item] = kept
     if other is not kept:
       problems.append(Problem(item, other[1], f"passed over: {os.path.basename(kept[1])} is the item's too"))
+  problems += [problem for problem in others if problem.item not in found]
   return {item: file for item, (_, _, file) in found.items()}, problems

@@ -111,7 +111,7 @@ def test_a_single_pixel_is_kept_and_noted():
 _WHOLE = coded(halves(), "JPEG")
 BAD_FILES = {
   "empty": (b"", "empty file"),
-  "text": (b"<html>403 Forbidden</html>\n" * 30, "cannot be read as an image"),
+  "text": (b"<html>403 Forbidden</html>\n" * 30, "cannot be read as an image: none of JPEG, PNG, WEBP, GIF, BMP"),
   "zeros": (bytes(5000), "cannot be read as an image"),
   "truncated JPEG": (_WHOLE[: len(_WHOLE) // 2], "cannot be read as an image"),
   "truncated PNG": (coded(halves())[:-40], "cannot be read as an image"),

@@ -160,7 +160,7 @@ def test_sound_comes_from_videos_where_there_is_no_folder_of_it(tmp_path, manual
 
 def test_bad_files_are_left_out_and_odd_ones_kept_and_all_are_listed(tmp_path, manual, capsys, caplog):
   covers_at, sounds_at = manual / "MicroLens-1M_covers", manual / "MicroLens-1M_audio"
-  expected: dict[str, dict[int, str]] = {"cover": {77: "missing"}, "audio": {77: "missing"}}
+  expected: dict[str, dict[int, str]] = {"cover": {77: "passed over: expected <item>.jpg|"}, "audio": {77: "missing"}}
   for item, (content, reason) in enumerate(BAD_COVERS.values(), 101):
     (covers_at / f"{item}.jpg").write_bytes(content)
     expected["cover"][item] = reason
@@ -173,6 +173,9 @@ def test_bad_files_are_left_out_and_odd_ones_kept_and_all_are_listed(tmp_path, m
   (covers_at / "10.gif").write_bytes(b"")
   (covers_at / "190.png").symlink_to(covers_at / "190.png")
   (covers_at / "500.png").write_bytes(b"of no item of the data set")
+  (covers_at / "501.heic").write_bytes(b"of no item of the data set")
+  (covers_at / "77.heic").write_bytes(b"of a form that is not read")
+  (covers_at / "9.json").write_bytes(b"beside a cover that can be used")
   sounds.write_wav(sounds_at / "31.wav", np.zeros(100, np.int16))
   expected["cover"] |= {9: "kept: CMYK", 190: "cannot be read: "}
   expected["audio"] |= {31: "kept: silent", 190: "missing"}
