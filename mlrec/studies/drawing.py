@@ -15,7 +15,10 @@ from mlrec.studies.outcomes import Results
 _PANEL_INCHES = (6.4, 3.8)
 _COLOURS = ("#4878a8", "#d1495b", "#66a182", "#edae49", "#7b5e9e", "#8d6a4f", "#2e4057", "#9aa5b1")
 _MARKERS = "osv^PX*h"
+_LEGEND_INCHES = 1.6
 _GROUP_WIDTH = 0.8
+# Characters of the names below an axis, beyond which they would run into one another and are slanted.
+_MOST_LEVEL = 70
 
 
 def draw(results: Results, paths: list[pathlib.Path]) -> None:
@@ -30,15 +33,19 @@ def draw(results: Results, paths: list[pathlib.Path]) -> None:
 
   def fill(figure: Any) -> None:
     figure.suptitle(results.study.title, fontsize="medium")
+    named: dict[str, Any] = {}
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
       panel(axes, results, metric)
       axes.set_ylabel(f"test {metric}")
       axes.grid(alpha=0.3)
       axes.set_axisbelow(True)
-      if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="x-small")
+      handles, labels = axes.get_legend_handles_labels()
+      named |= dict(zip(labels, handles))
+    if named:
+      # One for all panels, where it hides nothing.
+      figure.legend(named.values(), named.keys(), fontsize="x-small", loc="outside right upper")
 
-  report_plot.render(fill, (_PANEL_INCHES[0] * len(metrics), _PANEL_INCHES[1]), paths)
+  report_plot.render(fill, (_PANEL_INCHES[0] * len(metrics) + _LEGEND_INCHES, _PANEL_INCHES[1]), paths)
 
 
 def _lines(axes: Any, results: Results, metric: str) -> None:
@@ -94,7 +101,9 @@ def _bars(axes: Any, results: Results, metric: str) -> None:
         _in_groups([names.index(one.x) for one in figures], number, len(styles)), [one.value for one in figures], "D",
         markersize=5, color=style["color"], markeredgecolor="black", label=f"{name}, published",
       )  # fmt: skip
-  axes.set_xticks(range(len(names)), list(map(str, names)))
+  labels = list(map(str, names))
+  slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len("".join(labels)) > _MOST_LEVEL else {}
+  axes.set_xticks(range(len(labels)), labels, **slant)
   axes.set_xlabel(results.study.x_label)
 
 
