@@ -11,6 +11,7 @@ Three forms (the first two are those of MicroLens's release, `extracted_modality
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def width(source: str) -> int:
   Raises:
     DataError: there are none, or they are malformed.
   """
-  return _open(source).vectors.shape[1]
+  return _open(source, _named(source)).vectors.shape[1]
 
 
 def read(source: str, item_ids: np.ndarray) -> Features:
@@ -60,30 +61,40 @@ def read(source: str, item_ids: np.ndarray) -> Features:
   Raises:
     DataError: there are none, they are malformed, none is of these items, or one is not finite (its item is named).
   """
-  stored = _open(source)
+  features = _read(source, item_ids, _named(source))
+  if len(features.missing):
+    logging.warning(
+      "%s: %d of %d items have no vector (item %d first); theirs is the padding item's.",
+      source, len(features.missing), len(item_ids) - 1, features.missing[0],
+    )  # fmt: skip
+  return features
+
+
+def read_folder(path: str | os.PathLike[str], item_ids: np.ndarray) -> Features:
+  """As `read`, of a folder that this package has made for itself; without a word on items that have no vector."""
+  return _read(os.fspath(path), item_ids, os.fspath(path))
+
+
+def _named(source: str) -> str:
+  return f"config.data.features = {source!r}"
+
+
+def _read(source: str, item_ids: np.ndarray, named: str) -> Features:
+  stored = _open(source, named)
   place = np.searchsorted(stored.items, item_ids).clip(max=len(stored.items) - 1)
   there = stored.items[place] == item_ids
   there[0] = False
   if not there.any():
-    raise DataError(f"config.data.features = {source!r}: none of its {len(stored.items):,} vectors is of these items")
+    raise DataError(f"{named}: none of its {len(stored.items):,} vectors is of these items")
   vectors = np.tile(stored.padding, (len(item_ids), 1))
   with np.errstate(over="ignore"):
     vectors[there] = stored.vectors[stored.rows[place[there]]]
   wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
   if len(wrong):
     whose = f"item {item_ids[wrong[0]]}" if wrong[0] else "the padding item"
-    raise DataError(
-      f"config.data.features = {source!r}: the vector of {whose} holds NaN or infinity in float32 "
-      f"({len(wrong):,} such vectors)"
-    )
-  missing = item_ids[1:][~there[1:]]
-  if len(missing):
-    logging.warning(
-      "%s: %d of %d items have no vector (item %d first); theirs is the padding item's.",
-      source, len(missing), len(item_ids) - 1, missing[0],
-    )  # fmt: skip
+    raise DataError(f"{named}: the vector of {whose} holds NaN or infinity in float32 ({len(wrong):,} such vectors)")
   digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest()
-  return Features(vectors, missing, digest[:16])
+  return Features(vectors, item_ids[1:][~there[1:]], digest[:16])
 
 
 def whitened(features: Features, item_ids: np.ndarray) -> Features:
@@ -123,7 +134,7 @@ class _Stored(NamedTuple):
   padding: np.ndarray
 
 
-def _open(source: str) -> _Stored:
+def _open(source: str, named: str) -> _Stored:
   if not source:
     raise DataError(f"config.data.features is empty, and the model reads vectors of the items: name {_FORMS}")
   path = pathlib.Path(source).expanduser()
@@ -137,7 +148,7 @@ def _open(source: str) -> _Stored:
       raise ValueError(f"no such file; expected {_FORMS}")
     return _opened(path, (_version(path),))
   except (OSError, ValueError, EOFError) as error:
-    raise DataError(f"config.data.features = {source!r}: {error}") from error
+    raise DataError(f"{named}: {error}") from error
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:

@@ -60,15 +60,20 @@ def _of_source(config: ConfigDict, split: Split, recipe: Recipe | None, need: Ne
   """Content as a tower's recipe reads it, and the items that lack it."""
   if recipe is None:
     raise TypeError("a tower that reads more than features says in its `recipes` how")
+  content = SourceContent(recipe.content, _open_for(config, recipe, split), split.item_ids, need, recipe.reading())
+  return content, content.missing
+
+
+def _open_for(config: ConfigDict, recipe: Recipe, split: Split) -> Any:
+  """The source that a recipe reads, which is of an item or more of the split."""
   source = open_source(config, recipe)
-  content = SourceContent(recipe.content, source, split.item_ids, need, recipe.reading())
-  if len(content.missing) == split.num_items:
+  if not np.isin(split.item_ids[1:], np.asarray(source.items)).any():
     key, what = _HELD[recipe.content]
     raise DataError(
       f"config.data.{key} = {config.data[key]!r}: none of its {len(source.items):,} {what} is of the "
       f"{split.num_items:,} items"
     )
-  return content, content.missing
+  return source
 
 
 def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Need) -> tuple[Content, np.ndarray]:
@@ -77,7 +82,7 @@ def _features(config: ConfigDict, split: Split, recipe: Recipe | None, need: Nee
     read = feature_files.read(config.data.features, split.item_ids)
   else:
     read = frozen_features.load_or_make(
-      recipe, open_source(config, recipe), split.item_ids, folder=config.data.features_dir, say=_tell
+      recipe, _open_for(config, recipe, split), split.item_ids, folder=config.data.features_dir, say=_tell
     )
     if read.vectors.shape[1:] != need.shape:
       raise ConfigError(

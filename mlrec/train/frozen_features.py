@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from mlrec.data import feature_files
 from mlrec.data.feature_files import Features
 from mlrec.models import convert
 from mlrec.models.items.encoded import RANDOM
@@ -75,14 +76,12 @@ def load_or_make(
   Returns:
     Vectors by dense id, those of the padding item and of items without the content being what the encoder makes of the
     padding item; the items without; and a fingerprint of recipe and source.
+
+  Raises:
+    DataError: the source has none of the items, or the encoder made NaN or infinity of one (it is named).
   """
   where, fingerprint = make(recipe, source, folder=folder, batch_size=batch_size, say=say)
-  vectors = np.load(where / "vectors.npy", mmap_mode="r")
-  items = np.load(where / "items.npy")
-  place = np.searchsorted(items, item_ids).clip(max=len(items) - 1)
-  rows = np.where(items[place] == item_ids, place + 1, 0)
-  rows[0] = 0
-  return Features(np.asarray(vectors[rows]), item_ids[1:][rows[1:] == 0], fingerprint)
+  return feature_files.read_folder(where, item_ids)._replace(fingerprint=fingerprint)
 
 
 def make(

@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from safetensors.numpy import save_file
 from tiny_runs import environment
 from tiny_runs import ITEMS
@@ -105,13 +106,25 @@ def test_titles_are_fused_with_ids_and_a_missing_one_is_an_absence(run, folder, 
   assert np.isfinite(result["test"]["hr@10"])
 
 
-def test_titles_of_none_of_the_items_are_refused(run, folder, tmp_path):
+@pytest.mark.parametrize("mode", ["scratch", "frozen"])
+def test_titles_of_none_of_the_items_are_refused(mode, run, folder, tmp_path):
   (tmp_path / "other_titles.csv").write_text("1000,red cat\r\n2000,blue dog\r\n")
   source = str(tmp_path / "other_titles.csv")
+  weights = {"weights": str(folder / "model.safetensors")} if mode == "frozen" else {}
   with pytest.raises(
     DataError, match=r"config\.data\.content = '.*other_titles.csv': none of its 2 titles is of the 100"
   ):
-    run(tmp_path / "run", {"mode": "scratch", "tokenizer": str(folder)}, **{"data.content": source})
+    run(tmp_path / "run", {"mode": mode, "tokenizer": str(folder)} | weights, **{"data.content": source})
+
+
+def test_an_encoder_that_makes_nan_of_a_title_is_refused_by_its_item(run, folder, tmp_path):
+  weights = {name: array.copy() for name, array in load_file(folder / "model.safetensors").items()}
+  (name,) = (name for name in weights if "word_embeddings" in name)
+  weights[name][len(_SPECIALS) + _WORDS.index("green")] = np.nan
+  save_file(weights, tmp_path / "model.safetensors")
+  # Titles of the items 2, 5, ... are of the green ones.
+  with pytest.raises(DataError, match=r"the vector of item 2 holds NaN or infinity in float32 \(3\d such vectors\)"):
+    run(tmp_path / "run", {"mode": "frozen", "tokenizer": str(folder), "weights": str(tmp_path / "model.safetensors")})
 
 
 @pytest.mark.parametrize(
