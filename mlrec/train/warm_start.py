@@ -47,12 +47,13 @@ def _from_workdir(workdir: pathlib.Path, spec: StateSpec):
   with contextlib.closing(Checkpoints(directory, read_only=True)) as checkpoints:
     best = checkpoints.latest_record()["best_step"]
     step = checkpoints.steps()[-1] if best is None else best
+    # Before it is read: a restoration that Orbax breaks off leaves reads under way, which end in a closed event loop.
+    difference = _difference(checkpoints, step, spec)
+    if difference:
+      raise ConfigError(f"config.init_from = {str(workdir)!r} holds another model: {difference}")
     try:
       return checkpoints.restore_model(step, spec.abstract)
-    except Exception as error:  # Orbax raises anything, for another model as for damage
-      difference = _difference(checkpoints, step, spec)
-      if difference:
-        raise ConfigError(f"config.init_from = {str(workdir)!r} holds another model: {difference}") from error
+    except Exception as error:  # Orbax raises anything
       reason = " ".join(str(error).split())[:500]
       raise ConfigError(f"config.init_from = {str(workdir)!r}: checkpoint {step} cannot be read: {reason}") from error
 
