@@ -99,6 +99,8 @@ def default_config() -> ConfigDict:
   config.eval.chunk = 4096
   # Items encoded at a time, where their content is read.
   config.eval.item_batch = 64
+  # Targets are also told apart by how often training names them: never (`cold`), up to each of these, and more often.
+  config.eval.buckets = (5, 20, 50)
 
   config.checkpoint = ConfigDict()
   # Save after so many steps, too, besides after each validation; 0 for not.
@@ -119,7 +121,7 @@ BASELINES = ("popularity", "id")
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch",
-  "eval.chunk", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
@@ -192,6 +194,9 @@ def _check_ranges(config: ConfigDict) -> None:
   for name in config.baselines:
     if name not in BASELINES:
       raise ConfigError(f"config.baselines = {config.baselines}: {closest(str(name), BASELINES)}")
+  ends = tuple(config.eval.buckets)
+  if not all(type(end) is int and end > 0 for end in ends) or sorted(set(ends)) != list(ends):
+    raise ConfigError(f"config.eval.buckets must be ascending integers of at least 1, such as (5, 20, 50), not {ends}")
   if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and s >= 0 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
 

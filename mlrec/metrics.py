@@ -289,8 +289,9 @@ def mean_reciprocal_rank(ranks: Array | np.ndarray) -> Array | np.ndarray:
 
 
 def all_metrics(
-  ranks: np.ndarray, recommended: np.ndarray, target_counts: np.ndarray, num_items: int
-) -> dict[str, float]:
+  ranks: np.ndarray, recommended: np.ndarray, target_counts: np.ndarray, num_items: int,
+  edges: tuple[int, ...] = BUCKETS,
+) -> dict[str, float]:  # fmt: skip
   """All that is reported of an evaluation, as fractions.
 
   Args:
@@ -298,10 +299,11 @@ def all_metrics(
     recommended: `[B, LIST_LENGTH]` first places' items.
     target_counts: `[B]`, training interactions of each target.
     num_items: items that exist.
+    edges: of the buckets, as of `bucket_metrics`.
   """
   figures = ranking_metrics(ranks)
   figures[f"coverage@{LIST_LENGTH}"] = coverage(recommended, num_items)
-  return figures | bucket_metrics(ranks, target_counts)
+  return figures | bucket_metrics(ranks, target_counts, edges)
 
 
 def ranking_metrics(ranks: np.ndarray) -> dict[str, float]:

@@ -121,6 +121,10 @@ def test_a_value_of_another_type_is_named(key, value):
     ("seeds", (1, 1)),
     ("seeds", (0, -1)),
     ("seeds", (0, 1.5)),
+    ("eval__buckets", (0, 5)),
+    ("eval__buckets", (5, 5)),
+    ("eval__buckets", (20, 5)),
+    ("eval__buckets", (2.5, 5)),
   ],
 )
 def test_a_value_out_of_range_is_named(key, value):
@@ -154,7 +158,7 @@ def test_keys_that_may_change_do_not_change_the_hash():
   others = {
     "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
     "data.content": "/titles.csv", "data.features_dir": "/cache", "data.features": "/v.npy", "seeds": (3, 4),
-    "log.tensorboard": False, "baselines": ("popularity",),
+    "log.tensorboard": False, "baselines": ("popularity",), "eval.buckets": (1000, 100_000),
   }  # fmt: skip
   for key in MUTABLE:
     assert key in known

@@ -38,6 +38,7 @@ class Evaluator:
     chunk: items scored at a time.
     content: what the item tower reads beside ids; None for nothing.
     item_batch: items encoded at a time where there is content.
+    edges: of the buckets of targets, as of `metrics.bucket_metrics`.
   """
 
   graphdef: nnx.GraphDef
@@ -48,6 +49,7 @@ class Evaluator:
   chunk: int
   content: Content | None = None
   item_batch: int = 64
+  edges: tuple[int, ...] = metrics.BUCKETS
 
   def __call__(self, params: Any, rest: Any, name: str) -> dict[str, float]:
     """Metrics of the parameters on split `name` (`valid` or `test`), as fractions.
@@ -57,7 +59,7 @@ class Evaluator:
     """
     ranks, recommended = self.ranks(params, rest, name)
     counts = self.split.train_counts[self.split.targets(name)]
-    return metrics.all_metrics(ranks, recommended, counts, self.split.num_items)
+    return metrics.all_metrics(ranks, recommended, counts, self.split.num_items, self.edges)
 
   def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""

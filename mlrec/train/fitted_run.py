@@ -51,17 +51,21 @@ class FittedRun:
     # Nothing is read from the workdir, so evaluation alone may be the first to use it.
     if not (self._workdir / workdirs.CONFIG).exists():
       workdirs.claim(self._workdir, self._config)
-    found = {name: evaluate(self._model, self._split, name) for name in self._splits}
+    edges = (0, *self._config.eval.buckets)
+    found = {name: evaluate(self._model, self._split, name, edges) for name in self._splits}
     return Outcome(
       found, best_step=0, best_epoch=0, seconds=time.monotonic() - self._start,
       cpu_seconds=usage.cpu_seconds() - self._cpu_start, parameters=0,
     )  # fmt: skip
 
 
-def evaluate(model: FittedRecommender, split: Split, name: str) -> dict[str, float]:
+def evaluate(
+  model: FittedRecommender, split: Split, name: str, edges: tuple[int, ...] = metrics.BUCKETS
+) -> dict[str, float]:
   """Metrics of a fitted recommender on split `name` (`valid` or `test`).
 
-  Users are ranked in small chunks, one in each thread: scores of all users never exist at once.
+  Users are ranked in small chunks, one in each thread: scores of all users never exist at once. `edges` are those of
+  the buckets of targets, as of `metrics.bucket_metrics`.
 
   Raises:
     ScoresNotFinite: a score is NaN or infinite.
@@ -77,4 +81,4 @@ def evaluate(model: FittedRecommender, split: Split, name: str) -> dict[str, flo
   with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
     found = list(threads.map(rank, range(0, split.num_users, size)))
   ranks, recommended = (np.concatenate(part) for part in zip(*found))
-  return metrics.all_metrics(ranks, recommended, split.train_counts[targets], split.num_items)
+  return metrics.all_metrics(ranks, recommended, split.train_counts[targets], split.num_items, edges)

@@ -219,6 +219,15 @@ def test_metrics_do_not_depend_on_how_evaluation_is_cut(copied, run_tiny, settin
   assert evaluation["test"] == result["test"]
 
 
+def test_other_buckets_are_asked_for_when_evaluating_again(copied, run_tiny):
+  evaluation = run_tiny(copied, evaluate_only=True, **{"eval.buckets": (30, 60)})
+  figures, before = evaluation["test"], read_json(copied / "result.json")["test"]
+  assert {name.split("/")[0] for name in figures if "/" in name} == {"cold", "count_1-30", "count_31-60", "count_61+"}
+  assert figures["cold/targets"] == before["cold/targets"]
+  assert sum(value for name, value in figures.items() if name.endswith("/targets")) == evaluation["users"]
+  assert figures["hr@10"] == before["hr@10"]
+
+
 def scripted_validation(monkeypatch, scores: list[float]) -> None:
   """Validations find these values of `hr@10` one after another, whatever the parameters."""
   from mlrec.train import evaluator

@@ -57,6 +57,17 @@ def test_a_run_of_each_is_fitted_evaluated_and_kept(name, make, tmp_path):
     assert result["test"]["hr@10"] > 2 * chance, "one item mostly leads to the next"
 
 
+def test_buckets_of_targets_are_those_asked_for(make, split, tmp_path):
+  result = experiment.run(make("markov", **{"eval.buckets": (30, 60)}), tmp_path / "run", say=_quiet)
+  counts = split.train_counts[split.targets("test")]
+  sizes = {name: value for name, value in result["test"].items() if name.endswith("/targets")}
+  assert sizes == {
+    "cold/targets": (counts == 0).sum(), "count_1-30/targets": ((counts >= 1) & (counts <= 30)).sum(),
+    "count_31-60/targets": ((counts > 30) & (counts <= 60)).sum(), "count_61+/targets": (counts > 60).sum(),
+  }  # fmt: skip
+  assert min(sizes["count_1-30/targets"], sizes["count_31-60/targets"]) > 0
+
+
 def test_the_figures_are_those_of_scores_ranked_by_hand(split):
   model = Markov(split.train, split.num_items, window=3, decay=0.7)
   figures = fitted_run.evaluate(model, split, "test")
