@@ -57,6 +57,10 @@ def _lines(axes: Any, results: Results, metric: str) -> None:
     figures = sorted((one.x, one.value) for one in _published(results, name, metric))
     if figures:
       axes.plot(*zip(*figures), linestyle="--", label=f"{name}, published", **(style | {"markerfacecolor": "none"}))
+  ticks = {float(point.run.x) for point in results.points} | {float(one.x) for one in results.study.published}
+  if all(tick.is_integer() for tick in ticks):
+    # There is nothing between whole numbers, such as those of layers.
+    axes.set_xticks(sorted(map(int, ticks)))
   axes.set_xlabel(results.study.x_label)
 
 

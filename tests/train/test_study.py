@@ -240,6 +240,22 @@ def test_bars_of_a_bucket_stand_side_by_side_and_are_as_high_as_its_figure(done,
       assert bar.get_center()[0] == pytest.approx(bucket + (number - 1) * 0.8 / 3)
 
 
+def test_whole_places_are_the_ticks_and_published_ones_are_among_them(done, tiny_config):
+  from matplotlib.figure import Figure
+
+  from mlrec.studies import drawing
+
+  axes = Figure().subplots()
+  drawing._PANELS[studies.LINES](axes, outcomes.read(KNN, tiny_config(), done[0]), "hr@10")
+  assert axes.get_xticks().tolist() == [5, 20, 50]
+
+
+def test_the_panels_share_one_legend(done):
+  svg = (done[0] / "study.svg").read_text()
+  for label in ("popularity", "item-kNN, published"):
+    assert svg.count(f">{label}</text>") == 1
+
+
 def test_a_key_that_each_run_sets_itself_is_not_set_in_vain():
   runs = [Run("a", share, {"data.cold_share": share, "model.item": {"name": "id"}}) for share in (0.0, 0.2)]
   study = dataclasses.replace(KNN, runs=runs)
