@@ -7,7 +7,9 @@ A run of the mode `frozen` makes what it needs by itself; this makes them ahead 
 run again it goes on. The folder is named by a hash of weights, encoder, settings and content.
 """
 
+import re
 import sys
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -23,7 +25,7 @@ _CONTENT = flags.DEFINE_string(
 )
 _ENCODER = flags.DEFINE_string("encoder", None, "The encoder's name.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "The file of its weights; 'random' for a random start.")
-_OPTIONS = flags.DEFINE_string("options", "", "Options of the encoder, such as depth=2,dim=96.")
+_OPTIONS = flags.DEFINE_string("options", "", "Options of the encoder, such as depth=2,heads=(1,2).")
 _FRAMES = flags.DEFINE_integer("frames", 0, "Of videos: frames a clip; 0 for the encoder's own.")
 _SIZE = flags.DEFINE_integer("size", 0, "Of videos and covers: height and width; 0 for the encoder's own.")
 _PIXELS = flags.DEFINE_enum("pixels", "spec", ["spec", "double", "reference"], "Of videos: how they are normalised.")
@@ -86,18 +88,23 @@ def _run() -> int:
   return 0
 
 
-def parse_options(text: str) -> dict[str, int | float | str]:
-  """`depth=2,dim=96` as a dict; values are numbers where they look like numbers.
+def parse_options(text: str) -> dict[str, Any]:
+  """`depth=2,dim=96,heads=(1,2)` as a dict; values are numbers where they look like numbers, and tuples in brackets.
 
   Raises:
     ConfigError: a part is no `name=value`.
   """
-  options: dict[str, int | float | str] = {}
-  for part in filter(None, text.split(",")):
-    name, equals, value = part.partition("=")
+  options: dict[str, Any] = {}
+  # At the commas that are not within brackets.
+  for part in filter(None, re.split(r",(?![^(\[]*[)\]])", text)):
+    name, equals, value = (piece.strip() for piece in part.partition("="))
     if not equals or not name:
       raise ConfigError(f"--options: {part!r} is no name=value")
-    options[name.strip()] = _number(value.strip())
+    inside = re.fullmatch(r"\((.*)\)|\[(.*)\]", value)
+    if inside:
+      options[name] = tuple(_number(one.strip()) for one in value[1:-1].split(",") if one.strip())
+    else:
+      options[name] = _number(value)
   return options
 
 
