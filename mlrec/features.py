@@ -100,8 +100,7 @@ def parse_options(text: str) -> dict[str, Any]:
     name, equals, value = (piece.strip() for piece in part.partition("="))
     if not equals or not name:
       raise ConfigError(f"--options: {part!r} is no name=value")
-    inside = re.fullmatch(r"\((.*)\)|\[(.*)\]", value)
-    if inside:
+    if value[:1] + value[-1:] in ("()", "[]"):
       options[name] = tuple(_number(one.strip()) for one in value[1:-1].split(",") if one.strip())
     else:
       options[name] = _number(value)

@@ -26,7 +26,7 @@ CUTOFFS = (10, 20)
 # Items recommended to a user where coverage is measured.
 LIST_LENGTH = 10
 # Buckets of targets by training count: cold, then those with at most so many, then more (upper ends inclusive).
-BUCKETS = (0, 5, 20, 50)
+BUCKETS = (5, 20, 50)
 # Neighbours whose maximum stands for them while the best items are sought; ITEM_TILE is a power of it.
 _FAN = 8
 # Rows of scores on the host that are no longer than this are sorted to find the best.
@@ -321,12 +321,13 @@ def bucket_metrics(ranks: np.ndarray, counts: np.ndarray, edges: tuple[int, ...]
   Args:
     ranks: int32 `[B]`.
     counts: `[B]`, training interactions of each target; 0 is a cold item.
-    edges: inclusive upper ends of the buckets, the first of them 0; one more bucket holds the rest.
+    edges: inclusive upper ends of the buckets after that of the cold; one more bucket holds the rest.
 
   Returns:
     `cold/…` for count 0 and `count_1-5/…`, …, `count_51+/…` for the others; a bucket without targets has only its size.
   """
   figures = {}
+  edges = (0, *edges)
   place = np.searchsorted(np.asarray(edges), counts, side="left")
   for bucket in range(len(edges) + 1):
     low = edges[bucket - 1] + 1 if bucket else 0

@@ -77,7 +77,7 @@ def test_popularity_is_that_of_the_benchmark(split):
 
 
 def _by_bucket(counts) -> list[int]:
-  return np.bincount(np.searchsorted(metrics.BUCKETS, counts), minlength=5).tolist()
+  return np.bincount(np.searchsorted((0, *metrics.BUCKETS), counts), minlength=5).tolist()
 
 
 @pytest.mark.parametrize(

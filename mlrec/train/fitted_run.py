@@ -51,7 +51,7 @@ class FittedRun:
     # Nothing is read from the workdir, so evaluation alone may be the first to use it.
     if not (self._workdir / workdirs.CONFIG).exists():
       workdirs.claim(self._workdir, self._config)
-    edges = (0, *self._config.eval.buckets)
+    edges = self._config.eval.buckets
     found = {name: evaluate(self._model, self._split, name, edges) for name in self._splits}
     return Outcome(
       found, best_step=0, best_epoch=0, seconds=time.monotonic() - self._start,

@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 import numpy as np
 
 from mlrec.data import feature_files
-from mlrec.data.feature_files import Features
 from mlrec.models import convert
 from mlrec.models.items.encoded import RANDOM
 from mlrec.models.items.encoded import Recipe
@@ -62,7 +61,7 @@ def load_or_make(
   folder: str = "",
   batch_size: int = 16,
   say: Callable[[str], None] = logging.info,
-) -> Features:
+) -> feature_files.Features:
   """The vectors of a split's items, made where they are not there yet.
 
   Args:

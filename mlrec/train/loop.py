@@ -83,7 +83,7 @@ class Run:
     self._content = contents.open_content(config, split, model)
     self.evaluator = Evaluator(
       self.spec.graphdef, split, layout, self.mesh, config.eval.batch_size, config.eval.chunk,
-      self._content, config.eval.item_batch, (0, *config.eval.buckets),
+      self._content, config.eval.item_batch, config.eval.buckets,
     )  # fmt: skip
     self.train_steps = make_train_steps(
       self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
