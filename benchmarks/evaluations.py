@@ -43,15 +43,16 @@ def main() -> None:
 
 def figures(path: pathlib.Path, pairs: str) -> dict:
   """Seconds of one evaluation of all users after one that compiles, and what memory it adds to the process's peak."""
+  from mlrec import machine
   from mlrec.config import validate
   from mlrec.data import leave_one_out
   from mlrec.data import read_pairs
   from mlrec.models.registry import models
   from mlrec.models.registry import RECOMMENDER
-  from mlrec.train import fitted_run
-  from mlrec.train import usage
-  from mlrec.train.facts import Facts
-  from mlrec.train.loop import Run
+  from mlrec.runs import fitted
+  from mlrec.runs.workdir import Workdir
+  from mlrec.train.loop import TrainingRun
+  from mlrec.train.model_builder import ModelBuilder
 
   spec = importlib.util.spec_from_file_location("measured", path)
   module = importlib.util.module_from_spec(spec)
@@ -61,18 +62,21 @@ def figures(path: pathlib.Path, pairs: str) -> dict:
   config = validate(config)
   split = leave_one_out(read_pairs(pairs))
   if models.get(config.model.name, kind=RECOMMENDER).fitted:
-    model = Facts(config, split).create_fitted()
-    evaluate = lambda: fitted_run.evaluate(model, split, "valid")  # noqa: E731
+    model = ModelBuilder(config, split).create_fitted()
+    model.fit(split.train)
+    evaluate = lambda: fitted.evaluate(model, split, "valid")  # noqa: E731
   else:
-    run = Run(config, split, pathlib.Path(tempfile.mkdtemp()))
+    run = TrainingRun(config, split, Workdir(pathlib.Path(tempfile.mkdtemp())).files)
+    run.plan()
+    run.prepare()
     state = run.spec.create()
     evaluate = lambda: run.evaluator(state.params, state.rest, "valid")  # noqa: E731
-  before = usage.peak_memory()["peak_memory_mib"]
+  before = machine.peak_memory()["peak_memory_mib"]
   evaluate()
-  peak = usage.peak_memory()["peak_memory_mib"]
-  wall, cpu = time.perf_counter(), usage.cpu_seconds()
+  peak = machine.peak_memory()["peak_memory_mib"]
+  wall, cpu = time.perf_counter(), machine.cpu_seconds()
   evaluate()
-  wall, cpu = time.perf_counter() - wall, usage.cpu_seconds() - cpu
+  wall, cpu = time.perf_counter() - wall, machine.cpu_seconds() - cpu
   return {
     "config": path.stem, "model": config.model.name, "dim": config.model.get("dim", 0), "users": split.num_users,
     "items": split.num_items, "seconds": round(wall, 2), "cpu_seconds": round(cpu, 2),

@@ -19,7 +19,8 @@ from mlrec.config import default_config
 from mlrec.config import validate
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
-from mlrec.train.loop import Run
+from mlrec.runs.workdir import Workdir
+from mlrec.train.loop import TrainingRun
 
 
 def main() -> None:
@@ -39,7 +40,9 @@ def main() -> None:
   config.train.steps_per_dispatch = arguments.steps_per_dispatch
   split = leave_one_out(read_pairs(arguments.pairs))
   with tempfile.TemporaryDirectory() as workdir:
-    run = Run(validate(config), split, pathlib.Path(workdir))
+    run = TrainingRun(validate(config), split, Workdir(pathlib.Path(workdir)).files)
+    run.plan()
+    run.prepare()
     figures = (step_figures if arguments.what == "step" else eval_figures)(run, arguments.seconds)
   figures |= {
     "what": arguments.what, "dim": arguments.dim, "batch": arguments.batch, "items": split.num_items,
@@ -49,23 +52,32 @@ def main() -> None:
   print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
 
 
-def step_figures(run: Run, seconds: float) -> dict:
-  """Median over groups of steps, batches being built and sent meanwhile as in training; the first group compiles."""
+def step_figures(run: TrainingRun, seconds: float) -> dict:
+  """Medians over groups of steps, batches being built and sent meanwhile as in training; the first group compiles.
+
+  `step_ms` is the computation alone, `whole_ms` from a step to the next, with what its batch is waited for.
+  """
   state = run.spec.create()
-  times, losses, end = [], None, None
-  for _, count, batches in run.prefetched(0, run.steps_per_epoch):
+  times, whole, losses, end, last = [], [], None, None, time.perf_counter()
+  for count, batches in run.groups(0, run.steps_per_epoch):
     begin = time.perf_counter()
     state, losses = run.train_steps(state, batches, count)
     losses.block_until_ready()
-    times.append((time.perf_counter() - begin) / count)
-    end = end or time.perf_counter() + seconds
-    if time.perf_counter() > end:
+    now = time.perf_counter()
+    times.append((now - begin) / count)
+    whole.append((now - last) / count)
+    last = now
+    end = end or now + seconds
+    if now > end:
       break
   step = statistics.median(times[1:])
-  return {"step_ms": step * 1e3, "users_per_s": run.config.train.batch_size / step, "groups": len(times) - 1}
+  return {
+    "step_ms": step * 1e3, "whole_ms": statistics.median(whole[1:]) * 1e3,
+    "users_per_s": run.config.train.batch_size / step, "groups": len(times) - 1,
+  }  # fmt: skip
 
 
-def eval_figures(run: Run, seconds: float) -> dict:
+def eval_figures(run: TrainingRun, seconds: float) -> dict:
   """Median over whole evaluations of the validation split; the first compiles."""
   state = run.spec.create()
   times, start = [], time.perf_counter()

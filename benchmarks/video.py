@@ -10,7 +10,7 @@ python benchmarks/video.py features ENCODER --data_dir FOLDER
 `--every_slot` encodes the item of each slot of each user's row, repeats and padding too, as MicroLens's released code
 does. `prepare` makes frames of the mp4 files in a folder, `--copies` items of each, in this process alone. `read` reads
 items in a random order, none of them in the page cache; `read_reference` does so from an LMDB file of float32 arrays,
-opened anew for each item as MicroLens's released code does (it needs `pip install lmdb`). `features` times a frozen
+opened again for each item as MicroLens's released code does (it needs `pip install lmdb`). `features` times a frozen
 encoder's vectors from reading to writing, compilation left out.
 """
 
@@ -27,15 +27,15 @@ import numpy as np
 
 from mlrec.config import default_config
 from mlrec.config import validate
+from mlrec.content.videos import Frames
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.data.batches import Batch
-from mlrec.data.frames import Frames
 from mlrec.models.items.encoded import recipe_options
 from mlrec.models.items.video.tower import VideoRecipe
-from mlrec.train import contents
-from mlrec.train import frozen_features
-from mlrec.train.loop import Run
+from mlrec.runs.workdir import Workdir
+from mlrec.train import frozen_vectors
+from mlrec.train.loop import TrainingRun
 from mlrec.train.sharding import make_mesh
 import tfds_microlens
 from tfds_microlens import video_frames
@@ -89,22 +89,27 @@ def _step(arguments: argparse.Namespace) -> dict:
   config.train.steps_per_dispatch = 1
   split = leave_one_out(read_pairs(arguments.pairs))
   made_up = MadeUp(split.item_ids[1:], arguments.frames or 5, arguments.size or 224)
-  contents.SOURCES["frames"] = lambda config, recipe: made_up
   with tempfile.TemporaryDirectory() as workdir:
-    run = Run(validate(config), split, pathlib.Path(workdir))
+    run = TrainingRun(validate(config), split, Workdir(pathlib.Path(workdir)).files, sources={"frames": made_up})
+    run.plan()
+    run.prepare()
     state = run.spec.create()
-    times, encoded = [], []
-    for _, count, batches in run.prefetched(0, arguments.steps + 1):
+    times, whole, encoded, last = [], [], [], time.perf_counter()
+    for count, batches in run.groups(0, arguments.steps + 1):
       if arguments.every_slot:
         batches = jax.jit(_every_slot)(batches)
       jax.block_until_ready(batches)
       begin = time.perf_counter()
       state, losses = run.train_steps(state, batches, count)
       losses.block_until_ready()
-      times.append(time.perf_counter() - begin)
+      now = time.perf_counter()
+      times.append(now - begin)
+      whole.append(now - last)
+      last = now
       encoded.append(batches.items.shape[1])
   step = statistics.median(times[1:])
-  return {"users_per_s": arguments.batch / step, "step_s": step, "clips_a_step": statistics.median(encoded),
+  return {"users_per_s": arguments.batch / step, "step_s": step, "whole_s": statistics.median(whole[1:]),
+          "clips_a_step": statistics.median(encoded),
           "loss": float(losses[0])}  # fmt: skip
 
 
@@ -211,7 +216,7 @@ def _features(arguments: argparse.Namespace) -> dict:
   spec_frames, spec_size = arguments.frames or 5, arguments.size or 224
   options = recipe_options(arguments.options)
   recipe = VideoRecipe(arguments.encoder, options, "random", "float32", spec_frames, spec_size)
-  encode, state = frozen_features.encoder_of(recipe, make_mesh())
+  encode, state = frozen_vectors.encoder_of(recipe, make_mesh())
   times = []
   for start in range(0, arguments.steps * 4 + 4, 4):
     begin = time.perf_counter()

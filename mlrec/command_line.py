@@ -1,28 +1,30 @@
 """What the commands that take a config share: mistakes in flags and failures of runs are told in a line."""
 
 from collections.abc import Callable
-import importlib.util
-import inspect
 import pathlib
 import re
 import sys
 from typing import Any
 
 from absl import flags
-from absl import logging
 from ml_collections import ConfigDict
 
 from mlrec import config as config_lib
+from mlrec import files
+from mlrec import machine
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.registry import closest
 
 FAILED, REFUSED = 1, 2
+# TensorStore alone reads and writes 32 files at a time; readers, workers and libraries have others open.
+_OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 96
 
 
 def report(error: Exception | str, status: int) -> int:
   """Prints an error and returns the exit status."""
-  print(f"error: {error}", file=sys.stderr)
+  terminal.tell(f"error: {terminal.printable(str(error))}")
   return status
 
 
@@ -38,55 +40,37 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
     ConfigError, DataError: as they come.
   """
   from mlrec.metrics import ScoresNotFinite
-  from mlrec.train import loop
+  from mlrec.runs.workdir import Workdir
   from mlrec.train.checkpoint import CheckpointError
+  from mlrec.train.session import TrainingDiverged
+  from mlrec.train.stop import Interrupted
 
-  # Orbax logs each save, and each failure several times over; failures also raise, and are told below.
-  logging.set_verbosity(logging.WARNING)
-  logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+  limit = machine.allow_open_files(_OPEN_FILES)
+  if limit < _FEWEST_OPEN_FILES:
+    raise ConfigError(
+      f"this process may have {limit} files open at once (ulimit -n), and checkpoints need {_FEWEST_OPEN_FILES}"
+    )
+  terminal.log_plainly()
   try:
     work()
-  except loop.Interrupted as stopped:
+  except Interrupted as stopped:
     say(str(stopped))
-  except (loop.TrainingDiverged, CheckpointError, ScoresNotFinite) as error:
+  except (TrainingDiverged, CheckpointError, ScoresNotFinite) as error:
     return report(error, FAILED)
   except (ConfigError, DataError):
     raise
   except Exception as error:
-    if not loop.is_disk_full(error):
+    if not files.is_disk_full(error):
+      if isinstance(error, OSError) and error.strerror:
+        # What the system refuses, such as a name that is too long or one more open file, is no mistake in the code.
+        return report(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", FAILED)
       raise
+    saved = "is resumed from its last checkpoint" if Workdir(workdir).is_begun() else "has saved nothing yet"
     return report(
-      f"no space left on the device that holds {workdir}; the last checkpoint is whole: free some space and run the "
-      "same command to go on from it",
+      f"no space left on the device that holds {workdir}: free some, and run the same command again; the run {saved}",
       FAILED,
     )
   return 0
-
-
-def from_config_file(file: str, function: str, wanted: str) -> Any:
-  """What a function of a config file returns.
-
-  Args:
-    file: `FILE.py`, or `FILE.py:ARGUMENT` for a function that takes one.
-    function: its name.
-    wanted: what it is for, for the message where the file has none.
-
-  Raises:
-    ConfigError: there is no such function, or it fails.
-  """
-  path, _, argument = file.partition(":")
-  spec = importlib.util.spec_from_file_location("config_file", path)
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  make = getattr(module, function, None)
-  if make is None:
-    raise ConfigError(f"{path} has no {function}(): {wanted}")
-  try:
-    return make(*([argument] if argument and inspect.signature(make).parameters else []))
-  except Exception as error:  # a config file is code: it may raise anything
-    raise ConfigError(f"{function}() of {path}: {type(error).__name__}: {error}") from error
 
 
 def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[str]]:
@@ -108,7 +92,7 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
     except flags.Error as error:
       # A config file that raises arrives here with the whole traceback in its message.
       what, traceback, _ = str(error).partition("Traceback")
-      message = f"{what.strip()} {_last_line(error)}" if traceback else str(error)
+      message = f"{what.strip()} {_last_line(error)}" if traceback else _wrong_value(str(error)) or str(error)
     except Exception as error:  # a config file is code: it may raise anything
       message = _unknown_key(argv, error) or (
         "the config cannot be loaded, get_config() must return a ConfigDict: "
@@ -122,6 +106,17 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
 def _last_line(error: Exception) -> str:
   lines = str(error).strip().splitlines()
   return lines[-1] if lines else ""
+
+
+def _wrong_value(message: str) -> str | None:
+  """What a flag's value should be, where absl's message says it in Python's words."""
+  found = re.match(r"flag --([\w.]+)=(.*?): (.*)", message, re.DOTALL)
+  words = {
+    "for int()": "an integer", "to float": "a number", "boolean": "true or false",
+    "as tuple": "values in brackets, such as (1, 2)",
+  }  # fmt: skip
+  wanted = [kind for part, kind in words.items() if found and part in found[3]]
+  return f"{found[1]}={found[2]}: expected {wanted[0]}" if found and wanted else None
 
 
 def _unknown_key(argv: list[str], error: Exception) -> str | None:

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 import hashlib
+import importlib.util
+import inspect
 import json
 from typing import Any
 
@@ -44,6 +46,8 @@ def default_config() -> ConfigDict:
   config.data.features = ""
   # Whether vectors, read or made by a frozen encoder, are whitened over the items of the split.
   config.data.whiten = False
+  # Processes that decode frames, covers and sound; 0 for threads of this one, which serve unless cores are many.
+  config.data.workers = 0
   config.data.max_length = 10
   config.data.min_length = 5
   # Forced cold start: the share of items that is taken out of training, not of histories read later, and what chooses
@@ -86,8 +90,6 @@ def default_config() -> ConfigDict:
   config.train.monitor = "hr@10"
   # Steps that one dispatch to the devices takes: the result is the same, but that a 1 may round otherwise.
   config.train.steps_per_dispatch = 8
-  # Width of packed rows; 0 for a good one.
-  config.train.row_width = 0
   # The exponential moving average of the parameters that is evaluated and kept; 0 for none.
   config.train.ema_decay = 0.0
 
@@ -116,13 +118,17 @@ def default_config() -> ConfigDict:
 # What the best parameters may be chosen by.
 MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
 BASELINES = ("popularity", "id")
+# How the learning rate falls over a run.
+SCHEDULES = ("constant", "cosine", "linear")
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
-  "data.features", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size", "eval.item_batch",
-  "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
+  "eval.item_batch", "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
+# The longest history that a model may read, the largest finite float32.
+_LONGEST, _MOST_WORKERS, _LARGEST = 65_536, 1024, 3.4e38
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
 
@@ -161,12 +167,15 @@ def _check_type(key: str, value: Any, default: Any) -> None:
   )
   if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
     raise ConfigError(f"config.{key} must be of type {type(default).__name__}, not {value!r}")
+  # Written so that NaN fails.
+  if isinstance(value, int | float) and isinstance(default, float) and not abs(value) <= _LARGEST:
+    raise ConfigError(f"config.{key} must be a finite number in float32, not {value}")
 
 
 def _check_ranges(config: ConfigDict) -> None:
   at_least = {
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
-    "train.row_width": 0, "train.ema_decay": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
+    "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": 3, "data.cold_share": 0, "data.cold_seed": 0, "seed": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
@@ -181,11 +190,23 @@ def _check_ranges(config: ConfigDict) -> None:
   for key, high in below.items():
     if not values[key] < high:
       raise ConfigError(f"config.{key} must be below {high}, not {values[key]}")
+  for key, value in values.items():
+    # What counts items, users, steps or bytes fits an int32; a seed may be longer, but is one word of a key.
+    high = 2**32 - 1 if key in ("seed", "data.cold_seed") else 2**31 - 1
+    if isinstance(value, int) and value > high:
+      raise ConfigError(f"config.{key} must be at most {high}, not {value}")
+  for key, high in (("data.max_length", _LONGEST), ("data.workers", _MOST_WORKERS)):
+    if values[key] > high:
+      raise ConfigError(f"config.{key} must be at most {high}, not {values[key]}")
   for key in ("optimizer.lr", "optimizer.eps"):
-    if not 0 < values[key] < 3e38:
-      raise ConfigError(f"config.{key} must be positive and finite in float32, not {values[key]}")
+    if not values[key] > 0:
+      raise ConfigError(f"config.{key} must be positive, not {values[key]}")
   if config.train.monitor not in MONITORS:
     raise ConfigError(f"config.train.monitor = {config.train.monitor!r}: {closest(config.train.monitor, MONITORS)}")
+  if config.optimizer.schedule not in SCHEDULES:
+    raise ConfigError(
+      f"config.optimizer.schedule = {config.optimizer.schedule!r}: {closest(config.optimizer.schedule, SCHEDULES)}"
+    )
   if config.train.batch_size % config.loss.negative_groups:
     raise ConfigError(
       f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
@@ -197,8 +218,34 @@ def _check_ranges(config: ConfigDict) -> None:
   ends = tuple(config.eval.buckets)
   if not all(type(end) is int and end > 0 for end in ends) or sorted(set(ends)) != list(ends):
     raise ConfigError(f"config.eval.buckets must be ascending integers of at least 1, such as (5, 20, 50), not {ends}")
-  if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and s >= 0 for s in config.seeds):
-    raise ConfigError(f"config.seeds must be distinct integers of at least 0, not {config.seeds}")
+  if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and 0 <= s < 2**32 for s in config.seeds):
+    raise ConfigError(f"config.seeds must be distinct integers from 0 to {2**32 - 1}, not {config.seeds}")
+
+
+def from_file(file: str, function: str, wanted: str) -> Any:
+  """What a function of a config file returns.
+
+  Args:
+    file: `FILE.py`, or `FILE.py:ARGUMENT` for a function that takes one.
+    function: its name.
+    wanted: what it is for, for the message where the file has none.
+
+  Raises:
+    ConfigError: there is no such function, or it fails.
+  """
+  path, _, argument = file.partition(":")
+  spec = importlib.util.spec_from_file_location("config_file", path)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  make = getattr(module, function, None)
+  if make is None:
+    raise ConfigError(f"{path} has no {function}(): {wanted}")
+  try:
+    return make(*([argument] if argument and inspect.signature(make).parameters else []))
+  except Exception as error:  # a config file is code: it may raise anything
+    raise ConfigError(f"{function}() of {path}: {type(error).__name__}: {error}") from error
 
 
 def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -238,19 +285,29 @@ def config_hash(config: ConfigDict, data: str) -> str:
     config: of the run; keys that may change on resuming do not count, nor does the seed.
     data: a fingerprint of the data, which stands for wherever it was read from.
   """
-  fixed = {key: value for key, value in flatten(to_json(config)) if key not in (*MUTABLE, "seed")}
+  defaults = dict(flatten(to_json(default_config())))
+  # Keys that have their defaults do not count either, so that a hash outlives keys that are added.
+  fixed = {
+    key: value
+    for key, value in flatten(to_json(config))
+    if key not in (*MUTABLE, "seed") and (key.split(".")[0] in _OPEN or value != defaults[key])
+  }
   return hashlib.sha256(json.dumps([fixed, data], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, also: Collection[str] = ()) -> list[str]:
-  """What keeps a run of config `old` (JSON) from going on under `new`: a line for each key that may not change.
+  """Why a run of config `old` (JSON) may not be resumed under `new`: a line for each key that may not change.
 
   Args:
     old: JSON of a config, as is `new`.
     new: of the continuation.
     also: mutable keys that may not change either.
   """
-  old, new = dict(flatten(old)), dict(flatten(new))
+  # A config of another version may lack keys, or have some that are gone.
+  defaults = {
+    key: value for key, value in flatten(to_json(default_config())) if key.split(".")[0] not in _OPEN
+  }  # fmt: skip
+  old, new = ({**defaults, **dict(flatten(one))} for one in (old, new))
   absent = "(absent)"
   # A schedule that falls over the whole run depends on its length.
   fixed = {*also, *({"train.epochs"} if new.get("optimizer.schedule") != "constant" else ())}

@@ -4,11 +4,21 @@ FILE may be one of `torch.save`, in its zip or its older format, NumPy's `.npz`,
 is run. Names and shapes stay those of FILE.
 """
 
+if __name__ == "__main__":
+  from mlrec import startup
+
+  startup.prepare()
+
+from collections.abc import Mapping
+import contextlib
 import os
 import pathlib
 import sys
 
 from absl import flags
+import numpy as np
+
+from mlrec import terminal
 
 _FLAGS = flags.FlagValues()
 _TO = flags.DEFINE_string("to", None, "The safetensors file to write.", flag_values=_FLAGS)
@@ -31,11 +41,11 @@ def main(argv: list[str]) -> int:
   try:
     files = _FLAGS(argv)[1:]
     if _HELP.value:
-      print(f"{__doc__}\n{_FLAGS.get_help()}")
+      terminal.say(f"{__doc__}\n{_FLAGS.get_help()}")
       return 0
     return _convert(files)
   except (ValueError, OSError, flags.Error) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    terminal.tell(f"error: {terminal.one_line(' '.join(str(error).split()))}")
     return _REFUSED
 
 
@@ -43,21 +53,21 @@ def _convert(files: list[str]) -> int:
   if len(files) != 1:
     raise ValueError(f"expected one FILE, not {len(files)}, such as: python -m mlrec.convert FILE --to=OUT.safetensors")
   if not _LIST.value:
-    target = _target(_TO.value)
+    target = _target(_TO.value, files[0])
   # JAX and Flax come in here: mistakes in flags are told at once.
   from mlrec.models.convert import read_torch
 
   arrays = read_torch(files[0], key=_KEY.value)
   if _LIST.value:
     for name, array in arrays.items():
-      print(f"{name}  {array.shape}  {array.dtype.name}")
+      terminal.say(f"{name if name.isprintable() else repr(name)}  {array.shape}  {array.dtype.name}")
     return 0
   write(arrays, target)
-  print(f"{target}: {len(arrays)} tensors")
+  terminal.say(f"{target}: {len(arrays)} tensors")
   return 0
 
 
-def _target(name: str | None) -> pathlib.Path:
+def _target(name: str | None, file: str) -> pathlib.Path:
   if not name:
     raise ValueError("--to=OUT.safetensors is required (or --list, to see what is in FILE)")
   target = pathlib.Path(name).expanduser()
@@ -65,32 +75,41 @@ def _target(name: str | None) -> pathlib.Path:
     raise ValueError(f"--to={name}: expected a name that ends in .safetensors")
   if not target.parent.is_dir():
     raise ValueError(f"--to={name}: there is no folder {str(target.parent)!r}")
-  if target.is_dir():
-    raise ValueError(f"--to={name}: it is a folder")
+  if target.exists() and not target.is_file():
+    raise ValueError(f"--to={name}: it is {'a folder' if target.is_dir() else 'no regular file'}")
+  if target.exists() and os.path.exists(file) and target.samefile(file):
+    raise ValueError(f"--to={name}: it is FILE itself; expected another name")
   if target.exists() and not _OVERWRITE.value:
     raise ValueError(f"--to={name}: the file is there already; --overwrite replaces it")
   return target
 
 
-def write(arrays, target: pathlib.Path) -> None:
-  """Writes arrays by name as safetensors; the file appears under its name only when it is whole.
+def write(arrays: Mapping[str, np.ndarray], target: pathlib.Path) -> None:
+  """Writes arrays by name as safetensors; the file appears under its name only when it is whole and on the disk.
 
   Raises:
-    ValueError: safetensors has no such dtype.
+    ValueError: it cannot be written: safetensors has no such dtype, the disk is full, the folder may not be written to.
   """
-  import numpy as np
   from safetensors import SafetensorError
   from safetensors.numpy import save_file
 
+  if "__metadata__" in arrays:
+    raise ValueError(f"{target}: cannot be written: in safetensors, '__metadata__' is no name of a tensor")
   unfinished = target.with_name(f".{target.name}.{os.getpid()}")
   try:
+    unfinished.touch()
+    mode = unfinished.stat().st_mode  # safetensors may make a file that nobody else can read
     # Safetensors writes memory as it lies, whatever the strides.
     save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, unfinished)
-    os.replace(unfinished, target)
-  except SafetensorError as error:
-    raise ValueError(f"{target}: cannot be written: {error}") from error
+    unfinished.chmod(mode)
+    with unfinished.open("rb+") as file:
+      os.fsync(file.fileno())
+    unfinished.replace(target)
+  except (SafetensorError, OSError) as error:
+    raise ValueError(f"{target}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
   finally:
-    unfinished.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      unfinished.unlink()
 
 
 if __name__ == "__main__":

@@ -4,20 +4,28 @@
   python -m mlrec.features --content=MicroLens-50k_titles.csv --encoder=minilm_l6 --weights=minilm
 
 A run of the mode `frozen` makes what it needs by itself; this makes them ahead of it, or on another machine. Killed and
-run again it goes on. The folder is named by a hash of weights, encoder, settings and content.
+run again it resumes. The folder is named by a hash of weights, encoder, settings and content.
 """
 
+if __name__ == "__main__":
+  from mlrec import startup
+
+  startup.prepare()
+
+import pathlib
 import re
-import sys
 from typing import Any
 
 from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import ConfigDict
 
+from mlrec import command_line
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 _VIDEOS = flags.DEFINE_string("videos", "", "The prepared videos, such as microlens/50k-videos-5x224.")
 _CONTENT = flags.DEFINE_string(
@@ -36,13 +44,8 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Items encoded at a time, on all devices together.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data lies; empty for TFDS's own default.")
 _FEATURES_DIR = flags.DEFINE_string("features_dir", "", "Where vectors are kept; empty for the user's cache folder.")
-# By the kind of an encoder: the tower that runs it, and the flags that are its options.
-_SETTINGS = {
-  "video encoder": ("video", (_FRAMES, _SIZE, _PIXELS)),
-  "image encoder": ("image", (_SIZE,)),
-  "audio encoder": ("audio", (_SAMPLES,)),
-  "text encoder": ("text", (_LENGTH, _TOKENIZER)),
-}
+# Options of the towers that run encoders; which of them a tower has, its constructor says.
+_SETTINGS = (_FRAMES, _SIZE, _PIXELS, _SAMPLES, _LENGTH, _TOKENIZER)
 
 
 def main(argv: list[str]) -> int:
@@ -53,39 +56,64 @@ def main(argv: list[str]) -> int:
     for flag in (_ENCODER, _WEIGHTS):
       if not flag.value:
         raise ConfigError(f"--{flag.name} is required")
-    return _run()
+    # JAX and the encoders come in here: mistakes in flags are told at once.
+    from mlrec.train.stop import Interrupted
+
+    terminal.log_plainly()
+    try:
+      terminal.say(str(_make()))
+    except Interrupted as stopped:
+      terminal.say(str(stopped))
+    return 0
   except (ConfigError, DataError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+    return command_line.report(error, command_line.REFUSED)
 
 
-def _run() -> int:
-  # JAX and the encoders come in here: mistakes in flags are told at once.
-  from mlrec.models.registry import models
-  from mlrec.train import contents
-  from mlrec.train import frozen_features
+def _make() -> pathlib.Path:
+  """Makes the vectors; returns their folder."""
+  from mlrec.content import modalities
+  from mlrec.content import open_source
+  from mlrec.train import frozen_vectors
+  from mlrec.train.stop import StopSignal
 
-  logging.set_verbosity(logging.WARNING)
-  sources = {"videos": _VIDEOS.value, "content": _CONTENT.value, "data_dir": _DATA_DIR.value}
   try:
-    kind = models.kind_of(str(_ENCODER.value))
-    if kind not in _SETTINGS:
-      raise ConfigError(f"--encoder={_ENCODER.value}: a {kind} encodes no content")
-    tower, settings = _SETTINGS[kind]
-    source = "videos" if tower == "video" else "content"
-    if not sources[source]:
-      raise ConfigError(f"--{source} is required: it is what a {kind} reads")
-    item = {
-      "name": tower, "mode": "frozen", "encoder": _ENCODER.value, "weights": _WEIGHTS.value, "dtype": _DTYPE.value,
-      "options": parse_options(_OPTIONS.value), **{flag.name: flag.value for flag in settings},
-    }  # fmt: skip
-    recipe = frozen_features.recipe_of(item)
-    opened = contents.open_source(ConfigDict({"data": sources}), recipe)
-    where, _ = frozen_features.make(recipe, opened, folder=_FEATURES_DIR.value, batch_size=_BATCH_SIZE.value, say=print)
-  except (OSError, TypeError, ValueError) as error:
+    recipe = frozen_vectors.recipe_of(_item())
+    sources = {"videos": _VIDEOS.value, "content": _CONTENT.value, "data_dir": _DATA_DIR.value}
+    key = modalities.get(recipe.content).key
+    if not sources[key]:
+      raise ConfigError(f"--{key} is required: it is what a {recipe.kind} reads")
+    source = open_source(recipe.content, ConfigDict(sources), recipe.opening())
+    with StopSignal() as stop:
+      where, _ = frozen_vectors.make(
+        recipe, source, folder=_FEATURES_DIR.value, batch_size=_BATCH_SIZE.value, say=terminal.say, interrupt=stop.check
+      )
+  except (OSError, OptionError) as error:
     raise ConfigError(str(error)) from error
-  print(where)
-  return 0
+  return where
+
+
+def _item() -> dict[str, Any]:
+  """The options of the tower that runs the encoder, as `config.model.item` would have them."""
+  from mlrec.models.items.encoded import tower_of
+  from mlrec.models.registry import models
+
+  encoder = str(_ENCODER.value)
+  if encoder not in models.names():
+    raise ConfigError(f"--encoder={encoder}: there is no such model; {closest(encoder, models.names())}")
+  kind = models.kind_of(encoder)
+  tower = tower_of(kind)
+  if tower is None:
+    raise ConfigError(f"--encoder={encoder}: a {kind} encodes no content")
+  options = set(models.options(tower))
+  settings = {flag.name: flag.value for flag in _SETTINGS if flag.name in options}
+  for flag in _SETTINGS:
+    if flag.present and flag.name not in options:
+      known = ", ".join(f"--{name}" for name in sorted(settings))
+      raise ConfigError(f"--{flag.name} is no setting of a {kind}, which has {known}")
+  return {
+    "name": tower, "mode": "frozen", "encoder": encoder, "weights": _WEIGHTS.value, "dtype": _DTYPE.value,
+    "options": parse_options(_OPTIONS.value), **settings,
+  }  # fmt: skip
 
 
 def parse_options(text: str) -> dict[str, Any]:

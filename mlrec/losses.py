@@ -6,8 +6,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-# Far below any score, yet finite, so that a struck candidate has an exact 0 as its gradient.
-_STRUCK = -1e9
+# Far below any score, yet finite, so that a excluded candidate has an exact 0 as its gradient.
+_EXCLUDED = -1e9
 # The log share that stands in for log 0: below one interaction in 10^12.
 _MIN_LOG_POPULARITY = -28.0
 
@@ -62,7 +62,7 @@ def in_batch_softmax_sums(
   """The weighted sum of `in_batch_softmax`'s losses and the sum of its weights, for means over several groups."""
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
   return scored_softmax_sums(
-    states @ items.T, jnp.sum(states * items[targets], axis=-1), targets=targets, struck=own[users], counts=counts,
+    states @ items.T, jnp.sum(states * items[targets], axis=-1), targets=targets, excluded=own[users], counts=counts,
     log_popularity=log_popularity, weights=weights,
   )  # fmt: skip
 
@@ -72,7 +72,7 @@ def scored_softmax_sums(
   target_scores: Array,
   *,
   targets: Array,
-  struck: Array,
+  excluded: Array,
   counts: Array,
   log_popularity: Array,
   weights: Array,
@@ -83,15 +83,15 @@ def scored_softmax_sums(
     scores: `[T, U]` float32.
     target_scores: `[T]` float32, each row's score of its target.
     targets: `[T]` int, the column of each row's target.
-    struck: `[T, U]` bool, the columns that are no negatives of a row, its target's among them.
+    excluded: `[T, U]` bool, the columns that are no negatives of a row, its target's among them.
     counts: `[U]`, as for `in_batch_softmax`, as are `log_popularity` and `weights`.
     log_popularity: `[U]`.
     weights: `[T]`.
   """
   weights = weights.astype(jnp.float32)
   debias = -jnp.maximum(log_popularity.astype(jnp.float32), _MIN_LOG_POPULARITY)
-  multiplicity = jnp.where(counts > 0, jnp.log(jnp.maximum(counts, 1).astype(jnp.float32)) + debias, _STRUCK)
-  logits = jnp.where(struck, _STRUCK, scores + multiplicity)
+  multiplicity = jnp.where(counts > 0, jnp.log(jnp.maximum(counts, 1).astype(jnp.float32)) + debias, _EXCLUDED)
+  logits = jnp.where(excluded, _EXCLUDED, scores + multiplicity)
   target_logit = target_scores + debias[targets]
   losses = _cross_entropy(target_logit, logits)
   return jnp.sum(weights * losses), jnp.sum(weights)
@@ -103,7 +103,7 @@ def sampled_softmax_sums(
   """Softmax over each row's target and items drawn uniformly: the weighted sum of losses, and that of weights.
 
   (Jean et al., ACL 2015, of which the uniform proposal's correction is a constant.) All rows share the items drawn;
-  those in the row of its own user are struck.
+  those in the row of its own user are excluded.
 
   Args:
     states: `[T, D]`, as for `in_batch_softmax`, as are `items`, `targets`, `users`, `own` and `weights`.
@@ -114,9 +114,9 @@ def sampled_softmax_sums(
     negatives: `[K]` int, columns of the items drawn.
     weights: `[T]`.
   """
-  target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
+  target_scores, scores, excluded = _against_drawn(states, items, targets, users, own, negatives)
   weights = weights.astype(jnp.float32)
-  losses = _cross_entropy(target_scores, jnp.where(struck, _STRUCK, scores))
+  losses = _cross_entropy(target_scores, jnp.where(excluded, _EXCLUDED, scores))
   return jnp.sum(weights * losses), jnp.sum(weights)
 
 
@@ -139,7 +139,7 @@ def calibrated_bce_sums(
   A row's loss is -(log sigmoid(s+)^beta + the sum over negatives of log(1 - sigmoid(s-))) / (K + 1), where
   beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1) is the share of items drawn, and t the calibration:
   0 for plain binary cross entropy, 1 for scores whose probabilities are as if all items had been negatives. Items drawn
-  that are struck add nothing to the sum; K counts them.
+  that are excluded add nothing to the sum; K counts them.
 
   At scores of 0 nearly all of the gradient is common to all items: it only lowers their scores, until
   beta (1 - sigmoid(s)) = K sigmoid(s). `from_prior` starts there, by adding that s = log(beta / K) to all scores, which
@@ -157,7 +157,7 @@ def calibrated_bce_sums(
     calibration: t, 0 to 1.
     from_prior: whether scores of 0 stand for the mean item's probability, rather than for one half.
   """
-  target_scores, scores, struck = _against_drawn(states, items, targets, users, own, negatives)
+  target_scores, scores, excluded = _against_drawn(states, items, targets, users, own, negatives)
   drawn = negatives.shape[0]
   alpha = drawn / max(num_items - 1, 1)
   # The same as in the docstring, less a division by what may be tiny.
@@ -165,7 +165,7 @@ def calibrated_bce_sums(
   if from_prior:
     bias = math.log(beta / drawn)
     target_scores, scores = target_scores + bias, scores + bias
-  against = jnp.where(struck, 0.0, jax.nn.softplus(scores)).sum(-1)
+  against = jnp.where(excluded, 0.0, jax.nn.softplus(scores)).sum(-1)
   losses = (beta * jax.nn.softplus(-target_scores) + against) / (drawn + 1)
   weights = weights.astype(jnp.float32)
   return jnp.sum(weights * losses), jnp.sum(weights)
@@ -193,7 +193,9 @@ def weighted_mean(values: Array, weights: Array) -> Array:
   return jnp.sum(values * weights) / jnp.where(total > 0, total, 1.0)
 
 
-def _against_drawn(states, items, targets, users, own, negatives) -> tuple[Array, Array, Array]:
+def _against_drawn(
+  states: Array, items: Array, targets: Array, users: Array, own: Array, negatives: Array
+) -> tuple[Array, Array, Array]:
   """Scores of targets `[T]` and of the items drawn `[T, K]`, and which of those are the row's own."""
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
   return jnp.sum(states * items[targets], axis=-1), states @ items[negatives].T, own[:, negatives][users]

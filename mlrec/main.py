@@ -1,7 +1,12 @@
 """Trains, evaluates and resumes: `python -m mlrec.main --config=FILE.py[:ARG] [--workdir=DIR] [--config.key=value …]`.
 
-Running the same command again in the same workdir goes on where the run stopped, or, when it is finished, says so.
+Running the same command again in the same workdir resumes where the run stopped, or, when it is finished, says so.
 """
+
+if __name__ == "__main__":
+  from mlrec import startup
+
+  startup.prepare()
 
 import pathlib
 
@@ -12,12 +17,15 @@ from ml_collections import ConfigDict
 
 from mlrec import command_line
 from mlrec import config as config_lib
+from mlrec import machine
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and results; by default a readable name under runs/.")
 _EVALUATE_ONLY = flags.DEFINE_bool("evaluate_only", False, "Evaluate the best checkpoint of the workdir, and stop.")
+_STEP = flags.DEFINE_integer("step", None, "With --evaluate_only: the step of the checkpoint, if not the best.")
 _LIST = flags.DEFINE_bool("list", False, "Print the models, data sources and configs there are, and stop.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for a run of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, with --coordinator.")
@@ -34,10 +42,12 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --config=configs/demo.py")
     if _LIST.value:
-      print(listing())
+      terminal.say(listing())
       return 0
     if _CONFIG.value is None:
       raise ConfigError("--config=FILE.py is required, such as --config=configs/demo.py (--list shows what there is)")
+    if _STEP.value is not None and not _EVALUATE_ONLY.value:
+      raise ConfigError(f"--step={_STEP.value} goes with --evaluate_only")
     config = config_lib.validate(_CONFIG.value)
     return _run(config, _workdir(config))
   except (ConfigError, DataError) as error:
@@ -45,26 +55,26 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
-  from mlrec.train import memory
-
-  memory.share_arenas()
+  machine.share_arenas()
   # JAX, Flax and Orbax come in here: mistakes in flags and config are told at once.
   import jax
 
   _join_processes()
-  from mlrec.train import experiment
+  from mlrec.runs import experiment
 
   def say(text: str) -> None:
     if jax.process_index() == 0:
-      print(text, flush=True)
+      terminal.say(text)
 
   return command_line.run_reporting(
-    lambda: experiment.run(config, workdir, evaluate_only=_EVALUATE_ONLY.value, say=say), workdir, say
+    lambda: experiment.run(config, workdir, evaluate_only=_EVALUATE_ONLY.value, step=_STEP.value, say=say),
+    workdir,
+    say,
   )
 
 
 def _workdir(config: ConfigDict) -> pathlib.Path:
-  from mlrec.train import workdir
+  from mlrec.runs import workdir
 
   if _WORKDIR.value:
     return pathlib.Path(_WORKDIR.value).expanduser()
@@ -86,8 +96,8 @@ def _join_processes() -> None:
 
 def listing() -> str:
   """What there is to choose from: models by kind, data sources, shipped configs."""
-  from mlrec.data.sources import sources
   from mlrec.models.registry import models
+  from mlrec.sources import sources
 
   lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
   lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, {', '.join(f'{name}/…' for name in sources.names())}")

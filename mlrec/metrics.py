@@ -19,7 +19,7 @@ import numpy as np
 # product of another shape may differ in its last bit, which would move a rank.
 ITEM_TILE = 512
 USER_TILE = 128
-# The rank of a target that no list can hold: it is among the items struck from the ranking.
+# The rank of a target that no list can hold: it is among the items excluded from the ranking.
 MISS = np.iinfo(np.int32).max
 # Places at which hit rate and NDCG are reported, as in the published tables.
 CUTOFFS = (10, 20)
@@ -44,7 +44,7 @@ def target_ranks(states: Array, items: Array, *, targets: Array, seen: Array, ch
     states: `[B, D]` user states.
     items: `[N + 1, D]` item vectors; row 0 is the padding and never a candidate.
     targets: `[B]` int in 1..N.
-    seen: `[B, H]` int, items struck from the user's ranking; 0 is filler, repeats count once.
+    seen: `[B, H]` int, items excluded from the user's ranking; 0 is filler, repeats count once.
     chunk: items scored at once, rounded up to whole tiles; the result does not depend on it.
 
   Returns:
@@ -115,16 +115,16 @@ def rank_and_recommend(
   table = jax.tree.map(in_chunks, items)
   columns = jnp.arange(USER_TILE)
 
-  def rank_tile(tile):
+  def rank_tile(tile: tuple[Any, Array, Array, Array]) -> tuple[Array, Array, Array]:
     states, targets, seen, real = tile
     # A tile of the users' targets gives each target's score by the arithmetic that scores it as a candidate.
     own_items = jax.tree.map(
       lambda x: jnp.zeros((ITEM_TILE, *x.shape[1:]), x.dtype).at[:USER_TILE].set(x[targets]), items
     )
     threshold = jnp.diagonal(score(states, own_items))
-    struck = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
+    excluded = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
 
-    def one_chunk(carry, part):
+    def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
       count, best, finite = carry
       first, chunk_items = part
       tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
@@ -134,7 +134,7 @@ def rank_and_recommend(
         # Of the padding item, and of no-one, a score need not exist: a cosine divides by their norm.
         candidate = exists & (first + jnp.arange(chunk) != 0)[:, None]
         finite &= jnp.all(jnp.isfinite(scores) | ~candidate | ~real)
-      scores = scores.at[_inside(struck - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
+      scores = scores.at[_inside(excluded - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
       count += jnp.sum((scores >= threshold) & exists, axis=0, dtype=jnp.int32)
       # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
       own = scores.at[_inside(targets - first, chunk), columns].get(mode="fill", fill_value=-jnp.inf)
@@ -151,7 +151,7 @@ def rank_and_recommend(
   tiles = -(-num_users // USER_TILE)
   real = jnp.ones(num_users, bool)
 
-  def tiled(x):
+  def tiled(x: Array) -> Array:
     x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(tiles, USER_TILE, *x.shape[1:])
 
@@ -168,7 +168,7 @@ def rank_scores(
   Args:
     scores: `[B, N + 1]` float; column 0 is the padding and never a candidate. Overwritten.
     targets: `[B]` int in 1..N.
-    seen: `[B, H]` int, items struck from the user's ranking; 0 is filler.
+    seen: `[B, H]` int, items excluded from the user's ranking; 0 is filler.
     length: how many items to recommend.
 
   Returns:
@@ -253,7 +253,7 @@ def _largest(values: Array, count: int) -> tuple[Array, Array]:
   """
   places = jnp.arange(values.shape[0])[:, None]
 
-  def take(carry, _):
+  def take(carry: tuple[Array, Array], _: None) -> tuple[Any, Any]:
     values, free = carry
     top = jnp.max(values, axis=0)
     place = jnp.min(jnp.where((values == top) & free, places, values.shape[0] - 1), axis=0)
@@ -345,5 +345,5 @@ def coverage(recommended: np.ndarray, num_items: int) -> float:
   return len(np.setdiff1d(recommended, [0])) / num_items
 
 
-def _namespace(x: Array | np.ndarray):
+def _namespace(x: Array | np.ndarray) -> Any:
   return np if isinstance(x, np.ndarray) else jnp

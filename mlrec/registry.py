@@ -2,12 +2,54 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
 import difflib
 import importlib
 import inspect
+import math
+import numbers
 import pkgutil
+import types
+import typing
 from typing import Any
+
+
+class OptionError(ValueError):
+  """An option that is not possible, named relative to what it is an option of; whoever hands options on names the path.
+
+  `str` of it begins with the whole name, such as `config.model.item.towers.cover.mode = 'tpo': …`.
+  """
+
+  def __init__(self, option: str, problem: str):
+    """`option` is a name, dotted where it lies in a section; `problem` follows it: `= 0 must be at least 1`."""
+    super().__init__(option, problem)
+    self.option, self.problem = option, problem
+
+  def __str__(self) -> str:
+    return f"{self.option} {self.problem}"
+
+  def below(self, section: str) -> "OptionError":
+    """The same, named from one section further out."""
+    return OptionError(f"{section}.{self.option}", self.problem)
+
+
+@contextlib.contextmanager
+def options_of(section: str) -> Iterator[None]:
+  """Names the options that are found wrong in the block by the path of the section that they are from."""
+  try:
+    yield
+  except OptionError as error:
+    raise error.below(section) from error.__cause__
+
+
+def at_least(least: float, **options: float) -> None:
+  """Raises an OptionError that names the first of the options which is below `least`."""
+  for name, value in options.items():
+    if not value >= least:
+      raise OptionError(name, f"= {value} must be at least {least}")
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
@@ -40,16 +82,20 @@ class Registry:
     self._entries: dict[str, tuple[str, Any]] = {}
     self._loaded = False
 
-  def register(self, name: str, *, kind: str = "") -> Callable:
+  def register(self, name: str, *, kind: str = "") -> Callable[[Any], Any]:
     """Decorates a class or function to be found under `name`, listed under `kind`."""
 
-    def add(entry):
+    def add(entry: Any) -> Any:
       if name in self._entries and self._entries[name][1] is not entry:
         raise ValueError(f"{self._sort} {name!r} is registered twice")
       self._entries[name] = (kind, entry)
       return entry
 
     return add
+
+  def unregister(self, name: str) -> None:
+    """Forgets a name, such as one that was registered for a while."""
+    del self._entries[name]
 
   def names(self, kind: str | None = None) -> list[str]:
     """All names, or those of one kind, sorted."""
@@ -80,19 +126,35 @@ class Registry:
     self.get(name)
     return self._entries[name][0]
 
-  def create(self, name: str, *args, kind: str | None = None, **options) -> Any:
+  def create(
+    self, name: str, *args: Any, kind: str | None = None, section: Mapping[str, Any] = {}, **options: Any
+  ) -> Any:
     """Calls the entry of that name.
 
+    Args:
+      name: of the entry.
+      *args: its first arguments.
+      kind: which it must be of.
+      section: options out of a config, which may name anything.
+      **options: of the entry; what they and `args` give, the section cannot.
+
     Raises:
-      ValueError: the name, or an option, is unknown; the message names the closest ones.
+      ValueError: the name is unknown; the message names the closest ones.
+      OptionError: an option is unknown, given already, or not of the type that its annotation states.
     """
     entry = self.get(name, kind=kind)
     parameters = _parameters(entry)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for option in options:
+    given = {*[parameter for parameter in parameters if parameter != "self"][: len(args)], *options}
+    for option, value in [*options.items(), *section.items()]:
       if option not in parameters and not takes_any:
-        raise ValueError(f"{name!r} has no option {option!r}: {closest(option, self.options(name))}")
-    return entry(*args, **options)
+        valid = [choice for choice in self.options(name) if choice not in given]
+        raise OptionError(option, f"= {value!r}: {name!r} has no such option; {closest(option, valid)}")
+      if option in section and option in given:
+        raise OptionError(option, f"= {section[option]!r} cannot be set here: it is known already")
+      if option in parameters:
+        _check_type(option, value, parameters[option].annotation)
+    return entry(*args, **options, **section)
 
   def options(self, name: str, *, kind: str | None = None) -> list[str]:
     """The names of what may be set of the entry of that name.
@@ -132,3 +194,51 @@ def _parameters(entry: Callable) -> Mapping[str, inspect.Parameter]:
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     found |= {name: one for name, one in parameters.items() if one.kind in named and name not in found}
   return found
+
+
+# What an option of a plain type may be, and, in words, what it and what a list of such is.
+_KINDS: Mapping[Any, tuple[Any, str, str]] = {
+  bool: (bool, "True or False", "a list of True and False"),
+  int: (numbers.Integral, "an integer", "a list of integers"),
+  float: (numbers.Real, "a number", "a list of numbers"),
+  str: (str, "a text", "a list of texts"),
+}
+
+
+def _check_type(option: str, value: Any, annotation: Any) -> None:
+  """Compares a value with the plain types of an annotation; a type that is none of those may be anything.
+
+  Raises:
+    OptionError: it is of none of them.
+  """
+  choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+  wanted = [_wanted(value, choice) for choice in choices]
+  if all(wanted):
+    raise OptionError(option, f"= {value!r} must be {' or '.join(wanted)}")
+
+
+def _wanted(value: Any, annotation: Any) -> str:
+  """What the annotation wants in words; empty where the value is that."""
+  if annotation is None or annotation is types.NoneType:
+    return "" if value is None else "None"
+  if annotation in _KINDS:
+    kind, words, _ = _KINDS[annotation]
+    if not isinstance(value, kind) or (isinstance(value, bool) and annotation is not bool):
+      return words
+    return "" if annotation is not float or math.isfinite(value) else "a finite number"
+  origin = typing.get_origin(annotation) or annotation
+  if origin in (Mapping, dict):
+    # What `dict` takes: sections of a config are no mappings by name.
+    return "" if hasattr(value, "keys") else "a section of options"
+  if origin in (Sequence, tuple, list):
+    return _wanted_list(value, *typing.get_args(annotation)[:1])
+  # Arrays, modules and what else is not written in a config.
+  return ""
+
+
+def _wanted_list(value: Any, member: Any = Any) -> str:
+  """A list of such members in words; empty where the value is one."""
+  wanted = _KINDS[member][2] if member in _KINDS else "a list"
+  if not isinstance(value, Sequence) or isinstance(value, str):
+    return wanted
+  return wanted if any(_wanted(one, member) for one in value) else ""

@@ -5,22 +5,20 @@ config's own values, as far as the space has them; those of the others are chose
 al., NeurIPS 2011). A trial is worth the validation metric `config.train.monitor` of its best epoch. The test split is
 never looked at.
 
-The same command in the same workdir goes on: a trial that was killed goes on from its checkpoint. Several processes may
-run it at once, on one machine or on a shared disk whose locks work; they share the trials. With one process a sweep is
-deterministic.
+The same command in the same workdir resumes: a trial that was killed is resumed from its checkpoint. Several processes
+may run it at once, on one machine or on a shared disk whose locks work; they share the trials. With one process a sweep
+is deterministic.
 
 What it leaves: `best.py`, a config for `mlrec.main`; `best.json`; `trials.jsonl`; and a workdir a trial, of which only
 the best keeps its checkpoints.
 """
 
-from collections.abc import Mapping
-import json
+if __name__ == "__main__":
+  from mlrec import startup
+
+  startup.prepare()
+
 import pathlib
-import pprint
-import shutil
-import textwrap
-import time
-from typing import Any
 
 from absl import app
 from absl import flags
@@ -29,27 +27,15 @@ from ml_collections import ConfigDict
 
 from mlrec import command_line
 from mlrec import config as config_lib
-from mlrec import search_space
-from mlrec import trials as trials_lib
+from mlrec import machine
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
-from mlrec.registry import closest
-from mlrec.train.writers import write_text
-from mlrec.trials import Record
-from mlrec.trials import Trial
-from mlrec.trials import Trials
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config() and get_search_space().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep is kept.")
 _TRIALS = flags.DEFINE_integer("trials", None, "How many trials, of all processes and runs of the command together.")
 _SECONDS = flags.DEFINE_float("seconds", None, "Begin no trial once those that have ended took so long together.")
-
-# Keys that decide what is measured, or on what: to choose among them is no tuning.
-_NOT_TUNED = ("seed", "seeds", "baselines", "init_from", "train.monitor", "data.source", "data.data_dir",
-              "data.min_length", "data.cold_share", "data.cold_seed")  # fmt: skip
-# Keys that a run may change when it goes on, but a sweep may not: its trials would no longer compare.
-_FIXED = ("seeds", "train.epochs", "train.patience", "eval.every_epochs")
-_SETTINGS, _BEST, _BEST_CONFIG, _LIST = "sweep.json", "best.json", "best.py", "trials.jsonl"
 
 
 def main(argv: list[str]) -> int:
@@ -72,302 +58,17 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config: ConfigDict, file: str, workdir: pathlib.Path) -> int:
-  from mlrec.train import memory
+  machine.share_arenas()
+  # Optuna comes in here: mistakes in flags are told at once.
+  from mlrec.runs.sweep import runner
 
-  memory.share_arenas()
-  space = load_space(file)
-  check_space(space, config)
-  sweep = Sweep(config, space, workdir, file=file)
-
-  def say(text: str) -> None:
-    print(text, flush=True)
+  space = runner.load_space(file)
+  runner.check_space(space, config)
+  sweep = runner.Sweep(config, space, workdir, file=file)
 
   return command_line.run_reporting(
-    lambda: sweep.run(trials=_TRIALS.value, seconds=_SECONDS.value, say=say), workdir, say
+    lambda: sweep.run(trials=_TRIALS.value, seconds=_SECONDS.value, say=terminal.say), workdir, terminal.say
   )  # fmt: skip
-
-
-class Sweep:
-  """A sweep and its workdir."""
-
-  def __init__(self, config: ConfigDict, space: search_space.Space, workdir: pathlib.Path, *, file: str):
-    """Opens the workdir, or makes it.
-
-    Args:
-      config: validated; what the space does not name is the same in each trial.
-      space: checked.
-      workdir: of this sweep alone.
-      file: where config and space come from, for the words in `best.py`.
-
-    Raises:
-      ConfigError: the workdir cannot be had, or holds another sweep; or Optuna is missing.
-    """
-    self._config = config.copy_and_resolve_references()
-    # They tell test metrics.
-    self._config.baselines = ()
-    self._space, self._workdir, self._file = space, workdir, file
-    try:
-      workdir.mkdir(parents=True, exist_ok=True)
-      own = dict(config_lib.flatten(self._config))
-      self._trials = Trials(workdir, space, seed=config.seed, first=own)
-    except OSError as error:
-      raise ConfigError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
-    with self._trials.exclusive():
-      self._check_settings()
-
-  def run(self, *, trials: int | None, seconds: float | None, say) -> None:
-    """Takes trial after trial until there are enough.
-
-    Args:
-      trials: how many, of all processes together; None for any number.
-      seconds: no trial begins once those that have ended took so long together; None for any time.
-      say: prints a line.
-
-    Raises:
-      ConfigError: no trial came to an end.
-      Interrupted: the process was asked to stop; the trial can go on.
-      DataError, CheckpointError: as they come.
-    """
-    say(f"sweep in {self._workdir} over {', '.join(sorted(self._space))}; valid {self._config.train.monitor} decides")
-    while trial := self._trials.claim(most=trials, seconds=seconds):
-      self._work_on(trial, trials, say)
-    self._tell_the_end(say)
-
-  def _work_on(self, trial: Trial, most: int | None, say) -> None:
-    say(f"trial {trial.number}{', which was cut off, goes on' if trial.goes_on else ''}: {_shown(trial.params)}")
-    start = time.monotonic()
-    if trial.same_as is not None:
-      same = next(record for record in self._trials.records() if record.number == trial.same_as)
-      assert same.value is not None
-      self._trials.complete(trial, same.value, seconds=0.0, data=same.data)
-    else:
-      try:
-        value, took, data = self._train(trial)
-      except _TrialFailed as error:
-        self._trials.fail(trial, str(error), seconds=round(time.monotonic() - start, 1))
-      else:
-        self._trials.complete(trial, value, seconds=took, data=data)
-    with self._trials.exclusive():
-      records = self._trials.records()
-      self._write(records)
-    say(_line(next(record for record in records if record.number == trial.number), records, self._monitor, most))
-
-  def _train(self, trial: Trial) -> tuple[float, float, str]:
-    """The value of a trial, the seconds it took, and the fingerprint of its data.
-
-    Raises:
-      _TrialFailed: these values cannot be run; others may.
-    """
-    import jax
-
-    from mlrec.train import experiment
-    from mlrec.train import failures
-    from mlrec.train import workdir as workdirs
-    from mlrec.train.checkpoint import CheckpointError
-
-    if not (trial.folder / workdirs.CONFIG).exists():
-      # Killed before the folder was a run's.
-      shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
-    try:
-      config = config_lib.with_values(self._config, trial.params)
-      result = experiment.run(config, trial.folder, splits=("valid",), say=lambda text: None)
-    except (DataError, CheckpointError):
-      raise
-    except Exception as error:
-      reason = failures.reason(error)
-      if reason is None:
-        raise
-      raise _TrialFailed(reason) from error
-    finally:
-      # No other trial has programs of these shapes, unless it has the same ones in the compilation cache.
-      jax.clear_caches()
-    value = result["valid"][self._config.train.monitor]
-    if value is None:
-      raise _TrialFailed(f"valid {self._config.train.monitor} is no number")
-    data = result["data"]
-    self._check_data(trial, data)
-    return value["mean"] if isinstance(value, dict) else value, result["seconds"], data
-
-  def _check_data(self, trial: Trial, data: str) -> None:
-    """Raises a ConfigError where another trial read other data; how much of a history is kept is part of the data."""
-    if "data.max_length" in self._space:
-      return
-    for record in self._trials.records():
-      if record.state == trials_lib.COMPLETE and record.data != data:
-        raise ConfigError(
-          f"trial {trial.number} read other data (fingerprint {data}) than trial {record.number} ({record.data}): "
-          f"read the same, or name another --workdir and delete {trial.folder}"
-        )
-
-  @property
-  def _monitor(self) -> str:
-    return f"valid {self._config.train.monitor}"
-
-  def _check_settings(self) -> None:
-    """Writes what the sweep is, or compares it with what the workdir holds."""
-    path = self._workdir / _SETTINGS
-    now = {"config": config_lib.to_json(self._config), "space": search_space.to_json(self._space)}
-    if not path.exists():
-      write_text(path, json.dumps(now, indent=2) + "\n")
-      return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    lines = config_lib.differences(there["config"], now["config"], also=_FIXED)
-    old, new = there["space"], now["space"]
-    lines += [
-      f"the search space of config.{key}: {old.get(key, '(absent)')} there, {new.get(key, '(absent)')} now"
-      for key in sorted(old.keys() | new.keys())
-      if old.get(key) != new.get(key)
-    ]
-    if lines:
-      listed = "\n  ".join(lines)
-      raise ConfigError(f"{self._workdir} holds another sweep:\n  {listed}\nName another --workdir, or delete it.")
-
-  def _write(self, records: list[Record]) -> None:
-    """Brings all files up to what is known."""
-    lines = "".join(json.dumps(vars(record)) + "\n" for record in records)
-    write_text(self._workdir / _LIST, lines)
-    best = best_of(records)
-    if best is None:
-      return
-    config = config_lib.with_values(self._config, best.params)
-    ended = [record for record in records if record.state != trials_lib.RUNNING]
-    found = {
-      "metric": self._monitor,
-      "value": best.value,
-      "trial": best.number,
-      "workdir": self._trials.folder(best.number).name,
-      "params": best.params,
-      "trials": len(ended),
-      "seconds": round(sum(record.seconds for record in ended), 1),
-      "config": config_lib.to_json(config),
-    }
-    what = f"{self._monitor} {best.value:.4f}, the best of {len(ended)} trials of {self._file} (trial {best.number})."
-    write_text(self._workdir / _BEST_CONFIG, config_source(config, what))
-    write_text(self._workdir / _BEST, json.dumps(found, indent=2, allow_nan=False) + "\n")
-    self._trials.drop_checkpoints(but=best.number)
-
-  def _tell_the_end(self, say) -> None:
-    records = self._trials.records()
-    running = [record.number for record in records if record.state == trials_lib.RUNNING]
-    if running:
-      say(f"under way in other processes: trial {', '.join(map(str, running))}")
-    best = best_of(records)
-    if best is None:
-      if not running:
-        raise ConfigError(f"none of {len(records)} trials came to a result; the last one: {records[-1].reason}")
-      return
-    with self._trials.exclusive():
-      self._write(self._trials.records())
-    say(f"best: {self._monitor} {best.value:.4f} (trial {best.number}: {_shown(best.params)})")
-    say(f"python -m mlrec.main --config={self._workdir / _BEST_CONFIG} trains it anew, and tests it")
-
-
-class _TrialFailed(RuntimeError):
-  """A trial's values cannot be run."""
-
-
-def load_space(file: str) -> search_space.Space:
-  """The search space of a config file, `FILE.py` or `FILE.py:ARGUMENT`.
-
-  Raises:
-    ConfigError: it has none, or what it has is no search space.
-  """
-  space = command_line.from_config_file(
-    file,
-    "get_search_space",
-    "a sweep needs one that returns keys and what they may be, such as "
-    '{"optimizer.lr": log_uniform(1e-4, 1e-2)}; mlrec/search_space.py shows it',
-  )
-  if not isinstance(space, Mapping) or not space:
-    raise ConfigError(
-      f"get_search_space() of {file.partition(':')[0]} must return a dict with a key or more, not {space!r}"
-    )
-  return space
-
-
-def check_space(space: search_space.Space, config: ConfigDict) -> None:
-  """Raises a ConfigError where a key is none of the config, or a bound is none that the config allows."""
-  known = [key for key in known_keys(config) if key not in _NOT_TUNED]
-  for key, part in space.items():
-    if key in _NOT_TUNED:
-      raise ConfigError(f"the search space names config.{key}, which says what is measured: it cannot be tuned")
-    if key not in known:
-      raise ConfigError(f"the search space names no key of the config: {key!r}; {closest(str(key), known)}")
-    if not isinstance(part, search_space.Range | search_space.Choice):
-      raise ConfigError(
-        f"the search space of config.{key} must be uniform(…), log_uniform(…), integers(…) or choice(…), not {part!r}"
-      )
-    part.check(key)
-    for value in part.ends():
-      try:
-        config_lib.with_values(config, {key: value})
-      except ConfigError as error:
-        raise ConfigError(f"the search space of config.{key}: {error}") from error
-
-
-def known_keys(config: ConfigDict) -> set[str]:
-  """All keys of a config, with the options that its model and its parts have and the config does not name."""
-  from mlrec.models.registry import models
-
-  keys = {key for key, _ in config_lib.flatten(config)}
-  parts = {f"model.{name}": part for name, part in config.model.items() if isinstance(part, ConfigDict)}
-  for section, part in {"model": config.model, **parts}.items():
-    name = part.get("name")
-    if isinstance(name, str) and name in models.names():
-      keys |= {f"{section}.{option}" for option in models.options(name)}
-  return keys - parts.keys()
-
-
-def best_of(records: list[Record]) -> Record | None:
-  """The complete trial of the highest value, of equal ones the first; None where none is complete."""
-  complete = [record for record in records if record.value is not None]
-  return max(complete, key=lambda record: (record.value, -record.number)) if complete else None
-
-
-def config_source(config: ConfigDict, what: str) -> str:
-  """A Python file whose `get_config()` returns this config.
-
-  Args:
-    config: validated.
-    what: its docstring.
-  """
-  lines = [
-    f'"""{_in_docstring(what)}"""', "", "from ml_collections import ConfigDict", "",
-    "from mlrec.config import default_config", "", "", "def get_config() -> ConfigDict:",
-    "  config = default_config()",
-  ]  # fmt: skip
-  defaults = dict(config_lib.flatten(config_lib.default_config()))
-  for key, value in config_lib.flatten(config):
-    if not key.startswith("model.") and value != defaults[key]:
-      lines.append(f"  config.{key} = {value!r}")
-  model = pprint.pformat(config.model.to_dict(), width=90, sort_dicts=False)
-  lines.append(f"  config.model = ConfigDict({textwrap.indent(model, ' ' * 28).lstrip()})")
-  return "\n".join([*lines, "  return config", ""])
-
-
-def _in_docstring(text: str) -> str:
-  return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _shown(params: Mapping[str, Any]) -> str:
-  return " · ".join(
-    f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in sorted(params.items())
-  )
-
-
-def _line(record: Record, records: list[Record], monitor: str, most: int | None) -> str:
-  """What became of a trial, and how the sweep stands."""
-  if record.value is None:
-    told = f"failed: {record.reason}"
-  elif record.same_as is not None:
-    told = f"{monitor} {record.value:.4f}, as trial {record.same_as}, which has the same values"
-  else:
-    told = f"{monitor} {record.value:.4f} in {record.seconds:.0f} s"
-  best = best_of(records)
-  ended = sum(other.state != trials_lib.RUNNING for other in records)
-  of = f"{ended} of {most}" if most is not None else str(ended)
-  stand = f"best {best.value:.4f} (trial {best.number})" if best else "no result yet"
-  return f"trial {record.number}: {told} · {stand} · {of} trials done"
 
 
 if __name__ == "__main__":

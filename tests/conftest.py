@@ -1,16 +1,56 @@
 from collections.abc import Callable
+from collections.abc import Iterator
+import gc
+import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from mlrec.data.batches import Batch
 from mlrec.data.batches import History
+from support.eight_devices import EightDevices
 
 # A failure in shared assertions shows the values, as one in a test does.
-pytest.register_assert_rewrite("encoder_checks")
+pytest.register_assert_rewrite(
+  "support.convolutions", "support.dense_tower", "support.encoder_checks", "support.tiny_runs"
+)
+pytest_plugins = ["support.run_fixtures"]
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def pytest_configure() -> None:
+  # What libraries have built by now stays: looking through it again and again takes a tenth of the tests' time.
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory) -> Iterator[None]:
+  """Programs are compiled once a session, for its worker processes and the commands they start, and not optimised.
+
+  Tiny ones take longer to compile than to run.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    folder = folder.parent
+  settings = {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled"),
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
+  before = {name: os.environ.get(name.upper()) for name in settings}
+  for name, value in settings.items():
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    if value is None:
+      del os.environ[name.upper()]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +62,14 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
       return dict(file)
 
   return load
+
+
+@pytest.fixture(scope="session")
+def eight_devices() -> Iterator[EightDevices]:
+  """Calls functions of `support` where there are eight devices."""
+  devices = EightDevices()
+  yield devices
+  devices.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,17 @@ import re
 from ml_collections import ConfigDict
 import pytest
 
+from mlrec import config as config_lib
 from mlrec.config import config_hash
 from mlrec.config import ConfigError
 from mlrec.config import default_config
 from mlrec.config import differences
 from mlrec.config import flatten
+from mlrec.config import from_file
 from mlrec.config import MUTABLE
 from mlrec.config import to_json
 from mlrec.config import validate
+from mlrec.config import with_values
 
 
 def _with(**values) -> ConfigDict:
@@ -80,6 +83,8 @@ def test_an_unknown_key_is_named_with_the_nearest(key, meant):
     ("seeds", 3),
     ("seeds", "012"),
     ("init_from", 0),
+    ("data__workers", 1.0),
+    ("data__workers", None),
   ],
 )
 def test_a_value_of_another_type_is_named(key, value):
@@ -118,9 +123,27 @@ def test_a_value_of_another_type_is_named(key, value):
     ("optimizer__clip_norm", -1.0),
     ("optimizer__clip_norm", float("nan")),
     ("optimizer__warmup_steps", -5),
+    ("optimizer__b1", float("inf")),
+    ("loss__popularity_power", float("nan")),
+    ("loss__popularity_power", float("-inf")),
+    ("loss__popularity_power", 1e300),
+    ("optimizer__lr", 1e39),
+    ("optimizer__weight_decay", 3.5e38),
+    ("optimizer__lr", 10**400),
+    ("train__epochs", 2**31),
+    ("train__batch_size", 10**400),
+    ("eval__chunk", 2**40),
+    ("checkpoint__every_steps", 2**31),
+    ("seed", 2**32),
+    ("data__cold_seed", 2**32),
+    ("data__max_length", 65_537),
+    ("data__workers", -1),
+    ("data__workers", 2**31),
     ("seeds", (1, 1)),
     ("seeds", (0, -1)),
     ("seeds", (0, 1.5)),
+    ("seeds", (0, True)),
+    ("seeds", (0, 2**32)),
     ("eval__buckets", (0, 5)),
     ("eval__buckets", (5, 5)),
     ("eval__buckets", (20, 5)),
@@ -130,6 +153,19 @@ def test_a_value_of_another_type_is_named(key, value):
 def test_a_value_out_of_range_is_named(key, value):
   with pytest.raises(ConfigError, match=f"config.{key.replace('__', '.')}.*{re.escape(str(value))}"):
     validate(_with(**{key: value}))
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("seed", 2**32 - 1), ("data__cold_seed", 2**32 - 1), ("seeds", (0, 2**32 - 1)), ("train__epochs", 2**31 - 1),
+    ("data__max_length", 65_536), ("optimizer__weight_decay", 3.3e38), ("loss__popularity_power", -2.0),
+    ("data__workers", 4),
+  ],
+)  # fmt: skip
+def test_the_largest_values_are_taken(key, value):
+  taken = dict(flatten(validate(_with(**{key: value}))))[key.replace("__", ".")]
+  assert taken == value
 
 
 def test_a_batch_divides_into_its_groups():
@@ -207,3 +243,79 @@ def test_differences_name_the_keys_that_may_not_change():
   assert "'gru4rec'" in lines[1]
   assert "0.5" in lines[2]
   assert "absent" in lines[0]
+
+
+def test_keys_at_their_defaults_do_not_count_in_the_hash(monkeypatch):
+  config = validate(_with(optimizer__lr=0.5))
+  reference = config_hash(config, "data")
+
+  def with_a_new_key():
+    defaults = default_config()
+    with defaults.unlocked():
+      defaults.train.brand_new = 3
+    return defaults
+
+  monkeypatch.setattr(config_lib, "default_config", with_a_new_key)
+  later = validate(_with(optimizer__lr=0.5))
+  assert later.train.brand_new == 3
+  assert config_hash(later, "data") == reference
+  later.train.brand_new = 4
+  assert config_hash(later, "data") != reference
+
+
+def test_options_of_the_model_count_in_the_hash_even_where_they_are_the_default():
+  shorter = {"name": "sequential", "dim": 512, "item": {"name": "id"}}
+  assert config_hash(validate(_with(model=shorter)), "data") != config_hash(validate(default_config()), "data")
+
+
+def test_a_key_that_only_one_of_two_configs_has_differs_unless_it_is_at_its_default():
+  config = to_json(validate(default_config()))
+  older = copy.deepcopy(config)
+  del older["data"]["whiten"], older["train"]["ema_decay"], older["eval"]
+  assert differences(older, config) == differences(config, older) == []
+  config["data"]["whiten"] = True
+  assert differences(older, config) == ["config.data.whiten: False there, True now"]
+  assert differences(config, older) == ["config.data.whiten: True there, False now"]
+  older["train"]["row_width"] = 16
+  assert differences(older, to_json(validate(default_config()))) == [
+    "config.train.row_width: 16 there, '(absent)' now",
+  ]
+  older["log"]["every_step"] = 3
+  assert len(differences(older, to_json(validate(default_config())))) == 2, "only known keys are known to be mutable"
+
+
+def test_mutable_keys_may_be_held_too():
+  old, new = to_json(validate(default_config())), to_json(validate(_with(train__epochs=3, eval__chunk=8)))
+  assert differences(old, new, also=("eval.chunk",)) == ["config.eval.chunk: 4096 there, 8 now"]
+  falling = to_json(validate(_with(train__epochs=3, optimizer__schedule="cosine")))
+  assert [line.split(":")[0] for line in differences(old, falling)] == [
+    "config.optimizer.schedule",
+    "config.train.epochs",
+  ]
+
+
+def test_other_values_of_keys_make_another_config():
+  changed = with_values(
+    default_config(), {"optimizer.lr": 0.5, "model.user": {"name": "gru4rec"}, "model.item.extra": 1}
+  )
+  assert changed.optimizer.lr == 0.5
+  assert changed.model.to_dict() == {
+    "name": "sequential", "dim": 512, "item": {"name": "id", "extra": 1}, "user": {"name": "gru4rec"},
+  }  # fmt: skip
+  assert default_config().optimizer.lr != 0.5
+  with pytest.raises(ConfigError, match=r"unknown key config\.optimizer\.lrr"):
+    with_values(default_config(), {"optimizer.lrr": 0.5})
+
+
+def test_a_function_of_a_config_file_is_called_with_its_argument_if_it_takes_one(tmp_path):
+  file = tmp_path / "config.py"
+  file.write_text(
+    "def one(argument='none'):\n  return argument\n\ndef two():\n  return 2\n\ndef bad():\n  return 1 / 0\n"
+  )
+  assert from_file(str(file), "one", "wanted") == "none"
+  assert from_file(f"{file}:it", "one", "wanted") == "it"
+  assert from_file(f"{file}:it", "two", "wanted") == 2
+  with pytest.raises(ConfigError, match=r"config\.py has no three\(\): such as it is"):
+    from_file(str(file), "three", "such as it is")
+  with pytest.raises(ConfigError, match=r"bad\(\) of .*config\.py: ZeroDivisionError: division by zero"):
+    from_file(str(file), "bad", "wanted")

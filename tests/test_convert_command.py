@@ -1,5 +1,9 @@
+import errno
 import os
 import pathlib
+import re
+import resource
+import stat
 import subprocess
 import sys
 
@@ -48,6 +52,12 @@ def test_a_list_writes_nothing(weights, tmp_path, capsys):
   assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
 
 
+def test_a_list_has_a_line_for_each_name(weights, capsys):
+  save_file({"a\nb\x1b[2J": np.array(3)}, weights)
+  assert convert.main(["convert", "--list", str(weights)]) == 0
+  assert capsys.readouterr().out == r"'a\nb\x1b[2J'  ()  int64" + "\n"
+
+
 def test_help_says_what_there_is(capsys):
   assert convert.main(["convert", "--help"]) == 0
   text = capsys.readouterr().out
@@ -66,12 +76,21 @@ def test_help_says_what_there_is(capsys):
     (["{file}", "--to={folder}/there.safetensors"], "--overwrite replaces it"),
     (["{file}", "--to={folder}/out.safetensors", "--key=model"], "no keys above them"),
     (["{folder}/nothing.pt", "--list"], "No such file"),
-    (["{folder}", "--list"], "Is a directory"),
+    (["{folder}", "--list"], "it is a directory; expected a regular file"),
+    (["{folder}/pipe", "--list"], "it is a named pipe; expected a regular file"),
+    (["{folder}/pipe", "--to={folder}/out.safetensors"], "it is a named pipe; expected a regular file"),
+    (["{file}", "--to={folder}/link.safetensors", "--overwrite"], "it is FILE itself"),
+    (["{file}", "--to={folder}/pipe.safetensors", "--overwrite"], "no regular file"),
+    (["{file}", "--to={folder}/folder.safetensors", "--overwrite"], "it is a folder"),
     (["{folder}/there.safetensors", "--list"], "no whole safetensors file"),
   ],
 )
 def test_mistakes_are_told_in_a_line(arguments, message, weights, tmp_path, capsys):
   (tmp_path / "there.safetensors").write_bytes(b"x")
+  (tmp_path / "link.safetensors").symlink_to(weights)
+  (tmp_path / "folder.safetensors").mkdir()
+  os.mkfifo(tmp_path / "pipe")
+  os.mkfifo(tmp_path / "pipe.safetensors")
   before = sorted(tmp_path.iterdir())
   assert convert.main(["convert", *(text.format(file=weights, folder=tmp_path) for text in arguments)]) == 2
   error = capsys.readouterr().err
@@ -92,6 +111,63 @@ def test_a_file_is_overwritten_only_when_asked(weights, tmp_path):
 def test_a_dtype_that_safetensors_has_not_is_refused_and_leaves_nothing(tmp_path):
   with pytest.raises(ValueError, match="cannot be written"):
     convert.write({"x": np.zeros(2, np.complex128)}, tmp_path / "a.safetensors")
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(weights, tmp_path, capsys):
+  save_file({"w": np.zeros(2**16, np.float32)}, weights)
+  (tmp_path / "there.safetensors").write_bytes(b"x")
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # Writing beyond the limit fails as it does on a full disk, with another number.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
+  try:
+    status = convert.main(["convert", str(weights), f"--to={tmp_path / 'there.safetensors'}", "--overwrite"])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  error = capsys.readouterr().err
+  assert status == 2
+  assert re.fullmatch(r"error: \S+/there\.safetensors: cannot be written: .*File too large.*\n", error)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["there.safetensors", "weights.bin"]
+  assert (tmp_path / "there.safetensors").read_bytes() == b"x"
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(weights, tmp_path, monkeypatch, capsys):
+  def denied(self, *arguments, **options):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+  # Modes of folders do not bind the superuser, as whom tests may run.
+  monkeypatch.setattr(pathlib.Path, "touch", denied)
+  monkeypatch.setattr(pathlib.Path, "unlink", denied)
+  assert convert.main(["convert", str(weights), f"--to={tmp_path / 'out.safetensors'}"]) == 2
+  error = capsys.readouterr().err
+  assert error == f"error: {tmp_path}/out.safetensors: cannot be written: Read-only file system\n"
+  assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+  target, synced = tmp_path / "a.safetensors", []
+
+  def fsync(descriptor):
+    assert not target.exists()
+    synced.append(os.fstat(descriptor).st_ino)
+
+  monkeypatch.setattr(os, "fsync", fsync)
+  convert.write({"x": np.zeros(2)}, target)
+  assert synced == [target.stat().st_ino]
+
+
+def test_a_file_may_be_read_by_whom_the_mask_lets(tmp_path):
+  mask = os.umask(0o027)
+  try:
+    convert.write({"x": np.zeros(2)}, tmp_path / "a.safetensors")
+  finally:
+    os.umask(mask)
+  assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o640
+
+
+def test_a_name_that_safetensors_keeps_for_itself_is_refused(tmp_path):
+  with pytest.raises(ValueError, match="'__metadata__' is no name of a tensor"):
+    convert.write({"__metadata__": np.zeros(2)}, tmp_path / "a.safetensors")
   assert list(tmp_path.iterdir()) == []
 
 

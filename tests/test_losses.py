@@ -39,7 +39,7 @@ def _plain(rows, log_share, states, table, weights):
   """The loss on every slot of the batch and its gradients by `states` and `table`, in float64.
 
   A row of logits for each position, a column for each slot, whichever item it holds: slots that hold the padding or an
-  item of the position's own row are struck to -10,000, all but the position's label, the slot that follows it.
+  item of the position's own row are excluded to -10,000, all but the position's label, the slot that follows it.
   """
   num_rows, num_slots = rows.shape
   flat = rows.reshape(-1)
@@ -53,16 +53,16 @@ def _plain(rows, log_share, states, table, weights):
         continue
       z = vectors @ states[u, t].astype(np.float64) - log_share[flat]
       label = u * num_slots + t + 1
-      struck = np.array([int(item) in own for item in flat])
-      struck[label] = False
-      z[struck] = -10_000
+      excluded = np.array([int(item) in own for item in flat])
+      excluded[label] = False
+      z[excluded] = -10_000
       top = z.max()
       partition = np.exp(z - top).sum()
       share = weights[u, t] / total
       loss += share * (np.log(partition) + top - z[label])
       dz = np.exp(z - top) / partition
       dz[label] -= 1
-      dz = np.where(struck, 0, dz) * share
+      dz = np.where(excluded, 0, dz) * share
       by_state[u, t] += dz @ vectors
       by_slot += dz[:, None] * states[u, t]
   by_item = np.zeros(table.shape)
@@ -123,9 +123,9 @@ def test_the_plain_statement_strikes_and_averages_as_the_golden_arrays_do(golden
   rows = arrays["sample_items_id"]
   mask = []
   for u, t in zip(*np.nonzero(arrays["log_mask"])):
-    struck = np.isin(rows.reshape(-1), [0, *rows[u]])
-    struck[u * rows.shape[1] + t + 1] = False
-    mask.append(struck)
+    excluded = np.isin(rows.reshape(-1), [0, *rows[u]])
+    excluded[u * rows.shape[1] + t + 1] = False
+    mask.append(excluded)
   assert np.array_equal(mask, arrays["masked"])
 
 
@@ -231,26 +231,26 @@ def test_scored_softmax_of_dot_products_is_the_in_batch_softmax(seed):
   wanted = losses.in_batch_softmax_sums(states, vectors, **arguments)
   users, own = arguments.pop("users"), arguments.pop("own")
   target_scores = jnp.sum(states * vectors[arguments["targets"]], axis=-1)
-  found = losses.scored_softmax_sums(states @ vectors.T, target_scores, struck=own[users], **arguments)
+  found = losses.scored_softmax_sums(states @ vectors.T, target_scores, excluded=own[users], **arguments)
   np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_scored_softmax_takes_scores_of_any_origin():
-  """-log of the target's share of exp(score) * count / popularity, the struck ones left out, in float64."""
+  """-log of the target's share of exp(score) * count / popularity, the excluded ones left out, in float64."""
   rng = np.random.default_rng(0)
   scores = rng.normal(size=(4, 6)).astype(np.float32) ** 3
-  targets, struck = np.array([1, 2, 3, 1]), rng.random((4, 6)) < 0.3
-  struck[np.arange(4), targets] = True
+  targets, excluded = np.array([1, 2, 3, 1]), rng.random((4, 6)) < 0.3
+  excluded[np.arange(4), targets] = True
   counts, shares = np.array([0, 3, 1, 2, 5, 1]), np.array([1, 0.3, 0.1, 0.2, 0.3, 0.1])
   weights = np.array([1.0, 0.5, 0.0, 2.0])
   wanted = 0.0
   for row in range(4):
     mass = {n: np.exp(np.float64(scores[row, n])) / shares[n] for n in range(6)}
-    rivals = sum(counts[n] * mass[n] for n in range(6) if not struck[row, n])
+    rivals = sum(counts[n] * mass[n] for n in range(6) if not excluded[row, n])
     wanted -= weights[row] * np.log(mass[targets[row]] / (mass[targets[row]] + rivals))
   total, weight = losses.scored_softmax_sums(
     jnp.asarray(scores), jnp.asarray(scores[np.arange(4), targets]), targets=jnp.asarray(targets),
-    struck=jnp.asarray(struck), counts=jnp.asarray(counts), log_popularity=jnp.log(shares),
+    excluded=jnp.asarray(excluded), counts=jnp.asarray(counts), log_popularity=jnp.log(shares),
     weights=jnp.asarray(weights),
   )  # fmt: skip
   assert float(total) == pytest.approx(wanted, rel=1e-5)

@@ -7,13 +7,13 @@ from mlrec import metrics
 from mlrec.metrics import MISS
 
 
-def _case(num_users: int, num_items: int, *, levels: int = 5, seed: int = 0, struck: int = 6):
+def _case(num_users: int, num_items: int, *, levels: int = 5, seed: int = 0, excluded: int = 6):
   """Scores of a few whole numbers; some targets are among the seen, of which some are filler or repeated."""
   rng = np.random.default_rng(seed)
   scores = rng.integers(-levels, levels + 1, (num_users, num_items + 1)).astype(np.float32)
   scores[:, 0] = levels + 1  # would be best if it were a candidate
   targets = rng.integers(1, num_items + 1, num_users)
-  seen = rng.integers(0, num_items + 1, (num_users, struck))
+  seen = rng.integers(0, num_items + 1, (num_users, excluded))
   seen[:, 1] = seen[:, 0]
   seen[::4, 2] = targets[::4]
   return scores, targets, seen
@@ -22,8 +22,8 @@ def _case(num_users: int, num_items: int, *, levels: int = 5, seed: int = 0, str
 def _by_hand(scores, targets, seen, length=metrics.LIST_LENGTH):
   """Ranks and lists by a loop over users and a stable sort of their candidates, the lowest id first."""
   ranks, lists = [], []
-  for row, target, struck in zip(scores, targets, seen):
-    candidates = [item for item in range(1, len(row)) if item not in struck]
+  for row, target, excluded in zip(scores, targets, seen):
+    candidates = [item for item in range(1, len(row)) if item not in excluded]
     reach = sum(row[item] >= row[target] for item in candidates if item != target)
     ranks.append(1 + reach if target in candidates else MISS)
     best = sorted(candidates, key=lambda item: -row[item])[:length]

@@ -6,9 +6,13 @@ import optax
 import pytest
 
 from mlrec import models
+from mlrec.config import ConfigError
 from mlrec.config import default_config
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
+from mlrec.models.layers.variables import ENCODER
+from mlrec.models.layers.variables import HEAD
+from mlrec.models.layers.variables import put_in_group
 from mlrec.train.optimizer import adamw
 from mlrec.train.optimizer import clip_by_global_norm
 from mlrec.train.optimizer import Group
@@ -160,13 +164,13 @@ def test_schedule_reaches_the_steps():
 
 
 def test_an_unknown_schedule_is_named_with_the_nearest():
-  with pytest.raises(ValueError, match=r"'cosin'.*'cosine'"):
+  with pytest.raises(ConfigError, match=r"config\.optimizer\.schedule 'cosin'.*'cosine'"):
     make_optimizer(_config(schedule="cosin"), 10)
 
 
 @pytest.mark.parametrize("lr", [0.0, -0.1])
 def test_a_learning_rate_is_positive(lr):
-  with pytest.raises(ValueError, match=r"config\.optimizer\.lr"):
+  with pytest.raises(ConfigError, match=r"config\.optimizer\.lr"):
     make_optimizer(_config(lr=lr), 10)
 
 
@@ -205,19 +209,28 @@ def test_adamw_is_that_of_optax():
     return after["a"]
 
   np.testing.assert_allclose(
-    moved(adamw(schedule, 0.8, 0.95, eps=1e-6, group=lambda name: Group(1.0, 0.3))),
+    moved(adamw(schedule, 0.8, 0.95, eps=1e-6, groups={HEAD: Group(1.0, 0.3)})),
     moved(optax.adamw(schedule, 0.8, 0.95, eps=1e-6, weight_decay=0.3)),
     rtol=1e-6,
   )
 
 
 def test_an_encoder_has_its_own_learning_rate_and_decay():
-  params = {"items": {"encoder": {"a": jnp.ones(3)}, "projection": {"b": jnp.ones(2)}}, "users": {"c": jnp.ones(4)}}
+  tower = nnx.Dict(encoder=nnx.Dict(a=nnx.Param(jnp.ones(3))), projection=nnx.Dict(b=nnx.Param(jnp.ones(2))))
+  put_in_group(tower, ENCODER)
+  params = nnx.state(nnx.Dict(items=tower, users=nnx.Dict(c=nnx.Param(jnp.ones(4)))), nnx.Param)
+
+  def moved(config, gradients, params):
+    return nnx.to_pure_dict(_run(config, gradients, params))
+
   gradients = [jax.tree.map(jnp.zeros_like, params)] * 2
   config = _config(lr=0.1, weight_decay=0.5, encoder_lr=0.01, encoder_weight_decay=0.2)
-  moved = _run(config, gradients, params)
-  np.testing.assert_allclose(moved["users"]["c"], (1 - 0.1 * 0.5) ** 2, rtol=1e-6)
-  np.testing.assert_allclose(moved["items"]["encoder"]["a"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
-  np.testing.assert_allclose(moved["items"]["projection"]["b"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
-  moved = _run(config, [jax.tree.map(jnp.ones_like, params)], jax.tree.map(jnp.zeros_like, params))
-  np.testing.assert_allclose(moved["users"]["c"] / moved["items"]["encoder"]["a"][0], 10, rtol=1e-5)
+  found = moved(config, gradients, params)
+  np.testing.assert_allclose(found["users"]["c"], (1 - 0.1 * 0.5) ** 2, rtol=1e-6)
+  np.testing.assert_allclose(found["items"]["encoder"]["a"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
+  np.testing.assert_allclose(found["items"]["projection"]["b"], (1 - 0.01 * 0.2) ** 2, rtol=1e-6)
+  found = moved(config, [jax.tree.map(jnp.ones_like, params)], jax.tree.map(jnp.zeros_like, params))
+  np.testing.assert_allclose(found["users"]["c"] / found["items"]["encoder"]["a"][0], 10, rtol=1e-5)
+  # Without a rate of its own an encoder has the head's.
+  found = moved(_config(lr=0.1), [jax.tree.map(jnp.ones_like, params)], jax.tree.map(jnp.zeros_like, params))
+  np.testing.assert_allclose(found["users"]["c"][0], found["items"]["encoder"]["a"][0], rtol=1e-6)

@@ -1,10 +1,6 @@
 """Exact full ranking by scores that are no dot products."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,10 +38,10 @@ def _by_hand(states, items, targets, seen, score):
   ranks, left = [], []
   for user, target in enumerate(np.asarray(targets)):
     scores = np.array([score(users[user], lean[user], places[n], bias[n]) for n in range(len(places))])
-    struck = {0, *np.asarray(seen)[user].tolist()}
-    rivals = [n for n in range(len(places)) if n not in struck and n != target]
-    ranks.append(MISS if target in struck else 1 + sum(bool(scores[n] >= scores[target]) for n in rivals))
-    scores[list(struck)] = -np.inf
+    excluded = {0, *np.asarray(seen)[user].tolist()}
+    rivals = [n for n in range(len(places)) if n not in excluded and n != target]
+    ranks.append(MISS if target in excluded else 1 + sum(bool(scores[n] >= scores[target]) for n in rivals))
+    scores[list(excluded)] = -np.inf
     left.append(scores)
   return np.array(ranks), np.array(left)
 
@@ -98,12 +94,12 @@ def test_a_target_is_no_rival_of_its_own_whatever_its_score_as_a_candidate(sign)
   at = np.asarray(targets)[:, None]
   mine = np.take_along_axis(left, at, axis=1)
   np.put_along_axis(left, at, -np.inf, axis=1)
-  struck = np.isneginf(mine[:, 0])
+  excluded = np.isneginf(mine[:, 0])
   above, level = (left > mine).sum(axis=1), (left == mine).sum(axis=1)
   found = np.asarray(ranks)
-  assert (found[struck] == MISS).all()
-  assert ((found >= 1 + above) & (found <= 1 + above + level))[~struck].all()
-  best = (above == 0) & (level == 0) & ~struck
+  assert (found[excluded] == MISS).all()
+  assert ((found >= 1 + above) & (found <= 1 + above + level))[~excluded].all()
+  best = (above == 0) & (level == 0) & ~excluded
   assert (found[best] == 1).all()
 
 
@@ -187,78 +183,5 @@ def test_a_matrix_of_scores_that_are_not_finite_is_refused(value):
   assert rank(0)[0].tolist() == [7, 7, 7], "the padding's score means nothing"
 
 
-_DEVICES = """
-from flax import nnx
-import jax
-import jax.numpy as jnp
-import numpy as np
-from mlrec.data import leave_one_out, Rows
-from mlrec.data.batches import Layout
-from mlrec.data.interactions import Interactions
-from mlrec.models.recommenders.recommender import Recommender
-from mlrec.train.evaluator import Evaluator
-from mlrec.train.sharding import make_mesh
-from mlrec.train.state import split_model
-
-class Near(Recommender):
-  scores_by_dot = False
-
-  def __init__(self, num_items, num_users, rngs):
-    self.places = nnx.Param(jax.random.randint(rngs.params(), (num_items + 1, 2), -9, 10).astype(jnp.float32))
-    self.bias = nnx.Param(jax.random.randint(rngs.params(), (num_items + 1,), -9, 10).astype(jnp.float32))
-    self.users = nnx.Param(jax.random.randint(rngs.params(), (num_users, 2), -9, 10).astype(jnp.float32))
-    self.scale = nnx.Param(jnp.full((), 2.0))
-
-  def item_vectors(self, items, content={}, context=None):
-    return {"place": self.places[...][items], "bias": self.bias[...][items]}
-
-  def user_table(self):
-    return self.users[...]
-
-  def states(self, table, users, batch):
-    newest = jnp.ravel(batch.history.tokens)[batch.last]
-    return users[batch.users], table["place"][newest]
-
-  def score(self, states, items):
-    place, newest = states
-    apart = ((items["place"][:, None] - place) ** 2).sum(-1) + ((items["place"][:, None] - newest) ** 2).sum(-1)
-    return items["bias"][:, None] - self.scale[...] * apart
-
-assert len(jax.devices()) == 8
-rng = np.random.default_rng(0)
-lists = [rng.choice(1200, rng.integers(5, 14), replace=False) + 1 for _ in range(300)]
-split = leave_one_out(Interactions(np.arange(300), Rows.from_lists(lists)))
-model = Near(split.num_items, split.num_users, nnx.Rngs(0))
-graphdef, params, rest = split_model(model)
-places, bias, users = (np.asarray(x[...], np.float64) for x in (model.places, model.bias, model.users))
-for devices, batch_size, chunk in ((1, 128, 512), (8, 128, 10**6), (8, 1024, 700)):
-  evaluator = Evaluator(
-    graphdef, split, Layout.of(10, packed=True), make_mesh(jax.devices()[:devices]), batch_size, chunk
-  )
-  for name in ("valid", "test"):
-    ranks, recommended = evaluator.ranks(params, rest, name)
-    inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
-    for user in range(300):
-      apart = ((places - users[user]) ** 2).sum(-1) + ((places - places[inputs[user][-1]]) ** 2).sum(-1)
-      scores = bias - 2 * apart
-      scores[[0, *seen[user]]] = -np.inf
-      assert ranks[user] == (scores >= scores[targets[user]]).sum(), (devices, name, user)
-      assert np.array_equal(scores[recommended[user]], -np.sort(-scores)[:10]), (devices, name, user)
-model.bias[...] = model.bias[...].at[7].set(jnp.nan)
-try:
-  evaluator(split_model(model)[1], rest, "valid")
-except ValueError as error:
-  print("equal;", error)
-"""
-
-
-def test_a_recommender_of_another_score_is_ranked_alike_on_one_and_eight_devices():
-  root = pathlib.Path(__file__).parents[1]
-  environment = os.environ | {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    "PYTHONPATH": str(root),
-  }
-  done = subprocess.run([sys.executable, "-c", _DEVICES], env=environment, capture_output=True, text=True, timeout=300)
-  assert done.returncode == 0, done.stderr[-3000:]
-  assert done.stdout.startswith("equal; scores are not finite")
+def test_a_recommender_of_another_score_is_ranked_alike_on_one_and_eight_devices(eight_devices):
+  eight_devices.call("ranking:other_scores_agree")

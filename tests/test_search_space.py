@@ -6,9 +6,9 @@ from ml_collections import ConfigDict
 import pytest
 
 from mlrec import config as config_lib
-from mlrec import sweep
 from mlrec.config import ConfigError
 from mlrec.config import default_config
+from mlrec.runs.sweep import runner
 from mlrec.search_space import choice
 from mlrec.search_space import integers
 from mlrec.search_space import log_uniform
@@ -27,7 +27,7 @@ GOOD = {
 
 
 def test_keys_of_the_config_and_options_of_its_model_may_be_searched():
-  sweep.check_space(GOOD, default_config())
+  runner.check_space(GOOD, default_config())
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_keys_of_the_config_and_options_of_its_model_may_be_searched():
 )  # fmt: skip
 def test_what_is_wrong_with_a_space_is_told_with_its_key(key, part, message):
   with pytest.raises(ConfigError, match=re.escape(message)):
-    sweep.check_space({key: part}, default_config())
+    runner.check_space({key: part}, default_config())
 
 
 def test_a_space_of_a_file(tmp_path):
@@ -63,7 +63,7 @@ def test_a_space_of_a_file(tmp_path):
   file.write_text(
     "from mlrec.search_space import choice\ndef get_search_space():\n  return {'model.dim': choice(8, 16)}\n"
   )
-  assert sweep.load_space(f"{file}:argument") == {"model.dim": choice(8, 16)}
+  assert runner.load_space(f"{file}:argument") == {"model.dim": choice(8, 16)}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_file_without_a_space_is_told(tmp_path, text, message):
   file = tmp_path / "config.py"
   file.write_text(text)
   with pytest.raises(ConfigError, match=message):
-    sweep.load_space(str(file))
+    runner.load_space(str(file))
 
 
 def test_spaces_are_told_apart_by_their_json():
@@ -101,6 +101,6 @@ def test_a_config_as_a_file_is_the_same_config():
       "data.source": 'C:\\odd "name"_pairs.tsv', "seeds": (0, 1), "log.tensorboard": False,
     },
   )  # fmt: skip
-  source = sweep.config_source(config, 'the best of """C:\\odd "name""".py"')
+  source = runner.config_source(config, 'the best of """C:\\odd "name""".py"')
   assert config_lib.to_json(config_lib.validate(loaded(source))) == config_lib.to_json(config)
   assert "train.batch_size" not in source, "what is the default is not repeated"

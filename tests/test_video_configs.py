@@ -81,7 +81,10 @@ def test_all_published_encoders_are_registered():
   ("arguments", "message"),
   [
     (["--encoder=vit_s", "--weights=random"], "--videos is required"),
-    (["--videos=microlens/demo-videos-1x32", "--encoder=vit_z", "--weights=random"], "'vit_z'"),
+    (
+      ["--videos=microlens/demo-videos-1x32", "--encoder=vit_z", "--weights=random"],
+      "--encoder=vit_z: there is no such model",
+    ),
     (["--videos=microlens/demo-videos-1x32", "--encoder=vit_s", "--weights=random", "--options=depth"], "'depth'"),
   ],
 )

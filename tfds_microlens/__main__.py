@@ -3,17 +3,22 @@
 import argparse
 import sys
 
+from mlrec import terminal
 from mlrec.data.interactions import DataError
 from tfds_microlens import item_media
-from tfds_microlens import microlens_dataset_builder
 from tfds_microlens import videos
+from tfds_microlens.tfds_microlens_dataset_builder import Builder
+from tfds_microlens.tfds_microlens_dataset_builder import prepare
 
 _A = {"record": "a record", "cover": "a cover", "audio": "a sound track"}
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Prepares what the command line names; the exit status, 1 for an error that was explained and 2 for bad usage."""
-  configs = microlens_dataset_builder.Builder.builder_configs
+  """Prepares what the command line names.
+
+  Returns:
+    The exit status: 1 for an error that was explained, 2 for bad usage, 130 where it was interrupted.
+  """
   parser = argparse.ArgumentParser(prog="python -m tfds_microlens", description=__doc__.partition(":")[0] + ".")
   parser.add_argument("name", nargs="?", metavar="NAME", help="a name out of the list printed without one")
   parser.add_argument("--data_dir", help="where prepared data lies (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)")
@@ -21,20 +26,26 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   if not args.name:
     parser.print_usage()
-    for name, config in configs.items():
+    for name, config in Builder.builder_configs.items():
       print(f"  {name:<32} {config.description}")
     return 2
+  terminal.log_plainly()
   try:
-    builder = microlens_dataset_builder.prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+    builder = prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
   except DataError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {terminal.printable(str(error))}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print("interrupted; the same command resumes it", file=sys.stderr)
+    return 130
   print(f"microlens/{builder.builder_config_name} is in {builder.data_dir}")
   for split, info in builder.info.splits.items():
     print(f"  {split:<12} {info.num_examples:,} rows")
+  # Not by `get`: TFDS reads the metadata of what was there already only when it is asked for `items`.
+  metadata = dict(builder.info.metadata.items())
   reports = {"record": videos.REPORT, **{name: item_media.report(name) for name in item_media.NAMES}}
   for what, report in reports.items():
-    without = builder.info.metadata.get(f"without_{what}", 0)
+    without = metadata.get(f"without_{what}", 0)
     if without:
       print(f"  {without:,} without {_A[what]}: {builder.data_path / report}")
   return 0

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,8 @@ _SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items
 }
 _COVER_SIZE, _AUDIO_SECONDS = 224, 10
 _MEDIA = re.compile(r"(?:-cover(path|[1-9]\d{0,3}|))?(?:-audio(path|[1-9]\d{0,3}s|))?")
-# Of `items` of releases that tell more than the others, from this version on.
-_TOLD_MORE = ("1.1.0", "Tags and comments.")
+# Version and news of `items` of the releases that have them.
+_WITH_TAGS = ("1.1.0", "Tags and comments.")
 
 
 class MediaSettings(NamedTuple):
@@ -75,7 +76,7 @@ class MicroLensConfig(tfds.core.BuilderConfig):
   media: MediaSettings = dataclasses.field(default_factory=MediaSettings)
 
   @property
-  def tells_more(self) -> bool:
+  def has_tags(self) -> bool:
     """Whether the release has tags and comments of its items."""
     return self.release in releases.RELEASES and bool(releases.RELEASES[self.release].comments)
 
@@ -112,8 +113,8 @@ def _items_config(release: str, media: MediaSettings) -> MicroLensConfig:
     kind=ITEMS,
     media=media,
   )
-  if config.tells_more:
-    config.version, news = _TOLD_MORE
+  if config.has_tags:
+    config.version, news = _WITH_TAGS
     config.release_notes = {config.version: news, "1.0.0": "Titles, likes, views and interaction counts."}
   return config
 
@@ -142,8 +143,8 @@ class Configs(dict[str, MicroLensConfig]):
   iterates to list what there is.
   """
 
-  def get(self, name, default=None):
-    if name in self.keys():
+  def get(self, name: object, default: Any = None) -> Any:
+    if isinstance(name, str) and name in self.keys():
       return super().__getitem__(name)
     release, _, rest = str(name).partition("-")
     if release not in _SUMMARIES:
@@ -156,17 +157,17 @@ class Configs(dict[str, MicroLensConfig]):
     media = MediaSettings.parse(rest.removeprefix(ITEMS)) if rest.startswith(f"{ITEMS}-") else None
     return _items_config(release, media) if media and any(media) else default
 
-  def __contains__(self, name):
+  def __contains__(self, name: object) -> bool:
     return self.get(name) is not None
 
-  def __missing__(self, name):
+  def __missing__(self, name: str) -> MicroLensConfig:
     found = self.get(name)
     if found is None:
       raise KeyError(name)
     return found
 
 
-def features(config: MicroLensConfig) -> dict:
+def features(config: MicroLensConfig) -> dict[str, Any]:
   """The features of a config's examples, by name."""
   kind = config.kind
   scalar = functools.partial(tfds.features.Scalar, np.int64)
@@ -196,13 +197,13 @@ def features(config: MicroLensConfig) -> dict:
     "views": scalar(doc="-1 if the release does not tell."),
     "count": scalar(doc="Interactions in the pairs file."),
   }
-  if config.tells_more:
+  if config.has_tags:
     found["tags"] = tfds.features.Sequence(tfds.features.Text(), doc="Categories; there may be none.")
     found["comments"] = tfds.features.Sequence(tfds.features.Text(), doc="In the order of the file; may be none.")
   return found | _media_features(config.media)
 
 
-def _media_features(media: MediaSettings) -> dict:
+def _media_features(media: MediaSettings) -> dict[str, Any]:
   where = functools.partial(tfds.features.Text, doc="Where the file lies; empty if there is none.")
   found = {}
   if media.cover == PATH:

@@ -1,6 +1,7 @@
 """Covers to square JPEGs: Pillow decodes and resizes."""
 
 import io
+from typing import Any
 from typing import ClassVar
 
 import numpy as np
@@ -66,11 +67,11 @@ def read_cover(content: bytes) -> tuple[np.ndarray, list[str]]:
     raise
   except pillow.UnidentifiedImageError as error:  # whose text has an address in memory
     raise MediaError(f"cannot be read as an image: none of {', '.join(_FORMATS)}") from error
-  except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them into
+  except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
     raise MediaError(f"cannot be read as an image: {error or type(error).__name__}") from error
 
 
-def _notes(image, deep: bool) -> list[str]:
+def _notes(image: Any, deep: bool) -> list[str]:
   notes = []
   if min(image.size) < _FEW_PIXELS:
     notes.append(f"only {image.width} x {image.height} pixels, scaled up")
@@ -83,11 +84,11 @@ def _notes(image, deep: bool) -> list[str]:
   return notes
 
 
-def _is_transparent(image) -> bool:
+def _is_transparent(image: Any) -> bool:
   return image.mode.endswith(("A", "a")) or "transparency" in image.info
 
 
-def _upright_rgb(pillow, image) -> np.ndarray:
+def _upright_rgb(pillow: Any, image: Any) -> np.ndarray:
   from PIL import ImageOps
 
   turned = ImageOps.exif_transpose(image)

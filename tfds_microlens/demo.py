@@ -33,6 +33,7 @@ changes.
 import csv
 import dataclasses
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -92,7 +93,7 @@ class Demo:
   likes: np.ndarray
   views: np.ndarray
 
-  def write(self, folder) -> dict[str, pathlib.Path]:
+  def write(self, folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     """Writes the files of a MicroLens release into `folder`: `pairs_tsv`, `pairs_csv`, `titles` and `likes`."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +177,7 @@ class _Draw:
   def __init__(self, seed: int):
     self._bits = np.random.PCG64(seed)
 
-  def below(self, bound, size: int) -> np.ndarray:
+  def below(self, bound: int | np.ndarray, size: int) -> np.ndarray:
     """`[size]` int64, uniform in 0 to `bound - 1`; `bound` (a scalar or `[size]`) is less than 2^31."""
     high = (self._bits.random_raw(size) >> np.uint64(33)).astype(np.int64)
     return (high * np.asarray(bound, np.int64)) >> 31
@@ -210,7 +211,9 @@ def _watch_days(draw: _Draw, num_users: int) -> np.ndarray:
   return days
 
 
-def _watch(draw: _Draw, attributes, popularity, released, days) -> np.ndarray:
+def _watch(
+  draw: _Draw, attributes: np.ndarray, popularity: np.ndarray, released: np.ndarray, days: np.ndarray
+) -> np.ndarray:
   """`[users, longest]` indices of the watched items, by the module's model."""
   num_users, longest = days.shape
   sizes = np.array([len(values) for values in ATTRIBUTES.values()])
@@ -229,7 +232,7 @@ def _watch(draw: _Draw, attributes, popularity, released, days) -> np.ndarray:
   return watched
 
 
-def _titles(draw: _Draw, attributes) -> list[str]:
+def _titles(draw: _Draw, attributes: np.ndarray) -> list[str]:
   """A title for each item; each attribute but the shape is mentioned or not, at random."""
   opening = draw.below(2 * len(_OPENINGS), len(attributes))
   mentioned = np.stack([draw.below(100, len(attributes)) < percent for percent in (100, 70, 50, 40, 40)], axis=1)

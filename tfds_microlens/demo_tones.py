@@ -7,6 +7,7 @@ behind (nothing, a hum, ticks, or a hiss). What says nothing differs from item t
 where the rhythm begins, and the noise.
 """
 
+import os
 import pathlib
 import wave
 
@@ -31,7 +32,7 @@ _STEP = 2 ** (1 / 12)  # from a note of the melody to the next
 _PERIOD = 4  # notes until the melody begins again
 
 
-def write(made: demo.Demo, folder) -> pathlib.Path:
+def write(made: demo.Demo, folder: str | os.PathLike[str]) -> pathlib.Path:
   """Writes `<item>.wav` for each item into `folder`."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def sound(attributes: np.ndarray, item: int) -> np.ndarray:
   beat = time * _NOTES_A_SECOND[speed] + begin
   note = np.floor(beat).astype(np.int64)
   pitch = _PITCHES[colour] * 2 ** ((mistuning - 0.5) / 60) * _STEP ** _melody(motion, note)
-  # Within a note: quickly up, and slowly away, so that neighbouring notes are told apart.
+  # Within a note: quickly up, and slowly away, so that neighbouring notes are distinct.
   within = beat - note
   envelope = np.minimum(within * 20, 1) * np.exp(-2.5 * within)
   phase = 2 * np.pi * np.cumsum(pitch) / audio.RATE

@@ -3,10 +3,12 @@
 A clip is 24 frames of 128 x 128. Before a grey wall (plain, striped, dotted or checked) one shape of one colour moves:
 rising, drifting to the right, falling, or bouncing, at 3, 6 or 10 pixels a frame. In the middle frame it is near the
 middle of the picture (a bouncing one turns there), so the frames that the benchmark takes show all five attributes.
-A cover is the middle frame, so it tells shape, colour and background.
+A cover is the middle frame, so it shows shape, colour and background.
 What says nothing differs from clip to clip: size, place, tilt, the wall's greys and where its pattern begins.
 """
 
+from collections.abc import Callable
+import os
 import pathlib
 
 import numpy as np
@@ -18,14 +20,14 @@ from tfds_microlens import media
 SIDE = 128
 NUM_FRAMES = 24
 _FRAMES_A_SECOND = 12
-_SPEEDS = (3, 6, 10)  # pixels a frame
+SPEEDS = (3, 6, 10)  # pixels a frame
 _BOUNCE = 4  # frames from a turn to the next
-_COLOURS = ((225, 40, 40), (240, 135, 20), (240, 220, 40), (40, 180, 60), (40, 90, 230), (150, 50, 200))
+COLOURS = ((225, 40, 40), (240, 135, 20), (240, 220, 40), (40, 180, 60), (40, 90, 230), (150, 50, 200))
 _TILE = 80
 _PATTERN = 16  # pixels
 
 
-def write(made: demo.Demo, folder, *, workers: int | None = None) -> pathlib.Path:
+def write(made: demo.Demo, folder: str | os.PathLike[str], *, workers: int | None = None) -> pathlib.Path:
   """Writes `<item>.mp4` (H.264) for each item into `folder`.
 
   Raises:
@@ -34,7 +36,7 @@ def write(made: demo.Demo, folder, *, workers: int | None = None) -> pathlib.Pat
   return _write_each(made, folder, "mp4", _encode, workers)
 
 
-def write_covers(made: demo.Demo, folder, *, workers: int | None = None) -> pathlib.Path:
+def write_covers(made: demo.Demo, folder: str | os.PathLike[str], *, workers: int | None = None) -> pathlib.Path:
   """Writes `<item>.png`, the middle frame of the clip, for each item into `folder`.
 
   Raises:
@@ -42,18 +44,24 @@ def write_covers(made: demo.Demo, folder, *, workers: int | None = None) -> path
   """
   image = decoding.import_pillow()
 
-  def write_still(clip, path):
+  def write_still(clip: np.ndarray, path: pathlib.Path) -> None:
     image.fromarray(clip[NUM_FRAMES // 2]).save(path)
 
   return _write_each(made, folder, "png", write_still, workers)
 
 
-def _write_each(made: demo.Demo, folder, suffix: str, write_one, workers: int | None) -> pathlib.Path:
+def _write_each(
+  made: demo.Demo,
+  folder: str | os.PathLike[str],
+  suffix: str,
+  write_one: Callable[[np.ndarray, pathlib.Path], None],
+  workers: int | None,
+) -> pathlib.Path:
   decoding.require_libraries()
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
 
-  def make(place):
+  def make(place: int) -> None:
     item = int(made.items[place])
     write_one(draw(made.attributes[place], item), folder / f"{item}.{suffix}")
 
@@ -80,9 +88,9 @@ def draw(attributes: np.ndarray, item: int) -> np.ndarray:
   coverage = _coverage(shape, radius=26 + 6 * size, tilt=(2 * tilt - 1) * 0.2)[..., None]
   uncovered = 1 - coverage
   wall = _wall(background, 70 + 60 * grey, 45 + 25 * contrast, int(begin_x * 2 * _PATTERN), int(begin_y * 2 * _PATTERN))
-  painted = coverage * np.array(_COLOURS[demo.ATTRIBUTES["colour"].index(colour)], np.float32)
+  painted = coverage * np.array(COLOURS[demo.ATTRIBUTES["colour"].index(colour)], np.float32)
   place = np.array([SIDE // 2 + round(16 * down - 8), SIDE // 2 + round(16 * right - 8)])
-  step = _SPEEDS[demo.ATTRIBUTES["speed"].index(speed)]
+  step = SPEEDS[demo.ATTRIBUTES["speed"].index(speed)]
   clip = np.empty((NUM_FRAMES, SIDE, SIDE, 3), np.uint8)
   clip[:] = np.rint(wall).astype(np.uint8)
   for index in range(NUM_FRAMES):

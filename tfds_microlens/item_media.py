@@ -11,10 +11,10 @@ import numpy as np
 
 from tfds_microlens import audio
 from tfds_microlens import covers
-from tfds_microlens import fetch
 from tfds_microlens import media
 from tfds_microlens import media_sources
 from tfds_microlens.configs import PATH
+from tfds_microlens.errors import PrepareError
 
 NAMES = (covers.Covers.name, audio.Audio.name)
 
@@ -55,7 +55,7 @@ def cover_source(name: str, places: Iterable[pathlib.Path]) -> media_sources.Fil
       return media_sources.Folder(place / name, covers.SUFFIXES, "covers")
     if (place / f"{name}.zip").is_file():
       return media_sources.Zip(place / f"{name}.zip", covers.SUFFIXES, "covers")
-  raise fetch.PrepareError(
+  raise PrepareError(
     f"{name}: no such folder; expected <item>{'|'.join(covers.SUFFIXES)} files in {places[0] / name}, or the archive "
     f"{places[0] / name}.zip (or one of them in {places[-1]}).\nThe README of tfds_microlens says more."
   )
@@ -72,13 +72,20 @@ def audio_source(name: str, videos: str, places: Iterable[pathlib.Path]) -> medi
     for place in places:
       if (place / folder).is_dir():
         return media_sources.Folder(place / folder, audio.SUFFIXES, "sound tracks")
-  raise fetch.PrepareError(
+  raise PrepareError(
     f"{name}: no such folder; expected <item>{'|'.join(audio.SUFFIXES)} files in {places[0] / name}, or videos in "
     f"{places[0] / videos} (or one of them in {places[-1]}).\nThe README of tfds_microlens says more."
   )
 
 
-def column(medium: media.Medium, ids: np.ndarray, *, cache_dir, folder, report_at) -> Column:
+def column(
+  medium: media.Medium,
+  ids: np.ndarray,
+  *,
+  cache_dir: pathlib.Path,
+  folder: str | os.PathLike[str],
+  report_at: pathlib.Path,
+) -> Column:
   """Prepares a medium of the items `ids`, and writes its tables into `folder`.
 
   Args:

@@ -14,6 +14,7 @@ from mlrec.data.interactions import iter_csv
 from mlrec.data.interactions import iter_tsv
 
 UNKNOWN = -1
+Path = str | os.PathLike[str]
 _HEADER = ["item", "title"]
 _MAX_DIGITS = 18
 
@@ -38,8 +39,20 @@ class Items:
   tags: list[list[str]]
   comments: list[list[str]]
 
+  def first(self, count: int) -> "Items":
+    """The first `count` of them."""
+    return Items(**{field.name: getattr(self, field.name)[:count] for field in dataclasses.fields(self)})
 
-def read_items(pairs, titles, likes=None, tags=None, comments=None, *, quoted_titles: bool) -> Items:
+
+def read_items(
+  pairs: Path,
+  titles: Path,
+  likes: Path | None = None,
+  tags: Path | None = None,
+  comments: Path | None = None,
+  *,
+  quoted_titles: bool,
+) -> Items:
   """Joins the files of a release; `likes`, `tags` and `comments` may be None.
 
   Raises:
@@ -71,7 +84,7 @@ def read_items(pairs, titles, likes=None, tags=None, comments=None, *, quoted_ti
   )
 
 
-def count_items(pairs: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+def count_items(pairs: Path) -> tuple[np.ndarray, np.ndarray]:
   """`(ids [items], interactions of each [items])`, int64, ascending ids, over every line of a pairs file."""
   ids, counts = np.empty(0, np.int64), np.empty(0, np.int64)
   for items in _item_chunks(pairs):
@@ -84,14 +97,14 @@ def count_items(pairs: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
   return ids, counts
 
 
-def _item_chunks(pairs) -> Iterator[np.ndarray]:
+def _item_chunks(pairs: Path) -> Iterator[np.ndarray]:
   if pathlib.Path(pairs).suffix == ".csv":
     yield from (items for _, items, _ in iter_csv(pairs))
   else:
     yield from (lines.values for _, lines in iter_tsv(pairs))
 
 
-def read_titles(path: str | os.PathLike, *, quoted: bool) -> dict[int, str]:
+def read_titles(path: Path, *, quoted: bool) -> dict[int, str]:
   """Reads a titles file: `item,title` a line, with or without the header `item,title`.
 
   Args:
@@ -122,7 +135,7 @@ def read_titles(path: str | os.PathLike, *, quoted: bool) -> dict[int, str]:
   return titles
 
 
-def read_likes_and_views(path: str | os.PathLike) -> dict[int, tuple[int, int]]:
+def read_likes_and_views(path: Path) -> dict[int, tuple[int, int]]:
   """Reads a likes and views file: item, likes and views a line, separated by tabs; `{item: (likes, views)}`.
 
   Raises:
@@ -144,7 +157,7 @@ def read_likes_and_views(path: str | os.PathLike) -> dict[int, tuple[int, int]]:
   return counts
 
 
-def read_tags(path: str | os.PathLike) -> dict[int, list[str]]:
+def read_tags(path: Path) -> dict[int, list[str]]:
   """Reads a file of tags: `item,tag` a line, quoted as CSV has it; `{item: tags}`, in the order of the file.
 
   An item may have several tags, on one line or on several. A first line that names no item is a header.
@@ -165,11 +178,11 @@ def read_tags(path: str | os.PathLike) -> dict[int, list[str]]:
   return tags
 
 
-def read_comments(path: str | os.PathLike) -> dict[int, list[str]]:
+def read_comments(path: Path) -> dict[int, list[str]]:
   """Reads a file of comments: user, item and text a line, separated by tabs; `{item: texts}`, in the order of the file.
 
-  Comments are what people typed. So bytes that are not UTF-8 are replaced, an empty text is passed over, and so is,
-  with a warning, a line of another form (the rest of a text with a line break in it).
+  Comments are what people typed. So bytes that are not UTF-8 are replaced, an empty text is ignored, and so is, with a
+  warning, a line of another form (the rest of a text with a line break in it).
 
   Raises:
     DataError: the file is missing, or no line of it has this form.
@@ -186,11 +199,11 @@ def read_comments(path: str | os.PathLike) -> dict[int, list[str]]:
   if not comments:
     raise DataError(f"{path}: expected a user, a tab, an item, a tab and a comment a line; no line is of this form")
   if odd:
-    logging.warning("%s: %d lines that hold no user and item are passed over (line %d first).", path, len(odd), odd[0])
+    logging.warning("%s: %d lines that hold no user and item are ignored (line %d first).", path, len(odd), odd[0])
   return comments
 
 
-def _quoted_rows(path, form: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted_rows(path: Path, form: str) -> Iterator[tuple[int, list[str]]]:
   """`(number of the row's first line, fields)` of a CSV file with quoting."""
   reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
   number = 1
@@ -202,13 +215,13 @@ def _quoted_rows(path, form: str) -> Iterator[tuple[int, list[str]]]:
     raise DataError(f"{path}:{number}: expected {form} with balanced quotes; {error}") from error
 
 
-def _plain_rows(path) -> Iterator[tuple[int, list[str]]]:
+def _plain_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
   for number, line in _lines(path):
     yield number, line.split(",", 1)
 
 
-def _lines(path) -> Iterator[tuple[int, str]]:
-  """`(number, line)` without line ends; blank lines at the end of the file are passed over."""
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+  """`(number, line)` without line ends; blank lines at the end of the file are ignored."""
   blank = []
   with _existing(path).open("rb") as file:
     for number, raw in enumerate(file, 1):
@@ -226,14 +239,14 @@ def _lines(path) -> Iterator[tuple[int, str]]:
       yield number, line
 
 
-def _existing(path) -> pathlib.Path:
+def _existing(path: Path) -> pathlib.Path:
   path = pathlib.Path(path)
   if not path.is_file():
     raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
   return path
 
 
-def _integer(text: str, path, number: int, *, least: int = 0) -> int:
+def _integer(text: str, path: Path, number: int, *, least: int = 0) -> int:
   if not (_is_integer(text) and int(text) >= least):
     kind = "a positive integer" if least else "an integer, 0 or more"
     raise DataError(f"{path}:{number}: expected {kind}, found {_shown(text)}")

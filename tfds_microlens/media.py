@@ -1,37 +1,45 @@
-"""Media of items to records, in parallel, resumable, and whatever a file is like.
+"""Media of items to records: in parallel, resumable, and tolerant of unusable files.
 
-What is kept of each item is first a small file of its own, so that a run that was killed goes on where it stopped;
-then all are packed, in order of item id. An item that nothing can be had of is listed, with the reason, in a report
-beside the records; so is one that was kept though it is odd.
+Each item's record is first a small file of its own, so that a run that was killed is resumed; then all are
+packed, in order of item id. An item of which nothing can be used is listed, with the reason, in a report beside the
+records; so is one that was kept although it is odd.
 """
 
 import collections
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 import concurrent.futures
+import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
+import shutil
 import struct
 import sys
 import time
 from typing import ClassVar
 from typing import NamedTuple
 from typing import Protocol
-import zlib
+from typing import TypeVar
 
+from absl import logging
 import numpy as np
 import tqdm
 
-from mlrec.data.cores import usable_cores
+from mlrec import files
+from mlrec.machine import usable_cores
 from tfds_microlens import decoding
-from tfds_microlens import fetch
+from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import MediaError
 from tfds_microlens.media_sources import MISSING
 from tfds_microlens.media_sources import Problem
 from tfds_microlens.media_sources import Source
 
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 # Of what is odd about an item that has a record.
 KEPT = "kept: "
 # Ids of the records of a data set, ascending, in a file beside them.
@@ -68,7 +76,7 @@ class Medium(Protocol):
     """Makes the record of an item of the source.
 
     Raises:
-      MediaError: none can be had.
+      MediaError: the file cannot be used.
       OSError: the file cannot be read.
     """
 
@@ -79,7 +87,7 @@ class Prepared:
 
   Attributes:
     items: `[records]` int64, ascending.
-    problems: items that have no record, in order of id, and what is there under names that are no items'.
+    problems: items that have no record, in order of id, and files whose names are no items'.
     notes: items that have a record and are odd, in order of id.
     cache: where the records are.
   """
@@ -90,17 +98,14 @@ class Prepared:
   cache: "Cache"
 
   def record(self, item: int) -> bytes:
-    """Of one of `items`."""
-    kept = self.cache.read(item)
-    if kept is None:
-      raise fetch.PrepareError(f"{self.cache.path(item)}: damaged since it was written; run the same command again")
-    return kept.record
+    """Of one of `items`; made again if it was damaged since."""
+    return self.cache.record(item)
 
   def records(self) -> Iterator[bytes]:
     """Of each of `items`."""
     return map(self.record, self.items.tolist())
 
-  def write_report(self, path) -> None:
+  def write_report(self, path: str | os.PathLike[str]) -> None:
     """Writes a table of the problems and the notes."""
     listed = sorted([*self.problems, *self.notes], key=_by_item)
     lines = ["item\tfile\treason", *("\t".join(map(_on_one_line, problem)) for problem in listed)]
@@ -108,7 +113,13 @@ class Prepared:
 
 
 def prepare(
-  medium: Medium, *, cache_dir, expected: Iterable[int] = (), only_expected: bool = False, workers: int | None = None
+  medium: Medium,
+  *,
+  cache_dir: str | os.PathLike[str],
+  expected: Iterable[int] = (),
+  only_expected: bool = False,
+  most: int | None = None,
+  workers: int | None = None,
 ) -> Prepared:
   """Makes the records of all items that are not yet in the cache.
 
@@ -116,7 +127,8 @@ def prepare(
     medium: what is made.
     cache_dir: a folder for this data set and this medium alone.
     expected: items that should have a file; those without are reported as missing.
-    only_expected: other items of the source are passed over.
+    only_expected: other items of the source are ignored.
+    most: so many records are enough; None for all.
     workers: threads; as many as there are cores if None.
 
   Raises:
@@ -128,21 +140,23 @@ def prepare(
   problems = [each for each in source.problems if not only_expected or each.item == "" or each.item in wanted]
   notes = []
   cache = Cache(cache_dir, medium)
-  items = []
-  progress = _Progress(medium, len(there))
-  for item, has_record, note in in_order(cache.fill, there, workers):
-    if has_record:
-      items.append(item)
-      if note:
-        notes.append(Problem(item, source.name(item), KEPT + note))
-    else:
-      problems.append(Problem(item, source.name(item), note))
-    progress.update(bad=not has_record)
-  progress.close()
+  items: list[int] = []
+  with _Progress(medium, len(there)) as progress, contextlib.closing(in_order(cache.fill, there, workers)) as filled:
+    for item, has_record, note in filled:
+      if has_record:
+        items.append(item)
+        if note:
+          notes.append(Problem(item, source.name(item), KEPT + note))
+      else:
+        problems.append(Problem(item, source.name(item), note))
+      progress.update(bad=not has_record)
+      if len(items) == most:
+        break
+  cache.report_damage()
   if not items:
     shown = "".join(f"\n  {problem.file}: {problem.reason}" for problem in problems[:5])
     of_these = f" of {len(wanted):,} items" if only_expected else ""
-    raise fetch.PrepareError(
+    raise PrepareError(
       f"{source}: expected {source.expected}; found {len(there):,}{of_these}, none of which can be used{shown}"
     )
   unseen = wanted.difference(source.items, (problem.item for problem in problems))
@@ -152,15 +166,19 @@ def prepare(
 
 
 class Cache:
-  """What is kept of single items, a file each, which says what file it was made of and whether it is whole."""
+  """Records of single items, a file each, which says what file it was made of and holds a digest of it all.
 
-  # A mark, CRC-32 of what follows, the bytes of the record, and the stamp of what it was made of; then the record, and
-  # what is odd about it.
-  _HEAD = struct.Struct("<4sIQQq")
+  A file is its digest (SHA-256 of what follows and of the item's id), a mark, the stamp of the source file, the length
+  of the record, the record, and what is odd about it.
+  """
 
-  def __init__(self, folder: str | os.PathLike, medium: Medium):
+  _HEAD = struct.Struct("<4sQqQ")
+  _DIGEST_BYTES = hashlib.sha256().digest_size
+
+  def __init__(self, folder: str | os.PathLike[str], medium: Medium):
     self.folder = pathlib.Path(folder)
     self._medium = medium
+    self._damaged: set[int] = set()
 
   def path(self, item: int) -> pathlib.Path:
     return self.folder / f"{item // _FILES_A_FOLDER}" / f"{item}.{self._medium.name}"
@@ -183,36 +201,77 @@ class Cache:
     self._write(item, kept, stamp)
     return item, True, kept.note
 
+  def record(self, item: int) -> bytes:
+    """The record of an item that has one; made again if its file was damaged or removed since.
+
+    Raises:
+      PrepareError: it cannot be made again: its source has changed.
+    """
+    kept = self.read(item)
+    if kept is None:
+      _, has_record, reason = self.fill(item)
+      self.report_damage()
+      kept = self.read(item) if has_record else None
+      if kept is None:
+        raise PrepareError(f"{self._medium.source.name(item)}: changed while it was being prepared ({reason})")
+    return kept.record
+
   def read(self, item: int, stamp: tuple[int, int] | None = None) -> Kept | None:
-    """What is kept of `item`, if it is there, whole, and (where a stamp is given) made of what has that stamp."""
+    """What is kept of `item`, if it is whole and (where a stamp is given) made of what has that stamp.
+
+    Damaged files are remembered, for `report_damage`.
+    """
     try:
-      content = self.path(item).read_bytes()
+      content = files.read_regular(self.path(item))
+    except FileNotFoundError:
+      return None
     except OSError:
+      self._damaged.add(item)
       return None
-    if len(content) < self._HEAD.size:
+    digest, rest = content[: self._DIGEST_BYTES], content[self._DIGEST_BYTES :]
+    if digest != _digest(item, rest):
+      self._damaged.add(item)
       return None
-    mark, checksum, length, *made_of = self._HEAD.unpack_from(content)
-    rest = content[self._HEAD.size :]
-    whole = mark == self._medium.mark and length <= len(rest) and checksum == zlib.crc32(rest)
-    return Kept(rest[:length], rest[length:].decode()) if whole and stamp in (None, tuple(made_of)) else None
+    mark, *made_of, length = self._HEAD.unpack_from(rest)
+    if mark != self._medium.mark or stamp not in (None, tuple(made_of)):
+      return None
+    body = rest[self._HEAD.size :]
+    return Kept(body[:length], body[length:].decode())
+
+  def report_damage(self) -> None:
+    """Logs which files were found damaged since the last report; all of them have been made again."""
+    damaged, self._damaged = sorted(self._damaged), set()
+    if damaged:
+      logging.warning(
+        "%s: %d of the kept %s of single items were damaged, %s first; they are made again.",
+        self.folder, len(damaged), self._medium.name, self.path(damaged[0]).name,
+      )  # fmt: skip
 
   def _write(self, item: int, kept: Kept, stamp: tuple[int, int]) -> None:
     path = self.path(item)
-    rest = kept.record + kept.note.encode()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    rest = self._HEAD.pack(self._medium.mark, *stamp, len(kept.record)) + kept.record + kept.note.encode()
+    if path.is_dir():
+      shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-      part.write_bytes(self._HEAD.pack(self._medium.mark, zlib.crc32(rest), len(kept.record), *stamp) + rest)
+      part.write_bytes(_digest(item, rest) + rest)
       os.replace(part, path)
     except BaseException:
       part.unlink(missing_ok=True)
       raise
 
 
-def in_order(work: Callable, jobs: Iterable, workers: int | None = None) -> Iterator:
+def _digest(item: int, rest: bytes) -> bytes:
+  return hashlib.sha256(item.to_bytes(8, "little") + rest).digest()
+
+
+def in_order(
+  work: Callable[[Job], Done], jobs: Iterable[Job], workers: int | None = None
+) -> Generator[Done, None, None]:
   """`map` over threads, with a few jobs a thread under way; decoding, scaling and coding leave Python's lock alone."""
   workers = workers or usable_cores()
-  under_way: collections.deque = collections.deque()
+  under_way: collections.deque[concurrent.futures.Future[Done]] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(workers, "media") as pool:
     try:
       for job in jobs:
@@ -225,11 +284,11 @@ def in_order(work: Callable, jobs: Iterable, workers: int | None = None) -> Iter
       pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_one_line(value) -> str:
+def _on_one_line(value: object) -> str:
   return " ".join(str(value).split())
 
 
-def _by_item(problem: Problem):
+def _by_item(problem: Problem) -> tuple[bool, int | str, str]:
   return not problem.item, problem.item or 0, problem.file
 
 
@@ -256,5 +315,8 @@ class _Progress:
       so_far = f"{self._done:,} of {self._total:,} {self._files}, {self._bad:,} unusable"
       print(f"{self._name}: {so_far}", file=sys.stderr, flush=True)
 
-  def close(self) -> None:
+  def __enter__(self) -> "_Progress":
+    return self
+
+  def __exit__(self, *error: object) -> None:
     self._bar.close()

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 
 from mlrec.data.interactions import DataError
-from tfds_microlens import fetch
+from tfds_microlens.errors import PrepareError
 
 MISSING = "missing"
 File = TypeVar("File")
@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 26
 
 
 class MediaError(DataError):
-  """A file that nothing can be had from; the message is the reason, without the file's name."""
+  """A file that cannot be used; the message is the reason, without the file's name."""
 
 
 class Problem(NamedTuple):
@@ -50,7 +50,7 @@ class Source(Protocol):
     """Where the item's file lies, or should."""
 
   def stamp(self, item: int) -> tuple[int, int]:
-    """Two numbers that change with what lies there, the second signed; FileNotFoundError if it is gone."""
+    """Two numbers that change with what lies there, the second signed; FileNotFoundError if it is missing."""
 
 
 class FileSource(Source, Protocol):
@@ -60,7 +60,7 @@ class FileSource(Source, Protocol):
     """The whole file.
 
     Raises:
-      MediaError: it is beyond all measure, or damaged in its archive.
+      MediaError: it is too large, or damaged in its archive.
       OSError: it cannot be read.
     """
 
@@ -73,7 +73,7 @@ class Folder:
 
     Args:
       folder: that holds them.
-      suffixes: lower case, with their dot, the preferred one first. Files of others are passed over.
+      suffixes: lower case, with their dot, the preferred one first. Files with other suffixes are ignored.
       what: they are, in the plural.
     """
     self._folder, self._suffix = pathlib.Path(folder), suffixes[0]
@@ -104,7 +104,7 @@ class Folder:
 
 
 class Zip:
-  """A zip file of `<item><suffix>` members, in whatever folder."""
+  """A zip file of `<item><suffix>` members, in any folders."""
 
   def __init__(self, path: str | os.PathLike[str], suffixes: Sequence[str], what: str):
     """As of a `Folder`.
@@ -150,20 +150,20 @@ def open_zip(path: str | os.PathLike[str], expected: str, otherwise: str) -> zip
   try:
     return zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError, ValueError) as error:
-    raise fetch.PrepareError(
-      f"{path}: expected a whole zip file of {expected} ({error}); fetch it again, or {otherwise}"
+    raise PrepareError(
+      f"{path}: expected a whole zip file of {expected} ({error}); download it again, or {otherwise}"
     ) from error
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-  """A member's bytes; one of `UNREADABLE_MEMBER` if they cannot be had."""
+  """A member's bytes; one of `UNREADABLE_MEMBER` if they cannot be read."""
   if member.file_size > _MOST_BYTES:
     raise ValueError(f"it claims to be of {member.file_size:,} bytes")
   return archive.read(member)
 
 
 def check_measure(size: int) -> None:
-  """Refuses a file, by its bytes, that is empty or beyond all measure."""
+  """Refuses a file, by its bytes, that is empty or too large."""
   if not size:
     raise MediaError("empty file")
   if size > _MOST_BYTES:
@@ -184,7 +184,7 @@ def _by_item(names: Mapping[str, File], suffixes: Sequence[str]) -> tuple[dict[i
     path = str(file) if isinstance(file, pathlib.Path) else name
     if suffix.lower() not in suffixes:
       if _ID.fullmatch(stem):
-        others.append(Problem(int(stem), path, f"passed over: expected {item_file}"))
+        others.append(Problem(int(stem), path, f"ignored: expected {item_file}"))
       continue
     if not _ID.fullmatch(stem):
       problems.append(Problem("", path, f"its name is not that of an item: expected {item_file}"))
@@ -193,6 +193,6 @@ def _by_item(names: Mapping[str, File], suffixes: Sequence[str]) -> tuple[dict[i
     kept, other = sorted((found.get(item, here), here), key=lambda place: place[:2])
     found[item] = kept
     if other is not kept:
-      problems.append(Problem(item, other[1], f"passed over: {os.path.basename(kept[1])} is the item's too"))
+      problems.append(Problem(item, other[1], f"ignored: {os.path.basename(kept[1])} is used for the item"))
   problems += [problem for problem in others if problem.item not in found]
   return {item: file for item, (_, _, file) in found.items()}, problems

@@ -5,19 +5,21 @@ replaces: so the metadata of the data set keeps all lines of such users, with th
 """
 
 import numpy as np
-from tensorflow_datasets.core import decode
+from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
-from tfds_microlens import fetch
+from tfds_microlens.errors import PrepareError
+from tfds_microlens.prepared import Prepared
+from tfds_microlens.shards import Shards
 
 MIN_LENGTH = 3  # an item each to train, to validate and to test
 _READ_AT_ONCE = 1 << 16
 _PLACES, _USERS, _ITEMS = "repeated_places", "repeated_users", "repeated_items"
 
 
-def read_interactions(builder) -> Interactions:
+def read_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
   """The interactions of a prepared `…-sequences` builder.
 
   Returns:
@@ -25,17 +27,13 @@ def read_interactions(builder) -> Interactions:
     of 3 or more, equals `leave_one_out` of the file.
 
   Raises:
-    PrepareError: the builder is none of `microlens/…-sequences`, or is not prepared.
+    PrepareError: the builder is none of `microlens/…-sequences`, is not prepared, or a file of it is damaged.
   """
   name = f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
   if not name.endswith("-sequences"):
-    raise fetch.PrepareError(f"{name}: interactions are read from one of microlens/…-sequences")
-  if not builder.info.splits:
-    raise fetch.PrepareError(
-      f"{name}: not prepared in {builder.data_dir_root}; run python -m tfds_microlens {name} "
-      f"--data_dir={builder.data_dir_root}"
-    )
-  users, rows = _read_rows(builder)
+    raise PrepareError(f"{name}: interactions are read from one of microlens/…-sequences")
+  prepared = Prepared(builder)
+  users, rows = _read_rows(prepared.records("test", whole=True))
   metadata = builder.info.metadata
   return with_repeats(users, rows, {key: metadata[key] for key in (_PLACES, _USERS, _ITEMS)}, source=name)
 
@@ -44,6 +42,14 @@ def without_short_lines(interactions: Interactions) -> Interactions:
   """Only the lines that can be split; its `users` and `histories` are what the splits hold."""
   long_enough = interactions.lines.lengths >= MIN_LENGTH
   return Interactions(interactions.line_users[long_enough], interactions.lines.take(long_enough), interactions.source)
+
+
+def of_first_users(interactions: Interactions, count: int) -> Interactions:
+  """Only the lines of the first `count` users."""
+  if count >= len(interactions.users):
+    return interactions
+  kept = np.isin(interactions.line_users, interactions.users[:count])
+  return Interactions(interactions.line_users[kept], interactions.lines.take(kept), interactions.source)
 
 
 def repeats(interactions: Interactions) -> dict[str, list]:
@@ -78,16 +84,15 @@ def with_repeats(users: np.ndarray, rows: Rows, repeated: dict[str, list], sourc
   return Interactions(everyone[order], everything.take(order), source)
 
 
-def _read_rows(builder) -> tuple[np.ndarray, Rows]:
+def _read_rows(records: Shards) -> tuple[np.ndarray, Rows]:
   """`(users, histories)` of the test split, its targets put back to the ends."""
-  source = builder.as_data_source("test", deserialize_method=decode.DeserializeMethod.RAW_BYTES)
-  users = np.empty(len(source), np.int64)
-  lengths = np.empty(len(source), np.int64)
+  users = np.empty(len(records), np.int64)
+  lengths = np.empty(len(records), np.int64)
   parts = []
-  for start in range(0, len(source), _READ_AT_ONCE):
-    records = source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source))))
+  for start in range(0, len(records), _READ_AT_ONCE):
     values: list[int] = []
-    for row, record in enumerate(records, start):
+    chunk = records.read(range(start, min(start + _READ_AT_ONCE, len(records))))
+    for row, record in enumerate(chunk, start):
       feature = tf_example_pb2.Example.FromString(record).features.feature
       items = feature["items"].int64_list.value
       users[row] = feature["user"].int64_list.value[0]

@@ -1,12 +1,23 @@
 """ArrayRecord files as a `tf.data.Dataset`; TensorFlow is imported when one is asked for, not before."""
 
+from typing import Any
+
 import numpy as np
+from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import decode
+import tensorflow_datasets.public_api as tfds
 
 _CHUNK = 1024
 
 
-def as_dataset(builder, split, *, decoders, read_config, shuffle_files):
+def as_dataset(
+  builder: dataset_builder.DatasetBuilder,
+  split: Any,
+  *,
+  decoders: Any,
+  read_config: tfds.ReadConfig,
+  shuffle_files: bool,
+) -> Any:
   """The examples of `split` in file order, parsed and decoded by TensorFlow.
 
   Args:
@@ -14,7 +25,7 @@ def as_dataset(builder, split, *, decoders, read_config, shuffle_files):
     split: a split, or a part of one (`train[:10%]`).
     decoders: as for `tfds.load`.
     read_config: `tfds.ReadConfig`; its `options`, `input_context`, `assert_cardinality`, `add_tfds_id`, `shuffle_seed`
-      and `shuffle_reshuffle_each_iteration` are heeded.
+      and `shuffle_reshuffle_each_iteration` have an effect.
     shuffle_files: chunks of 1,024 examples come in random order.
 
   Returns:
@@ -28,15 +39,15 @@ def as_dataset(builder, split, *, decoders, read_config, shuffle_files):
   records = builder.as_data_source(split, deserialize_method=decode.DeserializeMethod.RAW_BYTES)
   count = len(records)
 
-  def read(start):
+  def read(start: int) -> np.ndarray:
     return np.array(records.__getitems__(range(start, min(start + _CHUNK, count))), object)
 
-  def read_chunk(start):
+  def read_chunk(start: Any) -> Any:
     chunk = tf.numpy_function(read, [start], tf.string, stateful=False)
     chunk.set_shape([None])
     return tf.data.Dataset.from_tensor_slices((tf.range(start, start + tf.size(chunk, tf.int64)), chunk))
 
-  def parse(place, record):
+  def parse(place: Any, record: Any) -> Any:
     example = features.deserialize_example(record, decoders=decoders)
     if read_config.add_tfds_id:
       example["tfds_id"] = tf.strings.join([f"{builder.info.full_name}/{split}__", tf.strings.as_string(place)])

@@ -5,9 +5,13 @@ resizes them to a square by Pillow's bilinear filter, whatever the aspect. So it
 released code's reader lands two frames early; `choose_frames(reference=True)` repeats that.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+import fractions
 import functools
 import io
 import os
+from typing import Any
 
 import numpy as np
 
@@ -31,16 +35,17 @@ _CONTAINERS = (
   "asf",
   "ogg",
 )
+# Decoding may begin at any of their key frames. Others may keep what all frames need, such as a palette, in the first
+# packet alone; they are decoded from the start.
+_SEEKABLE = ("h264", "hevc", "vp8", "libvpx", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1")
 # Frames that no other needs can be left out on the way to the first one wanted, where a codec says which they are.
 _SAYS_WHAT_IS_NEEDED = ("h264", "hevc")
-# FFmpeg's matrix coefficients to swscale's; what is not said is taken as BT.601, as FFmpeg and OpenCV do.
-_BT601 = 5
-_COLOUR_SPACES = {1: 1, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
-_LIMITED, _FULL = 1, 2
 # JPEG quantiser steps, coarse to fine, the same for all frequencies: at one size that gives 1.5 to 2 dB more than the
 # standard tables, which spare what an eye does not see and a network does.
 _STEPS = (16, 14, 12, 10, 8, 7, 6)
 _MIN_PSNR_DB = 36.0
+# Indices of the frames wanted, out of how many there are.
+_Choose = Callable[[int], np.ndarray]
 
 
 def choose_frames(num_frames: int, frames: int, interval: int = 1, *, reference: bool = False) -> np.ndarray:
@@ -80,7 +85,13 @@ def choose_frames(num_frames: int, frames: int, interval: int = 1, *, reference:
 
 
 def read_frames(
-  path, *, frames: int = 5, size: int = 224, interval: int = 1, reference: bool = False, seek: bool = True
+  path: str | os.PathLike[str],
+  *,
+  frames: int = 5,
+  size: int = 224,
+  interval: int = 1,
+  reference: bool = False,
+  seek: bool = True,
 ) -> tuple[np.ndarray, int]:
   """The chosen frames of a video file, upright, in RGB.
 
@@ -88,7 +99,7 @@ def read_frames(
   otherwise, or if a listed frame does not come, the whole video is decoded, and its frames are counted so.
 
   Args:
-    path: a file; HEVC, H.264, VP9, AV1 and whatever else FFmpeg decodes.
+    path: a file; HEVC, H.264, VP9, AV1 and all else that FFmpeg decodes.
     frames: how many, as for `choose_frames`.
     size: side of the square that they are resized to.
     interval: as for `choose_frames`.
@@ -105,16 +116,14 @@ def read_frames(
   av = decoding.import_av()
   decoding.import_pillow()
   path = os.path.abspath(os.fspath(path))
-  decoding.check_whole(path)
+  decoding.check(path, "a video")
   choose = functools.partial(choose_frames, frames=frames, interval=interval, reference=reference)
   try:
-    found = _by_seeking(av, path, choose, size) if seek else None
-    pixels, num_frames = found or _by_decoding_all(av, path, choose, size)
+    pixels = _Pixels(av, size)
+    found = _by_seeking(av, path, choose, pixels) if seek else None
+    return found or _by_decoding_all(av, path, choose, pixels)
   except (av.FFmpegError, ValueError, OverflowError) as error:
-    if isinstance(error, MediaError):
-      raise
-    raise MediaError(f"cannot be read as a video: {getattr(error, 'strerror', None) or error}") from error
-  return pixels, num_frames
+    raise decoding.unreadable("a video", error) from error
 
 
 def encode_jpeg(pixels: np.ndarray) -> bytes:
@@ -135,7 +144,7 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def decode_jpeg(coded: bytes) -> np.ndarray:
-  """`[height, width, 3]` uint8, RGB; OSError where it is no JPEG, or one beyond all measure."""
+  """`[height, width, 3]` uint8, RGB; OSError where it is no JPEG, or one of too many pixels."""
   image = decoding.import_pillow()
   try:
     return np.asarray(image.open(io.BytesIO(coded), formats=("JPEG",)).convert("RGB"))
@@ -158,10 +167,12 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
   return 10 * float(np.log10(255**2 / error)) if error else float("inf")
 
 
-def _by_seeking(av, path: str, choose, size: int) -> tuple[np.ndarray, int] | None:
-  """As `read_frames`; None if the container's list of frames is not to be trusted."""
+def _by_seeking(av: Any, path: str, choose: _Choose, pixels: "_Pixels") -> tuple[np.ndarray, int] | None:
+  """As `read_frames`; None if the codec or the container's list of frames is not made for it."""
   with decoding.open_file(av, path, _CONTAINERS) as container:
     stream = _video_stream(container)
+    if stream.codec_context.name not in _SEEKABLE:
+      return None
     times, keys, independent = _listed(av, container, stream)
     if not times:
       return None
@@ -178,10 +189,11 @@ def _by_seeking(av, path: str, choose, size: int) -> tuple[np.ndarray, int] | No
       for packet in container.demux(stream):
         context.skip_frame = "NONREF" if independent and packet.pts is not None and packet.pts < first else "DEFAULT"
         for frame in packet.decode():
-          if frame.pts in wanted_times:
+          time = frame.pts
+          if time in wanted_times:
             if frame.is_corrupt:
               return None
-            shown[frame.pts] = _pixels(frame, size)
+            shown[time] = pixels(frame)
         if len(shown) == len(wanted_times):
           break
     except av.FFmpegError:
@@ -191,7 +203,7 @@ def _by_seeking(av, path: str, choose, size: int) -> tuple[np.ndarray, int] | No
   return np.stack([shown[times[index]] for index in wanted.tolist()]), len(times)
 
 
-def _listed(av, container, stream) -> tuple[list[int], list[int], bool]:
+def _listed(av: Any, container: Any, stream: Any) -> tuple[list[int], list[int], bool]:
   """What the container says: the times of all frames in order, those of key frames, and what may be left out.
 
   Returns:
@@ -239,7 +251,7 @@ def _in_lowest_layer(packet: bytes, length_bytes: int) -> bool:
   return True
 
 
-def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]:
+def _by_decoding_all(av: Any, path: str, choose: _Choose, pixels: "_Pixels") -> tuple[np.ndarray, int]:
   """As `read_frames`, in one pass if the container's count is right, else in two."""
   with decoding.open_file(av, path, _CONTAINERS) as container:
     guess = _video_stream(container).frames
@@ -248,7 +260,7 @@ def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]
     shown, count = {}, 0
     for frame in _decoded(av, path):
       if count in wanted:
-        shown[count] = _pixels(frame, size)
+        shown[count] = pixels(frame)
       count += 1
     if not count:
       raise MediaError("no frame of it can be decoded")
@@ -257,8 +269,8 @@ def _by_decoding_all(av, path: str, choose, size: int) -> tuple[np.ndarray, int]
     guess = count
 
 
-def _decoded(av, path: str):
-  """Every frame that can be decoded, in the order of showing; damaged packets are passed over."""
+def _decoded(av: Any, path: str) -> Iterator[Any]:
+  """Every frame that can be decoded, in the order of showing; damaged packets are left out."""
   with decoding.open_file(av, path, _CONTAINERS) as container:
     stream = _video_stream(container)
     try:
@@ -275,7 +287,7 @@ def _decoded(av, path: str):
         return
 
 
-def _video_stream(container):
+def _video_stream(container: Any) -> Any:
   """The first stream of moving pictures, set to decode in one thread."""
   pictures = [stream for stream in container.streams.video if "attached_pic" not in _disposition(stream)]
   if not pictures:
@@ -289,37 +301,48 @@ def _video_stream(container):
   return stream
 
 
-def _disposition(stream) -> str:
+def _disposition(stream: Any) -> str:
   return getattr(getattr(stream, "disposition", None), "name", None) or ""
 
 
-def _pixels(frame, size: int) -> np.ndarray:
-  """`[size, size, 3]` uint8, RGB, upright."""
-  return scaled(_upright(_rgb(frame), frame), size)
+class _Pixels:
+  """Frames of one file to upright RGB squares.
+
+  The conversion is that of `ffmpeg -i FILE -pix_fmt rgb24`, bit for bit: a filter graph sets up swscale by the frame's
+  own colour space and range (BT.601, limited, where they are not said), field by field where frames are interlaced.
+  PyAV's own `to_ndarray` differs from it for these, and for more than 8 bits a sample.
+  """
+
+  def __init__(self, av: Any, size: int):
+    self._av, self._size = av, size
+    self._form: tuple[str, int, int] | None = None
+    self._graph: Any = None
+
+  def __call__(self, frame: Any) -> np.ndarray:
+    """`[size, size, 3]` uint8."""
+    form = (frame.format.name, frame.width, frame.height)
+    if form != self._form:
+      self._form, self._graph = form, self._made(frame)
+    frame.pts = None
+    self._graph.push(frame)
+    return scaled(_upright(self._graph.pull().to_ndarray(), frame), self._size)
+
+  def _made(self, frame: Any) -> Any:
+    graph = self._av.filter.Graph()
+    # Work is parallel over files.
+    if hasattr(graph, "threads"):
+      graph.threads = 1
+    source = graph.add_buffer(
+      width=frame.width, height=frame.height, format=frame.format, time_base=fractions.Fraction(1, 1)
+    )
+    target, sink = graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")
+    source.link_to(target)
+    target.link_to(sink)
+    graph.configure()
+    return graph
 
 
-def _rgb(frame) -> np.ndarray:
-  if frame.format.is_rgb:
-    return frame.to_ndarray(format="rgb24")
-  # `yuvj…` is the old way of saying full range.
-  full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
-  # All four are said because older PyAVs convert by BT.601, limited, unless source and target differ.
-  return frame.to_ndarray(
-    format="rgb24",
-    src_colorspace=_COLOUR_SPACES.get(frame.colorspace, _BT601),
-    dst_colorspace=_BT601,
-    src_color_range=_FULL if full else _LIMITED,
-    dst_color_range=_FULL,
-    **_one_thread(),
-  )
-
-
-@functools.cache
-def _one_thread() -> dict[str, int]:
-  return {"threads": 1} if int(decoding.import_av().__version__.partition(".")[0]) >= 18 else {}
-
-
-def _upright(rgb: np.ndarray, frame) -> np.ndarray:
+def _upright(rgb: np.ndarray, frame: Any) -> np.ndarray:
   """Turned and mirrored as the container's display matrix asks, by quarter turns."""
   side_data = frame.side_data.get("DISPLAYMATRIX")
   if side_data is None:

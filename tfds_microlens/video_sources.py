@@ -54,7 +54,7 @@ class VideoSource(media_sources.Source, Protocol):
     """`(pixels [number, size, size, 3] uint8, frames in the video)`.
 
     Raises:
-      MediaError: no frames can be had.
+      MediaError: no frames can be read.
     """
 
 

@@ -16,7 +16,7 @@ class Frames:
 
   name: ClassVar = "frames"
   files: ClassVar = "videos"
-  mark: ClassVar = b"MLV1"
+  mark: ClassVar = b"MLV2"
 
   def __init__(self, source: VideoSource, settings: FrameSettings):
     self.source, self._settings = source, settings

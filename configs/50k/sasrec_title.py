@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
         },
       },
       "fusion": "sum",
+      "norm": "none",
       "id_dropout": 0.4,
       "modality_dropout": 0.0,
     }

@@ -24,11 +24,11 @@ from ml_collections import ConfigDict
 
 from mlrec.config import default_config
 from mlrec.registry import closest
-from mlrec.studies import BARS
-from mlrec.studies import BUCKETS
-from mlrec.studies import Run
-from mlrec.studies import shipped
-from mlrec.studies import Study
+from mlrec.runs.study import BARS
+from mlrec.runs.study import BUCKETS
+from mlrec.runs.study import shipped
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 _TITLES, _BUCKETS = "titles", "buckets"
 _SHIPPED = "50k/sasrec_title.py"
@@ -81,7 +81,7 @@ def get_study(argument: str = "") -> Study:
   if age:
     items["ID, content and age"] = both | {"towers": both["towers"] | age}
   runs = [
-    Run(series, start, {"model.item": item, "data.cold_share": share})
+    StudyRun(series, start, {"model.item": item, "data.cold_share": share})
     for start, share in _STARTS.items()
     for series, item in items.items()
     if not share or _BUCKETS not in words

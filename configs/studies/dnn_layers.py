@@ -13,9 +13,9 @@ How many layers the paper tried is not in what was released.
 from ml_collections import ConfigDict
 
 from mlrec.config import default_config
-from mlrec.studies import LINES
-from mlrec.studies import Run
-from mlrec.studies import Study
+from mlrec.runs.study import LINES
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 _LAYERS = range(6)
 
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
 def get_study() -> Study:
   return Study(
     "Layers above frozen vectors", "layers", LINES,
-    [Run("frozen vectors", layers, {"model.item.dnn_layers": layers}) for layers in _LAYERS],
+    [StudyRun("frozen vectors", layers, {"model.item.dnn_layers": layers}) for layers in _LAYERS],
     metrics=("hr@10", "cold/hr@10"),
     vectors={
       "name": "video", "encoder": "vit_s", "mode": "frozen", "weights": "random", "frames": 4, "size": 32,

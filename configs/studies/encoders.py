@@ -15,14 +15,14 @@ theirs: that study shows what training through an encoder is worth, not what its
 
 from ml_collections import ConfigDict
 
-from mlrec import published
 from mlrec.config import default_config
 from mlrec.registry import closest
-from mlrec.studies import Published
-from mlrec.studies import Run
-from mlrec.studies import SCATTER
-from mlrec.studies import shipped
-from mlrec.studies import Study
+from mlrec.runs import published
+from mlrec.runs.study import PublishedPoint
+from mlrec.runs.study import SCATTER
+from mlrec.runs.study import shipped
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 _ARGUMENTS = ("demo", "100k")
 _MODES = ("frozen", "top", "full")
@@ -67,13 +67,13 @@ def get_config(argument: str = "demo") -> ConfigDict:
 def get_study(argument: str = "demo") -> Study:
   accuracy = published.kinetics_400()
   paper = [
-    Published(mode, accuracy[encoder], value, label=encoder)
+    PublishedPoint(mode, accuracy[encoder], value, label=encoder)
     for (encoder, mode), value in published.encoders_100k().items()
   ]
   if _checked(argument) == "100k":
     title, note = "Encoders and modes on MicroLens-100K", ""
     runs = [
-      Run(mode, accuracy[encoder], _published_settings(encoder, mode), label=encoder)
+      StudyRun(mode, accuracy[encoder], _published_settings(encoder, mode), label=encoder)
       for encoder in dict.fromkeys(one.label for one in paper)
       for mode in (*_MODES, *(("scratch",) if encoder in _SCRATCH else ()))
     ]
@@ -84,7 +84,7 @@ def get_study(argument: str = "demo") -> Study:
       "its own. The published figures are of other data: only the order of the modes compares."
     )
     runs = [
-      Run(mode, accuracy[encoder], {"model.item": _small_item(encoder, mode)}, label=encoder)
+      StudyRun(mode, accuracy[encoder], {"model.item": _small_item(encoder, mode)}, label=encoder)
       for encoder in _SMALL
       for mode in _MODES
     ]

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from mlrec.config import default_config
 from mlrec.registry import closest
-from mlrec.studies import LINES
-from mlrec.studies import Run
-from mlrec.studies import shipped
-from mlrec.studies import Study
+from mlrec.runs.study import LINES
+from mlrec.runs.study import shipped
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 _AXES, _RELEASES = ("frames", "intervals"), ("demo", "100k")
 _FRAMES = 5
@@ -63,13 +63,13 @@ def get_study(argument: str = "frames") -> Study:
   axis, release = _parsed(argument)
   if axis == "frames":
     runs = [
-      Run(f"{interval} apart", number, _clips(release, number, interval))
+      StudyRun(f"{interval} apart", number, _clips(release, number, interval))
       for interval, numbers in _NUMBERS[release].items()
       for number in numbers
     ]
     return Study("Frames of a clip", "frames", LINES, runs)
   runs = [
-    Run(f"{_FRAMES} frames", interval, _clips(release, _FRAMES, interval)) for interval in _INTERVALS[release]
+    StudyRun(f"{_FRAMES} frames", interval, _clips(release, _FRAMES, interval)) for interval in _INTERVALS[release]
   ]  # fmt: skip
   return Study("Intervals between the frames of a clip", "interval, frames of the video", LINES, runs)
 

@@ -19,16 +19,16 @@ trained end to end on MicroLens-50k without IDs, with the settings of `configs/5
 
 from ml_collections import ConfigDict
 
-from mlrec import published
 from mlrec.config import default_config
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
 from mlrec.registry import closest
-from mlrec.studies import BARS
-from mlrec.studies import Published
-from mlrec.studies import Run
-from mlrec.studies import shipped
-from mlrec.studies import Study
+from mlrec.runs import published
+from mlrec.runs.study import BARS
+from mlrec.runs.study import PublishedPoint
+from mlrec.runs.study import shipped
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 _100K, _TITLES, _WORDS = "100k", "titles", "words"
 _MINILM, _BAG = "minilm_l6", "bag_of_tokens"
@@ -81,11 +81,13 @@ def get_config(argument: str = _TITLES) -> ConfigDict:
 def get_study(argument: str = _TITLES) -> Study:
   on_100k, encoders = _parsed(argument)
   runs = [
-    Run(series, encoder, _settings(encoder, mode, on_100k)) for encoder in encoders for mode, series in _SERIES.items()
+    StudyRun(series, encoder, _settings(encoder, mode, on_100k))
+    for encoder in encoders
+    for mode, series in _SERIES.items()
   ]
   figures = published.encoders_100k() if on_100k else {}
   paper = [
-    Published(_SERIES["full"], encoder, figures[encoder, "full"])
+    PublishedPoint(_SERIES["full"], encoder, figures[encoder, "full"])
     for encoder in encoders
     if (encoder, "full") in figures
   ]

@@ -10,10 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mlrec.studies import BARS
-from mlrec.studies import Run
-from mlrec.studies import shipped
-from mlrec.studies import Study
+from mlrec.runs.study import BARS
+from mlrec.runs.study import shipped
+from mlrec.runs.study import Study
+from mlrec.runs.study import StudyRun
 
 
 def get_config() -> ConfigDict:
@@ -59,6 +59,6 @@ def get_study() -> Study:
   }  # fmt: skip
   return Study(
     "Titles on MicroLens-50k, step by step", "changed", BARS,
-    [Run("one change", name, overrides) for name, overrides in changes.items()],
+    [StudyRun("one change", name, overrides) for name, overrides in changes.items()],
     metrics=("hr@10", "ndcg@10", "cold/hr@10"),
   )  # fmt: skip

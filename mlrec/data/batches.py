@@ -18,13 +18,15 @@ import numpy as np
 
 from mlrec.data.interactions import Rows
 from mlrec.data.packing import pack
-from mlrec.data.sizes import most
-from mlrec.data.sizes import PLANNED_BATCHES
-from mlrec.data.sizes import round_up
-from mlrec.data.sizes import stacked
-from mlrec.data.sizes import StaticSizes
 from mlrec.data.splits import Split
+from mlrec.data.static_shapes import most
+from mlrec.data.static_shapes import PLANNED_BATCHES
+from mlrec.data.static_shapes import round_up
+from mlrec.data.static_shapes import stacked
+from mlrec.data.static_shapes import StaticSizes
 
+# Width of packed rows that serves most: wide enough to fill well, narrow enough for cheap attention.
+_ROW_WIDTH = 16
 # A NumPy array on the host; a JAX array once it is on devices.
 Array = Any
 
@@ -78,7 +80,7 @@ class EvalBatch(NamedTuple):
     history: the inputs, tokens being dense item ids.
     last: `[B]` int32, the flat place in `history` of each user's newest item.
     targets: `[B]` int32; 1 for filler users.
-    seen: `[B, H]` int32, items struck from the ranking; 0 is filler.
+    seen: `[B, H]` int32, items excluded from the ranking; 0 is filler.
     users: `[B]` int32, the users' rows in the split; 0 for filler users.
   """
 
@@ -104,13 +106,9 @@ class Layout:
   width: int
 
   @classmethod
-  def of(cls, max_length: int, *, packed: bool, width: int = 0) -> "Layout":
-    """A layout of that width, or of the narrowest that holds any history."""
-    if not packed:
-      return cls(max_length, False, max_length)
-    if width and width < max_length:
-      raise ValueError(f"row_width must be 0 or at least max_length = {max_length}, not {width}")
-    return cls(max_length, True, width or max_length)
+  def of(cls, max_length: int, *, packed: bool) -> "Layout":
+    """A layout whose packed rows fill well."""
+    return cls(max_length, packed, max(_ROW_WIDTH, max_length) if packed else max_length)
 
   def place(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Row and first place of each history, and the number of rows."""
@@ -219,7 +217,7 @@ class TrainBatches:
     which, place = _spread(lengths)
     flat = (raw.groups * num_rows + raw.row)[which] * width + raw.start[which] + place
 
-    def laid_out(values, dtype=np.int32):
+    def laid_out(values: np.ndarray | float, dtype: Any = np.int32) -> np.ndarray:
       out = np.zeros(groups * num_rows * width, dtype)
       out[flat] = values
       return out.reshape(-1, width)
@@ -304,7 +302,7 @@ def eval_batches(
     which, place = _spread(lengths)
     flat = row[which] * layout.width + start[which] + place
 
-    def laid_out(values, flat=flat):
+    def laid_out(values: np.ndarray, flat: np.ndarray = flat) -> np.ndarray:
       out = np.zeros(num_rows * layout.width, np.int32)
       out[flat] = values
       return out.reshape(num_rows, layout.width)

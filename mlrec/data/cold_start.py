@@ -21,7 +21,7 @@ def force(split: Split, *, share: float, seed: int) -> Split:
   Users whose training row is left with fewer than `LEAST` items are dropped, and counted among the skipped. Targets
   stay, cold ones too, and so do the items that exist and their dense ids. So do the histories that are read before a
   prediction, at validation and test: a user has watched a cold item, and only training does not know of it. A model of
-  content can make use of it there; to a model of IDs it is a random vector. As it was watched, it is also struck from
+  content can make use of it there; to a model of IDs it is a random vector. As it was watched, it is also excluded from
   the user's ranking. The cold items of a smaller share are among those of a larger one of the same seed.
 
   Args:

@@ -10,17 +10,21 @@ Two forms of the same data (arXiv 2309.15379, its public release):
 Reading is strict: every byte of the file is accounted for, and the first malformed line is named by its number.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import functools
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 import numpy as np
 
 _CHUNK_BYTES = 32 << 20
-_MAX_DIGITS = 18  # the longest run of digits that always fits an int64
+_MAX_DIGITS = 19  # what an int64 may have
+_LARGEST = 2**63 - 1
 _CSV_HEADER = b"user,item,timestamp"
 _TSV_LINE = "a user, a tab, then items separated by single spaces"
 _CSV_LINE = "user,item,timestamp"
@@ -48,7 +52,7 @@ class Rows:
     return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
   @classmethod
-  def from_lists(cls, rows, dtype=np.int64) -> "Rows":
+  def from_lists(cls, rows: Iterable[Sequence[int] | np.ndarray], dtype: Any = np.int64) -> "Rows":
     """Rows from an iterable of integer sequences."""
     arrays = [np.asarray(row, dtype) for row in rows]
     values = np.concatenate(arrays) if arrays else np.empty(0, dtype)
@@ -69,7 +73,7 @@ class Rows:
       raise IndexError(f"row {row} of {len(self)}")
     return self.values[self.offsets[row] : self.offsets[row + 1]]
 
-  def __eq__(self, other) -> bool:
+  def __eq__(self, other: object) -> bool:
     if not isinstance(other, Rows):
       return NotImplemented
     return np.array_equal(self.values, other.values) and np.array_equal(self.offsets, other.offsets)
@@ -211,7 +215,9 @@ def iter_tsv(path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES) -> Iterat
 def iter_csv(
   path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Reads a pairs CSV in chunks of whole lines: `(users, items, timestamps in ms)`, int64, in file order.
+  """Reads a pairs CSV in chunks of whole lines: `(users, items, timestamps)`, int64, in file order.
+
+  MicroLens's timestamps are in ms; any unit will do where only the order counts.
 
   Raises:
     DataError: as `read_pairs`.
@@ -237,7 +243,7 @@ def iter_csv(
     raise DataError(f"{path}: no interactions after the header")
 
 
-def _histories_by_time(users, items, timestamps, source: str) -> Interactions:
+def _histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray, source: str) -> Interactions:
   """Users in the order of their first row; a user's items by a stable sort on time (equal times keep file order)."""
   distinct, first, code = np.unique(users, return_index=True, return_inverse=True)
   place = np.empty(len(distinct), np.int64)
@@ -248,7 +254,7 @@ def _histories_by_time(users, items, timestamps, source: str) -> Interactions:
   return Interactions(distinct[order], Rows.from_lengths(items[by_user_and_time], lengths), source)
 
 
-def _chunks(path, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
+def _chunks(path: str | os.PathLike, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
   """`(number of the first line, whole lines ending in LF)`; CRLF becomes LF, a byte order mark is dropped."""
   path = pathlib.Path(path)
   if not path.is_file():
@@ -280,7 +286,7 @@ def _shown(line: bytes) -> str:
 class _Tokens:
   """Unsigned integers, each followed by one separator byte; anything else is a DataError that names the line."""
 
-  def __init__(self, path, first_line: int, text: bytes, expected: str):
+  def __init__(self, path: str | os.PathLike, first_line: int, text: bytes, expected: str):
     self._path, self._first_line, self._text, self._expected = path, first_line, text, expected
     raw = np.frombuffer(text, np.uint8)
     digit = (raw >= ord("0")) & (raw <= ord("9"))
@@ -291,7 +297,10 @@ class _Tokens:
     self.require(known)
     self.require(digits > 0)
     self.require(digits <= _MAX_DIGITS, f"numbers have at most {_MAX_DIGITS} digits")
-    self.values = np.fromstring(text.replace(b",", b" "), np.int64, sep=" ")
+    # As unsigned integers all numbers of so many digits are exact.
+    values = np.fromstring(text.replace(b",", b" "), np.uint64, sep=" ")
+    self.require(values <= _LARGEST, f"numbers are at most {_LARGEST}")
+    self.values = values.view(np.int64)
 
   def require(self, ok: np.ndarray, reason: str = "") -> None:
     """Raises for the first token that is not `ok [tokens]`."""

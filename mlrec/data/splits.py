@@ -1,7 +1,7 @@
 """Leave-one-out: the last item of a user is the test target, the one before it the validation target.
 
 The protocol of MicroLens (arXiv 2309.15379, section 4.1, and its released code): users with fewer than `min_length`
-items are dropped, the last `max_length + 3` items of the others are kept, and items are numbered anew in the order of
+items are dropped, the last `max_length + 3` items of the others are kept, and items are numbered again in the order of
 their original ids.
 """
 
@@ -18,8 +18,13 @@ from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 
 TRAIN, VALID, TEST = "train", "valid", "test"
+# The splits that have targets, which a run evaluates at its end.
+EVALUATED = (VALID, TEST)
 # How many of a user's last items a split hides, its target included.
 _HIDDEN = {VALID: 2, TEST: 1}
+
+# Below it, what a split keeps of the interactions is probably not what was meant.
+_SMALL_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class Split:
     return rows.last(self.max_length, before=before)
 
   def seen(self, split: str) -> Rows:
-    """The items struck from a user's ranking: everything kept of the history before the target."""
+    """The items excluded from a user's ranking: everything kept of the history before the target."""
     return self.rows.last(self.max_length + 2, before=_hidden(split))
 
   def targets(self, split: str) -> np.ndarray:
@@ -94,7 +99,7 @@ class Split:
       digest.update(array.astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
 
-  def __eq__(self, other) -> bool:
+  def __eq__(self, other: object) -> bool:
     if not isinstance(other, Split):
       return NotImplemented
     return (
@@ -137,6 +142,12 @@ def leave_one_out(interactions: Interactions, *, max_length: int = 10, min_lengt
     logging.warning(
       "%s: skipped %d of %d users, who have fewer than %d items.",
       interactions.source, skipped, len(interactions.users), min_length,
+    )  # fmt: skip
+  whole = int(interactions.lines.lengths[long_enough][last].sum())
+  if len(kept.values) < _SMALL_SHARE * whole:
+    logging.warning(
+      "%s: data.max_length=%d keeps the last %d items of a user, %.0f %% of all interactions; a larger one keeps more.",
+      interactions.source, max_length, max_length + 3, 100 * len(kept.values) / whole,
     )  # fmt: skip
   return Split(line_users[first], rows, item_ids, max_length, skipped)
 

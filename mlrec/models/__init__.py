@@ -7,7 +7,7 @@ from flax import nnx
 from mlrec.models.registry import models
 
 
-def create(name: str, *, rngs: nnx.Rngs, **options) -> Any:
+def create(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
   """Builds the model of that exact name.
 
   Args:

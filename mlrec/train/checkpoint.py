@@ -1,6 +1,7 @@
 """Checkpoints: asynchronous, atomic, with the best of the run kept beside the latest."""
 
 from collections.abc import Sequence
+import errno
 import pathlib
 import shutil
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mlrec import files
+from mlrec.train.record import Record
 from mlrec.train.state import TrainState
 
 _LATEST_KEPT = 2
 # What evaluation needs, what only a continuation needs, and JSON.
 _MODEL, _TRAINING, _RECORD = "model", "training", "record"
+# Keys of the JSON: checksums of the arrays, and of everything else in it.
+_ARRAYS, _ITSELF = "digests", "digest"
 
 
 class CheckpointError(ValueError):
@@ -25,16 +30,17 @@ class CheckpointError(ValueError):
 
 
 class Restored(NamedTuple):
-  """A state and the JSON record saved with it."""
+  """A state and the record saved with it."""
 
   state: TrainState
-  record: dict[str, Any]
+  record: Record
 
 
 class Checkpoints:
   """The checkpoints of one run: the latest two, and the best."""
 
   def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
+    """Opens the directory, which is made where it is missing and not `read_only`."""
     self._directory = pathlib.Path(directory).absolute()
     self._policy = _LatestAndBest()
     self._read_only = read_only
@@ -56,14 +62,26 @@ class Checkpoints:
     """Steps of whole checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
-  def save(self, state: TrainState, record: dict[str, Any], *, best_step: int | None) -> None:
-    """Starts to save; returns once the arrays are copied. `best_step` is the checkpoint to keep as the best."""
+  def save(self, state: TrainState, record: Record) -> None:
+    """Starts to save; returns once the arrays are copied. The checkpoint of `record.best_step` is kept as the best."""
     step = int(state.step)
-    self._policy.best_step = best_step
+    self._check_room(state)
+    self._policy.best_step = record.best_step
     arrays = {name: ocp.args.StandardSave(_by_name(tree)) for name, tree in _trees(state).items()}
-    record = record | {"digests": {name: _digest(tree) for name, tree in _trees(state).items()}}
-    arguments = ocp.args.Composite(**arrays, **{_RECORD: ocp.args.JsonSave(record)})
+    said = record.to_json() | {_ARRAYS: {name: _digest(tree) for name, tree in _trees(state).items()}}
+    said |= {_ITSELF: _digest_of_json(said)}
+    arguments = ocp.args.Composite(**arrays, **{_RECORD: ocp.args.JsonSave(said)})
     self._manager.save(step, args=arguments, force=True)
+
+  def _check_room(self, state: TrainState) -> None:
+    """Refuses what would not fit: a writer that runs out of space midway fails in many places at once."""
+    shards = (shard for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards)
+    needed = sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
+    free = shutil.disk_usage(self._directory).free
+    if free < needed:
+      raise OSError(
+        errno.ENOSPC, f"a checkpoint of {needed >> 20:,} MiB, and {free >> 20:,} MiB are free", str(self._directory)
+      )
 
   def wait(self) -> None:
     """Returns when everything is on disk; raises what went wrong while writing."""
@@ -103,7 +121,7 @@ class Checkpoints:
       opt_state=training["opt_state"],
       average=model["params"] if averaged else None,
     )
-    return Restored(state, saved[_RECORD])
+    return Restored(state, Record.from_json(saved[_RECORD]))
 
   def restore_model(self, step: int, abstract: TrainState) -> tuple[Any, Any]:
     """The parameters to evaluate, and the model's other variables, saved at `step`."""
@@ -116,28 +134,46 @@ class Checkpoints:
       saved = checkpointer.metadata(self._directory / str(step) / _MODEL).item_metadata.tree
     return {name: tuple(leaf.shape) for name, leaf in saved.items()}
 
-  def latest_record(self) -> dict[str, Any]:
-    """The JSON record of the latest checkpoint whose record can be read.
+  def latest_record(self) -> Record:
+    """The record of the latest checkpoint whose record can be read.
 
     Raises:
       CheckpointError: there is none.
     """
     for step in reversed(self.steps()):
       try:
-        return self._read(step, {})[_RECORD]
+        return Record.from_json(self._read(step, {})[_RECORD])
       except Exception as error:
         self._report_unreadable(step, error)
     raise CheckpointError(f"{self._directory}: there is no whole checkpoint")
 
+  def readable_models(self, abstract: TrainState) -> list[int]:
+    """Steps of the checkpoints whose parameters can be read."""
+    readable = []
+    for step in self.steps():
+      try:
+        self.restore_model(step, abstract)
+        readable.append(step)
+      except Exception as error:  # Orbax raises anything
+        self._report_unreadable(step, error)
+    return readable
+
   def _read(self, step: int, trees: dict[str, Any]) -> dict[str, Any]:
     """The record of `step`, and the arrays of `trees`, which must be what was saved to the last bit."""
     arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}
-    saved = self._manager.restore(step, args=ocp.args.Composite(**arguments, **{_RECORD: ocp.args.JsonRestore()}))
+    record = self._manager.restore(step, args=ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()}))[_RECORD]
+    if _ITSELF not in record:
+      raise ValueError("it is of an older version, whose records have no digest")
+    if record[_ITSELF] != _digest_of_json({key: value for key, value in record.items() if key != _ITSELF}):
+      raise ValueError("its record is not what was saved")
+    if not trees:
+      return {_RECORD: record}
+    saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
     restored = {name: _refill(tree, saved[name]) for name, tree in trees.items()}
     for name, tree in restored.items():
-      if _digest(tree) != saved[_RECORD]["digests"][name]:
+      if _digest(tree) != record[_ARRAYS][name]:
         raise ValueError(f"the arrays of {name!r} are not those that were saved")
-    return restored | {_RECORD: saved[_RECORD]}
+    return restored | {_RECORD: record}
 
   def close(self) -> None:
     self._manager.close()
@@ -168,7 +204,7 @@ class Checkpoints:
 class _LatestAndBest(preservation_policy.PreservationPolicy):
   """Keeps the latest checkpoints and the one named the best."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.best_step: int | None = None
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
@@ -198,6 +234,10 @@ def _digest(tree: Any) -> int:
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
       digest = zlib.crc32(np.asarray(leaf).tobytes(), zlib.crc32(name.encode(), digest))
   return digest
+
+
+def _digest_of_json(value: Any) -> int:
+  return zlib.crc32(files.canonical_json(value).encode())
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

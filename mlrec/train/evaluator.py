@@ -1,8 +1,10 @@
 """Evaluation: every user's target ranked among all items, on all devices."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
+from typing import NamedTuple
 
 from flax import nnx
 import jax
@@ -13,16 +15,19 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from mlrec import metrics
+from mlrec.content.base import Content
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import Layout
-from mlrec.data.content import Content
+from mlrec.data.pipeline import ahead
 from mlrec.data.splits import Split
-from mlrec.train.prefetch import ahead
+from mlrec.data.static_shapes import round_up
+from mlrec.train.item_content import reading_options
 from mlrec.train.sharding import DATA
 from mlrec.train.sharding import put
 from mlrec.train.sharding import put_content
 from mlrec.train.sharding import replicated
+from mlrec.train.sharding import Shares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +36,7 @@ class Evaluator:
 
   Attributes:
     graphdef: the model's structure.
-    split: users, targets and what is struck from the ranking.
+    split: users, targets and what is excluded from the ranking.
     layout: how histories are laid out for this model.
     mesh: devices over which users are spread.
     batch_size: users ranked at a time.
@@ -39,6 +44,7 @@ class Evaluator:
     content: what the item tower reads beside ids; None for nothing.
     item_batch: items encoded at a time where there is content.
     edges: of the buckets of targets, as of `metrics.bucket_metrics`.
+    workers: processes that decode content; 0 for threads.
   """
 
   graphdef: nnx.GraphDef
@@ -50,6 +56,7 @@ class Evaluator:
   content: Content | None = None
   item_batch: int = 64
   edges: tuple[int, ...] = metrics.BUCKETS
+  workers: int = 0
 
   def __call__(self, params: Any, rest: Any, name: str) -> dict[str, float]:
     """Metrics of the parameters on split `name` (`valid` or `test`), as fractions.
@@ -83,40 +90,41 @@ class Evaluator:
     number = self.split.num_items + 1
     if self.content is None:
       return self._encode(params, rest, jnp.arange(number), {})
-    size = -(-min(self.item_batch, number) // self.mesh.size) * self.mesh.size
-    content = self.content
+    size = round_up(min(self.item_batch, number), self.mesh.size)
+    make = _ItemChunks(self.content, Shares.of(self.mesh), number, size)
 
-    def read(first: int):
-      items = np.arange(first, first + size)
-      items = np.where(items < number, items, 0)
-      return put(self.mesh, items), put_content(self.mesh, content, items)
+    def place(chunk: _ItemChunk) -> tuple[Array, dict[str, Array]]:
+      return put(self.mesh, chunk.items), put_content(self.mesh, chunk.items.shape, chunk.content)
 
-    parts = [self._encode(params, rest, *arguments) for arguments in ahead(read, range(0, number, size))]
+    chunks = ahead(make, -(-number // size), place, **reading_options(self.content, self.workers))
+    parts = [self._encode(params, rest, *chunk) for chunk in chunks]
     return jax.tree.map(lambda *cut: self._join(cut)[:number], *parts)
 
   @functools.cached_property
-  def _join(self):
+  def _join(self) -> Callable[..., Array]:
     return jax.jit(jnp.concatenate, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _encode(self):
-    def encode(params, rest, items: Array, content) -> Any:
+  def _encode(self) -> Callable[..., Any]:
+    def encode(params: Any, rest: Any, items: Array, content: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(items, content)
 
     return jax.jit(encode, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _encode_users(self):
-    def encode(params, rest) -> Any:
+  def _encode_users(self) -> Callable[..., Any]:
+    def encode(params: Any, rest: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).user_table()
 
     return jax.jit(encode, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _rank_batch(self):
+  def _rank_batch(self) -> Callable[..., tuple[Array, Array, Array]]:
     users, whole = PartitionSpec(DATA), PartitionSpec()
 
-    def rank(params, rest, states, table, targets, seen):
+    def rank(
+      params: Any, rest: Any, states: Any, table: Any, targets: Array, seen: Array
+    ) -> tuple[Array, Array, Array]:
       model = nnx.merge(self.graphdef, params, rest, copy=True)
       score = metrics.dot_scores if model.scores_by_dot else model.score
       ranks, recommended, finite = metrics.rank_and_recommend(
@@ -129,8 +137,30 @@ class Evaluator:
       check_vma=False,
     )  # fmt: skip
 
-    def rank_batch(params, rest, table: Any, user_table: Any, batch: EvalBatch):
+    def rank_batch(params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch) -> tuple[Array, Array, Array]:
       states = nnx.merge(self.graphdef, params, rest, copy=True).states(table, user_table, batch)
       return ranked(params, rest, states, table, batch.targets, batch.seen)
 
     return jax.jit(rank_batch, out_shardings=replicated(self.mesh))
+
+
+class _ItemChunk(NamedTuple):
+  """Dense ids `[size]`, 0 after the last, and their content by shares."""
+
+  items: np.ndarray
+  content: dict[int, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ItemChunks:
+  """All items from 0 to `number` - 1 in chunks of `size`, by their number; picklable."""
+
+  content: Content
+  shares: Shares
+  number: int
+  size: int
+
+  def __call__(self, chunk: int) -> _ItemChunk:
+    items = np.arange(chunk * self.size, (chunk + 1) * self.size)
+    items = np.where(items < self.number, items, 0)
+    return _ItemChunk(items, self.shares.read(self.content, items))

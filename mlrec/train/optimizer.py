@@ -1,8 +1,6 @@
 """AdamW with a clipped global norm, and its learning-rate schedules."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
-import re
 from typing import Any
 from typing import NamedTuple
 
@@ -12,18 +10,21 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
+from mlrec.config import ConfigError
+from mlrec.models.layers import variables
+from mlrec.models.layers.variables import ENCODER
+from mlrec.models.layers.variables import HEAD
 from mlrec.registry import closest
 
 SCHEDULES = ("constant", "cosine", "linear")
-# Parameters, by path, of an encoder of content and of the projection of its output.
-ENCODER = re.compile(r"(^|\.)(encoder|projection)\.")
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformationExtraArgs:
   """The optimiser of a run.
 
   AdamW with decoupled decay of every parameter (Loshchilov and Hutter, ICLR 2019), after scaling gradients so that
-  their global L2 norm is at most `clip_norm` (0 for no clipping).
+  their global L2 norm is at most `clip_norm` (0 for no clipping). Parameters of the group `encoder`
+  (`mlrec.models.layers.variables`) have the learning rate `encoder_lr` and the decay `encoder_weight_decay`.
 
   Args:
     config: `lr`, `weight_decay`, `b1`, `b2`, `eps`, `clip_norm`, `schedule`, `warmup_steps`, `final_lr_fraction`,
@@ -31,26 +32,23 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     num_steps: steps of the whole run, for schedules that fall over it.
 
   Raises:
-    ValueError: a value out of range or an unknown schedule.
+    ConfigError: a value out of range or an unknown schedule.
   """
   if config.lr <= 0:
-    raise ValueError(f"config.optimizer.lr must be positive, not {config.lr}")
+    raise ConfigError(f"config.optimizer.lr must be positive, not {config.lr}")
   chain = [clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
-  head = Group(1.0, config.weight_decay)
-  encoder = Group((config.encoder_lr or config.lr) / config.lr, config.encoder_weight_decay)
-  chain.append(
-    adamw(
-      make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps,
-      group=lambda name: encoder if ENCODER.search(name) else head,
-    )
-  )  # fmt: skip
+  groups = {
+    HEAD: Group(1.0, config.weight_decay),
+    ENCODER: Group((config.encoder_lr or config.lr) / config.lr, config.encoder_weight_decay),
+  }
+  chain.append(adamw(make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps, groups=groups))
   return optax.chain(*chain)
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
   """Learning rate by step: a linear warm-up, then `constant`, or `cosine` or `linear` down to `final_lr_fraction`."""
   if config.schedule not in SCHEDULES:
-    raise ValueError(f"config.optimizer.schedule {config.schedule!r}: {closest(config.schedule, SCHEDULES)}")
+    raise ConfigError(f"config.optimizer.schedule {config.schedule!r}: {closest(config.schedule, SCHEDULES)}")
   falling = max(num_steps - config.warmup_steps, 1)
   end = config.lr * config.final_lr_fraction
   main = {
@@ -67,7 +65,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
   """g · min(1, max_norm / (‖g‖ + 1e-6)), PyTorch's form, which MicroLens trained with."""
 
-  def update(updates, state, params=None):
+  def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
     del params
     scale = (max_norm / (optax.global_norm(updates) + 1e-6)).clip(max=1.0)
     return optax.tree.scale(scale, updates), state
@@ -91,7 +89,7 @@ class AdamWState(NamedTuple):
 
 
 def adamw(
-  schedule: optax.Schedule, b1: float, b2: float, *, eps: float, group: Callable[[str], Group]
+  schedule: optax.Schedule, b1: float, b2: float, *, eps: float, groups: Mapping[str, Group]
 ) -> optax.GradientTransformationExtraArgs:
   """`optax.adamw` for gradients of which some are given by the rows that a step has read.
 
@@ -105,16 +103,21 @@ def adamw(
     b1: decay of the gradients' average.
     b2: decay of the squares' average.
     eps: added to the root of the latter.
-    group: a parameter's factor of the learning rate and its weight decay, by its name.
+    groups: factors of the learning rate and weight decays by the group that a parameter says it is in; parameters that
+      say none are in `HEAD`.
   """
 
   def init(params: Any) -> AdamWState:
     zeros = jax.tree.map(jnp.zeros_like, params)
     return AdamWState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
 
-  def update(gradients: Any, state: AdamWState, params: Any = None, *, rows: Mapping[str, Array] = {}, **_: Any):
-    def averaged(moments, power: int, decay: float):
-      def one(path, moment, gradient):
+  def update(
+    gradients: Any, state: AdamWState, params: Any = None, *, rows: Mapping[str, Array] = {}, **_: Any
+  ) -> tuple[Any, AdamWState]:
+    named = variables.groups(params)
+
+    def averaged(moments: Any, power: int, decay: float) -> Any:
+      def one(path: Any, moment: Array, gradient: Array) -> Array:
         new = (1 - decay) * gradient**power
         read = rows.get(_name(path))
         return decay * moment + new if read is None else (decay * moment).at[read].add(new)
@@ -127,8 +130,8 @@ def adamw(
     # Reciprocals of scalars, so that a table's update divides once for each element.
     mu_scale, nu_scale = 1 / (1 - b1**step), 1 / (1 - b2**step)
 
-    def change(path, m, v, param):
-      rate, weight_decay = group(_name(path))
+    def change(path: Any, m: Array, v: Array, param: Array) -> Array:
+      rate, weight_decay = groups[named.get(_name(path), HEAD)]
       return -lr * rate * (m * mu_scale / (jnp.sqrt(v * nu_scale) + eps) + weight_decay * param)
 
     return jax.tree_util.tree_map_with_path(change, mu, nu, params), AdamWState(step, mu, nu)

@@ -1,13 +1,13 @@
 """Published weights for the encoders inside a model."""
 
 import pathlib
-from typing import Any
 
 from flax import nnx
 import jax
 
 from mlrec.config import ConfigError
 from mlrec.models import convert
+from mlrec.models.items.encoded import EncodedTower
 from mlrec.train.state import split_model
 from mlrec.train.state import StateSpec
 from mlrec.train.state import TrainState
@@ -20,14 +20,18 @@ def load(spec: StateSpec, state: TrainState) -> TrainState:
     ConfigError: a file cannot be read, or holds other entries than the encoder's.
   """
   model = nnx.merge(spec.graphdef, state.params, state.rest, copy=True)
-  asking: list[Any] = [module for _, module in nnx.iter_modules(model) if getattr(module, "weights", "")]
+  asking = [
+    (path, module) for path, module in nnx.iter_modules(model) if isinstance(module, EncodedTower) and module.weights
+  ]
   if not asking:
     return state
-  for module in asking:
+  for path, module in asking:
     try:
       convert.load_torch(module.encoder, pathlib.Path(module.weights).expanduser())
     except (OSError, ValueError) as error:
-      raise ConfigError(f"config.model.item.weights = {module.weights!r}: {error}") from error
+      # A tower is an attribute `items` of its recommender, or of the towers of one.
+      option = ".".join(["config.model.item", *map(str, path[1:]), "weights"])
+      raise ConfigError(f"{option} = {module.weights!r}: {error}") from error
   _, params, rest = split_model(model)
   place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731
   params = jax.tree.map(place, params, spec.abstract.params)

@@ -1,9 +1,10 @@
 """Where arrays lie on the devices: a mesh of one axis, and a few rules by name."""
 
 from collections.abc import Sequence
-import functools
 import re
 from typing import Any
+from typing import NamedTuple
+from typing import Self
 
 import jax
 from jax.sharding import AxisType
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
 
-from mlrec.data.content import Content
+from mlrec.content.base import Content
 
 DATA = "data"
 
@@ -26,10 +27,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def state_shardings(mesh: Mesh, abstract_state: Any, rules=PARAMETER_RULES) -> Any:
+def state_shardings(
+  mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, PartitionSpec]] = PARAMETER_RULES
+) -> Any:
   """A sharding for each leaf of a state, by `rules` over its path (optimiser moments share their parameter's rule)."""
 
-  def choose(path, leaf):
+  def choose(path: Any, leaf: Any) -> NamedSharding:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     for pattern, spec in rules:
       if re.search(pattern, name) and len(spec) <= leaf.ndim:
@@ -45,7 +48,7 @@ def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
   Arrays whose `axis` the mesh does not divide (or that have no such axis) are copied to all devices.
   """
 
-  def place(array: np.ndarray):
+  def place(array: np.ndarray) -> jax.Array:
     array = np.asarray(array)
     sharded = array.ndim > axis and array.shape[axis] % mesh.size == 0
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA) if sharded else PartitionSpec())
@@ -56,25 +59,39 @@ def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
   return jax.tree.map(place, arrays)
 
 
-def put_content(mesh: Mesh, content: Content, items: np.ndarray) -> dict[str, jax.Array]:
-  """The content of dense ids `[..., U]`, cut along U; each process reads its devices' share alone.
+class Shares(NamedTuple):
+  """Which parts of an axis this process's devices hold: `places` of `number` equal ones. Picklable, unlike devices."""
 
-  The mesh divides U.
-  """
-  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (items.ndim - 1), DATA))
-  read: dict[Any, dict[str, np.ndarray]] = {}
+  places: tuple[int, ...]
+  number: int
 
-  def share(name: str, index: tuple[slice, ...]) -> np.ndarray:
-    index = index[: items.ndim]
-    key = tuple((part.start, part.stop) for part in index)
-    if key not in read:
-      read[key] = content.read(items[index])
-    return read[key][name]
+  @classmethod
+  def of(cls, mesh: Mesh) -> Self:
+    here = jax.process_index()
+    return cls(
+      tuple(place for place, device in enumerate(mesh.devices.flat) if device.process_index == here), mesh.size
+    )
 
-  return {
-    name: jax.make_array_from_callback((*items.shape, *need.shape), sharding, functools.partial(share, name))
-    for name, need in content.needs.items()
-  }
+  def read(self, content: Content, items: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+    """By place, the content of its part of the last axis of dense ids `[..., U]`; `number` divides U."""
+    size = items.shape[-1] // self.number
+    return {place: content.read(items[..., place * size : (place + 1) * size]) for place in self.places}
+
+
+def put_content(mesh: Mesh, shape: tuple[int, ...], shares: dict[int, dict[str, np.ndarray]]) -> dict[str, jax.Array]:
+  """The content of dense ids of a `shape [..., U]`, cut along U, from the parts that `Shares.read` gave."""
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), DATA))
+  size, axis = shape[-1] // mesh.size, len(shape) - 1
+
+  def array(name: str, like: np.ndarray) -> jax.Array:
+    whole = (*shape, *like.shape[len(shape) :])
+
+    def part(index: Any) -> np.ndarray:
+      return shares[(index[axis].start or 0) // size][name]
+
+    return jax.make_array_from_callback(whole, sharding, part)
+
+  return {name: array(name, like) for name, like in next(iter(shares.values())).items()}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,7 @@
 """The training state, and the compiled function that advances it by a group of steps."""
 
 from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
 from flax import nnx
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 import optax
 
 from mlrec.data.batches import Batch
-from mlrec.models.layers.item_table import item_tables
+from mlrec.models.layers.tables import item_tables
 from mlrec.train.sharding import replicated
 from mlrec.train.sharding import state_shardings
 
@@ -94,17 +95,17 @@ def make_train_steps(
   optimizer = optax.with_extra_args_support(optimizer)
   tables = {name for name, _ in item_tables(nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest))}
 
-  def read(params, items: Array):
+  def read(params: nnx.State, items: Array) -> Any:
     """The parameters, with the rows of the batch's items in place of whole item tables."""
 
-    def one(path, param):
+    def one(path: Any, param: Array) -> Array:
       name = jax.tree_util.keystr(path, simple=True, separator=".")
       return jnp.take(param, items, axis=0, mode="clip") if name in tables else param
 
     return jax.tree_util.tree_map_with_path(one, params)
 
-  def loss_fn(params, rest, batch: Batch, step: Array):
-    model = nnx.merge(spec.graphdef, params, rest, copy=True)
+  def loss_fn(params: Any, rest: nnx.State, batch: Batch, step: Array) -> tuple[Array, nnx.State]:
+    model: Any = nnx.merge(spec.graphdef, params, rest, copy=True)
     for _, table in item_tables(model):
       table.gathered = True
     loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))

@@ -60,7 +60,7 @@ def test_histories_before_a_prediction_hold_what_was_watched_cold_or_not(name, h
   users, rows, _ = _plain(split, set(found.cold.tolist()))
   histories = [row[:-hidden] for row in rows]
   assert _lists(found.inputs(name)) == [history[-10:] for history in histories]
-  assert _lists(found.seen(name)) == histories, "and is struck from the ranking"
+  assert _lists(found.seen(name)) == histories, "and is excluded from the ranking"
   assert sum(item in found.cold for history in histories for item in history) > len(users)
 
 

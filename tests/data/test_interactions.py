@@ -117,7 +117,8 @@ _BAD_LINES = {
   "zero item": b"1\t2 0 3",
   "fraction": b"1\t2.5",
   "exponent": b"1\t2e3",
-  "too long": b"1\t" + b"9" * 19,
+  "too long": b"1\t" + b"9" * 20,
+  "beyond 64 bits": b"1\t9223372036854775808",
   "lone carriage return": b"1\t2\r 3",
   "nul": b"1\t2\x003",
   "other digits": "1\t٣".encode(),
@@ -149,6 +150,17 @@ def test_a_long_malformed_line_is_cut_in_the_message(write):
   assert len(str(error.value)) < 500
 
 
+def test_numbers_of_nineteen_digits_are_read_exactly(write):
+  largest = 2**63 - 1
+  path = write(
+    f"user,item,timestamp\n1,{largest},1700000000000000001\n1,3,1700000000000000000\n".encode(), "a_pairs.csv"
+  )
+  assert read_pairs(path).lines[0].tolist() == [3, largest]
+  ((_, _, timestamps),) = iter_csv(path)
+  assert timestamps.tolist() == [1700000000000000001, 1700000000000000000]
+  assert read_pairs(write(f"{largest}\t{largest - 1}\n".encode())).users.tolist() == [largest]
+
+
 _BAD_ROWS = {
   "two fields": b"1,2",
   "four fields": b"1,2,3,4",
@@ -163,7 +175,9 @@ _BAD_ROWS = {
   "negative time": b"1,2,-3",
   "fractional time": b"1,2,3.5",
   "time of day": b"1,2,2023-01-01 00:00:00",
-  "too long": b"1," + b"9" * 19 + b",3",
+  "too long": b"1," + b"9" * 20 + b",3",
+  "item beyond 64 bits": b"1,9223372036854775808,3",
+  "time beyond 64 bits": b"1,2,9999999999999999999",
 }
 
 

@@ -163,3 +163,13 @@ def test_equal_splits_share_a_fingerprint_and_different_ones_do_not():
   for other in others:
     assert split != other
   assert len({split.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_a_length_that_keeps_little_of_the_log_is_told(caplog):
+  lines = Rows.from_lists([range(1, 101), range(2, 32)])
+  interactions = Interactions(np.array([1, 2]), lines, "a_pairs.tsv")
+  leave_one_out(interactions, max_length=100)
+  leave_one_out(interactions, max_length=40)
+  assert not caplog.records
+  leave_one_out(interactions, max_length=10)
+  assert "a_pairs.tsv: data.max_length=10 keeps the last 13 items of a user, 20 % of all interactions" in caplog.text

@@ -1,15 +1,16 @@
 import re
 
-import encoder_checks as checks
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.layers.log_mel import log_mel
 from mlrec.models.layers.log_mel import num_frames
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _SILENCE = np.log(np.finfo(np.float32).eps)
 
@@ -129,9 +130,9 @@ def test_options_say_how_much_audio_is_read():
     ({"mels": 8}, "mels = 8"),
     ({"samples": -1}, "samples = -1"),
     ({"dim": 33}, "dim = 33.*heads = 2"),
-    ({"mel": 8}, "no option 'mel'.*'mels'"),
+    ({"mel": 8}, "mel = 8: 'ast_b' has no such option; did you mean.*'mels'"),
   ],
 )
 def test_impossible_options_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tiny.built("ast_b", **options)

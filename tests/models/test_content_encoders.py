@@ -3,17 +3,17 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec.models.convert.torch_names import names_by_path
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import AUDIO_ENCODER
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models as registry
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 # Each family once; a deeper net of the same class tells nothing more.
 _FAMILIES = ("clip_vit_b_32", "vit_mae_b", "siglip_b_16", "swin_t", "resnet18", "resnet50", "vit_image_s", "ast_b")
@@ -93,7 +93,7 @@ def test_half_precision_is_near_the_exact_output():
 )
 def test_a_projection_starts_xavier_normal_without_a_bias_under_its_own_name(name, projection):
   model = tiny.built(name)
-  layer = model.projection(512, rngs=nnx.Rngs(0))
+  layer = model.make_projection(512, rngs=nnx.Rngs(0))
   assert model.projection_name == projection
   assert layer.kernel.shape == (model.spec.features, 512)
   wanted = (2 / (model.spec.features + 512)) ** 0.5

@@ -1,4 +1,5 @@
 import re
+import time
 
 from flax import nnx
 import jax
@@ -104,6 +105,46 @@ def test_wrongly_shaped_entries_are_named_with_both_shapes(name):
       load_torch(model, arrays)
     assert repr(key) in str(error.value)
     assert "77" in str(error.value)
+
+
+def test_misfits_are_told_with_both_shapes_and_the_nearest_name():
+  model = _sequential("sasrec")
+  arrays = _arrays(model)
+  arrays["id_encoder.weights"] = arrays.pop("id_encoder.weight")
+  shape = arrays["id_encoder.weights"].shape
+  expected = (
+    f"missing entry 'id_encoder.weight' of shape {shape}; the nearest in the file is 'id_encoder.weights' of shape"
+  )
+  with pytest.raises(ValueError, match=re.escape(f"{expected} {shape}")):
+    load_torch(model, arrays)
+  del arrays["id_encoder.weights"]
+  with pytest.raises(ValueError, match=re.escape(f"'id_encoder.weight' of shape {shape}") + "$"):
+    load_torch(model, arrays)
+  arrays = _arrays(model) | {f"id_encoder.bias{number:02}": np.zeros(number) for number in range(12)}
+  with pytest.raises(ValueError, match="unused entries") as error:
+    load_torch(model, arrays)
+  said = str(error.value)
+  assert "'id_encoder.bias00' of shape (0,), 'id_encoder.bias01' of shape (1,), " in said
+  assert "'id_encoder.bias09' of shape (9,) and 2 more; the nearest to the first in the model is 'id_encoder." in said
+
+
+def test_complex_numbers_are_refused():
+  model = _sequential("sasrec")
+  arrays = _arrays(model)
+  arrays["id_encoder.weight"] = arrays["id_encoder.weight"].astype(np.complex64)
+  with pytest.raises(ValueError, match=r"'id_encoder\.weight' of shape \(.*\) has dtype complex64; .* real numbers"):
+    load_torch(model, arrays)
+
+
+def test_names_without_end_are_not_compared(tmp_path):
+  model = _sequential("sasrec")
+  arrays = _arrays(model)
+  del arrays["id_encoder.weight"]
+  arrays |= {f"{number}{'id_encoder.' * 1000}": np.zeros(1) for number in range(200)}
+  begin = time.process_time()
+  with pytest.raises(ValueError, match=r"missing entry 'id_encoder\.weight' of shape \(\d+, \d+\)$"):
+    load_torch(model, arrays)
+  assert time.process_time() - begin < 4
 
 
 def test_a_transposed_matrix_is_refused():

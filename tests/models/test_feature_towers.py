@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlrec.data import DataError
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 _ITEMS, _WIDTH = 12, 5
 _FEATURES = np.random.default_rng(5).normal(size=(_ITEMS + 1, _WIDTH)).astype(np.float32)
@@ -75,13 +77,22 @@ def test_id_dropout_leaves_out_whole_ids_and_keeps_their_mean():
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [
-    ("features", {"activation": "glu"}, r"config\.model\.item\.activation = 'glu': did you mean 'gelu'"),
-    ("features", {"dnn_layers": -1}, r"config\.model\.item\.dnn_layers must be at least 0, not -1"),
-    ("id_features", {"fusion": "add"}, r"config\.model\.item\.fusion = 'add': expected one of 'concat', 'sum'"),
-    ("id_features", {"dim": 5}, r"config\.model\.dim = 5 must be even"),
-    ("id_features", {"id_dropout": 1.0}, r"dropout must be at least 0 and below 1, not 1\.0"),
+    ("features", {"activation": "glu"}, r"^activation = 'glu': did you mean 'gelu'"),
+    ("features", {"dnn_layers": -1}, "dnn_layers = -1 must be at least 0"),
+    ("id_features", {"fusion": "add"}, r"^fusion = 'add': expected one of 'concat', 'sum'"),
+    ("id_features", {"dim": 5}, r"^fusion = 'concat' gives ID and vector half of the width each, and 5 is odd"),
+    ("id_features", {"id_dropout": 1.0}, r"^id_dropout = 1\.0 must be at least 0 and below 1"),
+    ("features", {"dropout": 1.0}, r"^dropout = 1\.0 must be at least 0 and below 1"),
+    ("features", {"hidden": -1}, r"^hidden = -1 must be at least 0"),
+    ("features", {"hidden": 2.5}, r"^hidden = 2\.5 must be an integer"),
   ],
 )
 def test_a_tower_that_cannot_be_built_is_refused_by_name(name, options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     _tower(name, **options)
+
+
+@pytest.mark.parametrize("name", ["features", "id_features"])
+def test_a_tower_of_vectors_needs_some(name):
+  with pytest.raises(DataError, match=f"config.data.features is empty, and the item tower '{name}' reads vectors"):
+    models.create(name, _ITEMS, 6, kind=ITEM_TOWER, rngs=nnx.Rngs(0))

@@ -5,6 +5,7 @@ import pytest
 
 from mlrec.data import Rows
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 _ITEMS = 12
 
@@ -30,7 +31,9 @@ def _scores(model, histories: Rows) -> np.ndarray:
 
 
 def _create(name: str, train: Rows, **options):
-  return models.create(name, train=train, num_items=_ITEMS, **options)
+  model = models.create(name, num_items=_ITEMS, **options)
+  model.fit(train)
+  return model
 
 
 def _matrix(train: Rows) -> np.ndarray:
@@ -103,15 +106,14 @@ def test_bm25_neighbours_equal_a_loop_over_pairs(train, histories, k1, b):
 
 @pytest.mark.parametrize("at_a_time", [1, 5, 4096])
 @pytest.mark.parametrize("neighbours", [1, 3, 100])
-def test_an_item_is_scored_by_its_nearest_neighbours_alone(train, histories, neighbours, at_a_time, monkeypatch):
-  from mlrec.models.recommenders import item_knn
-
-  monkeypatch.setattr(item_knn, "_ITEMS_AT_A_TIME", at_a_time)
+def test_an_item_is_scored_by_its_nearest_neighbours_alone(train, histories, neighbours, at_a_time):
   weights = _cosine(train, 2.0)
   for scored in range(_ITEMS + 1):
     kept = np.argsort(-weights[:, scored].astype(np.float32), kind="stable")[:neighbours]
     weights[np.setdiff1d(np.arange(_ITEMS + 1), kept), scored] = 0
   model = _create("item_knn", train, shrink=2.0, neighbours=neighbours)
+  found = model.weights(train, at_a_time=at_a_time).toarray()
+  np.testing.assert_allclose(found, weights, rtol=2e-6, atol=1e-7)
   np.testing.assert_allclose(_scores(model, histories), _summed(weights, histories), rtol=2e-6, atol=1e-7)
 
 
@@ -139,14 +141,13 @@ def _ease(train: Rows, regularization: float) -> np.ndarray:
   return weights
 
 
-@pytest.mark.parametrize("block", [1, 5, 1024])
+@pytest.mark.parametrize("at_a_time", [1, 5, 1024])
 @pytest.mark.parametrize(("regularization", "decay"), [(0.5, 1.0), (30.0, 0.6)])
-def test_ease_equals_a_dense_inverse(train, histories, regularization, decay, block, monkeypatch):
-  from mlrec.models.recommenders import ease
-
-  monkeypatch.setattr(ease, "_BLOCK", block)
+def test_ease_equals_a_dense_inverse(train, histories, regularization, decay, at_a_time):
   model = _create("ease", train, regularization=regularization, decay=decay)
-  wanted = _summed(_ease(train, regularization), histories, decay=decay)
+  weights = _ease(train, regularization)
+  np.testing.assert_allclose(model.weights(train, at_a_time=at_a_time), weights, rtol=1e-4, atol=1e-6)
+  wanted = _summed(weights, histories, decay=decay)
   assert (wanted != 0).sum() > 20
   np.testing.assert_allclose(_scores(model, histories), wanted, rtol=1e-4, atol=1e-6)
 
@@ -198,32 +199,39 @@ def test_popularity_is_the_count_in_training(train, histories):
   [
     ("item_knn", {"similarity": "cosin"}, "similarity = 'cosin'.*'cosine'"),
     ("item_knn", {"shrink": -1.0}, "shrink = -1.0 must be at least 0"),
-    ("item_knn", {"shrink": np.nan}, "shrink = nan"),
+    ("item_knn", {"shrink": np.nan}, "shrink = nan must be a finite number"),
     ("item_knn", {"k1": -0.1}, "k1 = -0.1"),
     ("item_knn", {"b": 1.5}, "b = 1.5 must be between 0 and 1"),
     ("item_knn", {"neighbours": -1}, "neighbours = -1"),
     ("item_knn", {"window": -2}, "window = -2"),
     ("item_knn", {"decay": 1.1}, "decay = 1.1 must be between 0 and 1"),
-    ("item_knn", {"popularity": np.inf}, "popularity = inf"),
-    ("item_knn", {"neighbors": 3}, "'neighbors'.*'neighbours'"),
+    ("item_knn", {"popularity": np.inf}, "popularity = inf must be a finite number"),
+    ("item_knn", {"neighbors": 3}, "neighbors = 3: 'item_knn' has no such option; did you mean 'neighbours'"),
     ("markov", {"window": 0}, "window = 0 must be at least 1"),
     ("markov", {"decay": -0.5}, "decay = -0.5"),
     ("ease", {"regularization": 0.0}, "regularization = 0.0 must be above 0"),
     ("ease", {"max_items": 11}, "max_items = 11: the data has 12 items.* GiB.*item_knn"),
   ],
 )
-def test_what_cannot_be_computed_is_refused_by_name(train, name, options, message):
-  with pytest.raises(ValueError, match=message):
-    _create(name, train, **options)
+def test_what_cannot_be_computed_is_refused_by_name(name, options, message):
+  with pytest.raises(OptionError, match=message):
+    models.create(name, num_items=_ITEMS, **options)
 
 
 def test_a_regularization_that_float32_loses_is_refused():
   always_together = Rows.from_lists([[1, 2], [2, 1], [1, 2]], np.int32)
-  with pytest.raises(ValueError, match="regularization = 1e-12 is too small"):
-    models.create("ease", train=always_together, num_items=2, regularization=1e-12)
+  model = models.create("ease", num_items=2, regularization=1e-12)
+  with pytest.raises(OptionError, match=r"^regularization = 1e-12 is too small"):
+    model.fit(always_together)
 
 
 def test_the_refusal_of_a_large_catalogue_states_the_memory():
-  train = Rows.from_lists([[1, 2]], np.int32)
-  with pytest.raises(ValueError, match=r"91402 items, whose dense weights take 31\.1 GiB"):
-    models.create("ease", train=train, num_items=91_402)
+  with pytest.raises(OptionError, match=r"91402 items, whose dense weights take 31\.1 GiB"):
+    models.create("ease", num_items=91_402)
+
+
+def test_a_model_may_be_fitted_again(train, histories):
+  for name in ("item_knn", "markov", "ease", "popularity"):
+    model = _create(name, Rows.from_lists([[1, 2, 3]], np.int32))
+    model.fit(train)
+    np.testing.assert_array_equal(_scores(model, histories), _scores(_create(name, train), histories))

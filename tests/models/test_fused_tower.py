@@ -10,14 +10,15 @@ from mlrec.models.items.fused import FUSIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 _ITEMS, _DIM, _WIDTH = 30, 8, 5
 _TOWERS = {"id": {"name": "id"}, "vectors": {"name": "features", "activation": "none"}}
 
 
-def fused(towers=_TOWERS, train_counts=None, **options):
-  facts = {"feature_dim": _WIDTH} | ({} if train_counts is None else {"train_counts": train_counts})
-  options |= {"towers": towers, "item_facts": facts}
+def fused(towers=_TOWERS, train_counts=None, norm="none", **options):
+  known = {"feature_dim": _WIDTH} | ({} if train_counts is None else {"train_counts": train_counts})
+  options |= {"towers": towers, "item_data": known, "norm": norm}
   model = models.create("fused", _ITEMS, _DIM, kind=ITEM_TOWER, rngs=nnx.Rngs(0), **options)
   for name, absence in model.absences.items():
     absence[...] = jnp.full(_DIM, 0.5 if name == "id" else -0.25)
@@ -27,7 +28,7 @@ def fused(towers=_TOWERS, train_counts=None, **options):
 def content(number, there=True):
   rng = np.random.default_rng(1)
   features = rng.normal(size=(number, _WIDTH)).astype(np.float32)
-  return {"vectors/features": features, "vectors/features_there": np.broadcast_to(there, number)}
+  return {"vectors/features": features, "vectors/features_present": np.broadcast_to(there, number)}
 
 
 def parts(model, items, read):
@@ -113,8 +114,8 @@ def test_dropout_in_training_takes_ids_and_content_by_their_rates_but_never_all(
   model = fused(id_dropout=0.4, modality_dropout=0.2)
   items = np.repeat(np.arange(1, _ITEMS + 1), 400)
   read = content(len(items), np.arange(len(items)) % 10 > 0)
-  there = read["vectors/features_there"]
-  found = model._present(items, read, Context(True, nnx.Rngs(dropout=0)))
+  there = read["vectors/features_present"]
+  found = model.present(items, read, Context(True, nnx.Rngs(dropout=0)))
   ids, vectors = np.asarray(found).T
   assert found.any(1).all()
   # Where both were drawn, neither is dropped; without content the ID is never dropped.
@@ -123,30 +124,53 @@ def test_dropout_in_training_takes_ids_and_content_by_their_rates_but_never_all(
   np.testing.assert_allclose(1 - vectors[there].mean(), 0.2 - 0.4 * 0.2, atol=0.01)
   assert not vectors[~there].any()
   # Evaluation drops nothing.
-  np.testing.assert_array_equal(model._present(items, read, Context()).T, [np.ones(len(items), bool), there])
+  np.testing.assert_array_equal(model.present(items, read, Context()).T, [np.ones(len(items), bool), there])
 
 
 def test_the_padding_item_keeps_its_id():
   model = fused(id_dropout=0.9, train_counts=np.zeros(_ITEMS + 1, int))
   items = np.zeros(50, int)
   for context in (Context(), Context(True, nnx.Rngs(dropout=0))):
-    assert model._present(items, content(50, False), context)[:, 0].all()
+    assert model.present(items, content(50, False), context)[:, 0].all()
+
+
+def normalised(part):
+  return (part - part.mean(1, keepdims=True)) / np.sqrt(part.var(1, keepdims=True) + 1e-6)
 
 
 def test_towers_are_normalised_where_asked():
-  model = fused(layer_norm=True)
+  model = fused(norm="layer")
   items, read = np.array([3, 7]), content(2)
-  normalised = [
-    (part - part.mean(1, keepdims=True)) / np.sqrt(part.var(1, keepdims=True) + 1e-6)
-    for part in parts(model, items, read)
-  ]
-  np.testing.assert_allclose(model(items, read), sum(normalised), rtol=1e-4, atol=1e-5)
+  wanted = sum(normalised(part) for part in parts(model, items, read))
+  np.testing.assert_allclose(model(items, read), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_content_starts_as_loud_as_ids():
+  model = models.create(
+    "fused", _ITEMS, 64, kind=ITEM_TOWER, rngs=nnx.Rngs(0), towers=_TOWERS, item_data={"feature_dim": _WIDTH}
+  )
+  items, read = np.arange(1, _ITEMS + 1), content(_ITEMS)
+  ids, vectors = parts(model, items, read)
+  loudness = np.sqrt(2 / (_ITEMS + 1 + 64))
+  np.testing.assert_allclose(model(items, read), ids + loudness * normalised(vectors), rtol=1e-4, atol=1e-5)
+  assert ids.std() == pytest.approx(loudness, rel=0.1)
+
+
+def test_an_id_counts_by_how_often_training_names_its_item():
+  counts = np.zeros(_ITEMS + 1, int)
+  counts[[4, 5, 6]] = 1, 3, 300
+  model = fused(train_counts=counts, id_shrinkage=3.0)
+  items, read = np.array([0, 3, 4, 5, 6]), content(5)
+  ids, vectors = parts(model, items, read)
+  shares = np.array([1, 0, 1 / 4, 1 / 2, 300 / 303])[:, None]
+  absence = np.array([0, 0.5, 0, 0, 0])[:, None]
+  np.testing.assert_allclose(model(items, read), shares * ids + absence + vectors, rtol=1e-5, atol=1e-6)
 
 
 def test_several_towers_of_content_read_below_their_names():
   model = fused({"one": _TOWERS["vectors"], "two": _TOWERS["vectors"], "id": _TOWERS["id"]})
   assert set(model.reads) == {
-    f"{name}/features{end}" for name in ("one", "two") for end in ("", "_there")
+    f"{name}/features{end}" for name in ("one", "two") for end in ("", "_present")
   }  # fmt: skip
 
 
@@ -154,16 +178,29 @@ def test_several_towers_of_content_read_below_their_names():
   ("options", "message"),
   [
     ({"towers": {}}, "must name a tower or more"),
-    ({"towers": {"id": {"dim": 3}}}, r"towers.id must have a name, not only \['dim'\]"),
-    ({"towers": {"a/b": {"name": "id"}}}, "'a/b' can be no tower's name"),
-    ({"towers": {"id": {"name": "idd"}}}, "did you mean 'id'"),
+    ({"towers": {"id": {"dim": 3}}}, r"^towers\.id\.name is missing beside \['dim'\]: it chooses the item tower"),
+    (
+      {"towers": {"a/b": {"name": "id"}}},
+      r"^towers names a tower 'a/b': such a name has no / and does not end in _present",
+    ),
+    ({"towers": {"a_present": {"name": "id"}}}, r"^towers names a tower 'a_present'"),
+    ({"towers": {"id": {"name": "idd"}}}, r"^towers\.id\.name = 'idd': there is no such item tower; did you mean 'id'"),
+    ({"towers": {"one": _TOWERS["vectors"] | {"dropout": 2.0}}}, r"^towers\.one\.dropout = 2\.0 must be at least 0"),
+    ({"towers": {"one": _TOWERS["vectors"] | {"hiden": 2}}}, r"^towers\.one\.hiden = 2: 'features' has no such option"),
+    (
+      {"towers": {"two": {"name": "fused", "towers": {"id": {"name": "id", "dimm": 3}}}}},
+      r"^towers\.two\.towers\.id\.dimm = 3: 'id' has no such option",
+    ),
+    ({"norm": "layers"}, "norm = 'layers'.*layer"),
+    ({"id_shrinkage": -1.0}, "id_shrinkage = -1.0 must be at least 0"),
+    ({"id_shrinkage": 2.0}, "id_shrinkage = 2.0 needs the training counts"),
     ({"fusion": "gated"}, "fusion = 'gated'.*gate"),
     ({"id_dropout": 1.0}, "id_dropout = 1.0 must be"),
     ({"modality_dropout": -0.1}, "modality_dropout = -0.1 must be"),
     ({"towers": {"id": {"name": "id"}}, "fusion": "film"}, "needs two towers or more"),
-    ({"fusion": "attention", "heads": 3}, "must be a multiple of config.model.item.heads = 3"),
+    ({"fusion": "attention", "heads": 3}, f"heads = 3 must divide the width {_DIM}"),
   ],
 )
 def test_mistakes_are_told(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     fused(**options)

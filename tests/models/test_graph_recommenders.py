@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from mlrec.data.batches import EvalBatch
-from mlrec.data.examples import ExampleBatch
+from mlrec.data.interaction_batches import ExampleBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.recommenders.grcn import Grcn
 from mlrec.models.recommenders.lightgcn import LightGcn
 from mlrec.models.recommenders.mmgcn import Mmgcn
+from mlrec.registry import OptionError
 
 # User 1 has no interaction, nor have items 2 and 6.
 ROWS = [[1, 3, 5], [], [5, 1], [4, 3], [7, 3, 1, 4]]
@@ -22,7 +23,7 @@ USERS, ITEMS = 5, 7
 EDGES = [(user, item) for user, row in enumerate(ROWS) for item in row]
 OF_USER = [[item for item in row] for row in ROWS]
 OF_ITEM = [[user for user, row in enumerate(ROWS) if item in row] for item in range(ITEMS + 1)]
-FACTS = {"train": Rows.from_lists(ROWS, np.int32), "num_users": USERS, "num_items": ITEMS}
+DATA = {"train": Rows.from_lists(ROWS, np.int32), "num_users": USERS, "num_items": ITEMS}
 FEATURES = np.random.default_rng(1).normal(size=(ITEMS + 1, 6)).astype(np.float32)
 FEATURES[0] = 0
 PAIRED = [
@@ -50,10 +51,13 @@ WHOM, TARGETS, DRAWN = [0, 4, 2], [3, 3, 5], [[2, 6], [5, 2], [4, 7]]
 @pytest.fixture(scope="module", params=PAIRED)
 def passed(request) -> Passed:
   kind, options = request.param
-  model = larger(kind(**FACTS, dim=4, reg=0.3, negatives=2, **options, rngs=nnx.Rngs(0)))
-  users, items = nnx.jit(lambda model: model.propagated())(model)
-  batch = make_batch(WHOM, TARGETS, DRAWN, filler=3)
-  loss, gradients = nnx.jit(nnx.value_and_grad(lambda model, batch: model.loss(batch)))(model, batch)
+  model = larger(kind(**DATA, dim=4, reg=0.3, negatives=2, **options, rngs=nnx.Rngs(0)))
+
+  @nnx.jit
+  def run(model, batch):
+    return model.propagated(), nnx.value_and_grad(lambda model: model.loss(batch))(model)
+
+  (users, items), (loss, gradients) = run(model, make_batch(WHOM, TARGETS, DRAWN, filler=3))
   return Passed(model, options, *(np.asarray(x, np.float64) for x in (users, items)), loss, gradients)
 
 
@@ -81,6 +85,11 @@ def float64(variable) -> np.ndarray:
   return np.asarray(variable[...], np.float64)
 
 
+def nodes(users, items) -> np.ndarray:
+  """A table of all nodes, users before items."""
+  return np.concatenate([float64(users), float64(items)])
+
+
 def larger(model):
   """The model with parameters of a size at which every term shows."""
   rng = np.random.default_rng(2)
@@ -104,7 +113,7 @@ def softmax(x):
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_lightgcn_is_the_mean_of_powers_of_the_normalised_adjacency(layers):
-  model = larger(LightGcn(**FACTS, dim=16, layers=layers, rngs=nnx.Rngs(0)))
+  model = larger(LightGcn(**DATA, dim=16, layers=layers, rngs=nnx.Rngs(0)))
   nodes = USERS + ITEMS + 1
   adjacency = np.zeros((nodes, nodes))
   for user, item in EDGES:
@@ -121,7 +130,7 @@ def test_lightgcn_is_the_mean_of_powers_of_the_normalised_adjacency(layers):
 
 
 def test_lightgcn_loss_strikes_the_same_item_elsewhere_in_the_batch_and_nothing_else():
-  model = larger(LightGcn(**FACTS, dim=8, rngs=nnx.Rngs(0)))
+  model = larger(LightGcn(**DATA, dim=8, rngs=nnx.Rngs(0)))
   # User 0 comes twice, item 3 too.
   whom, targets = [0, 0, 4, 2, 3], [1, 3, 3, 5, 4]
   users, items = (np.asarray(x, np.float64) for x in nnx.jit(lambda model: model.propagated())(model))
@@ -145,7 +154,7 @@ def mmgcn_by_loops(model, layers: int, features) -> tuple[np.ndarray, np.ndarray
   def linear(layer, x):
     return x @ float64(layer.kernel) + float64(layer.bias)
 
-  ids = float64(model.ids)
+  ids = nodes(model.user_ids, model.item_ids)
   content = float64(model.content.rows) if features is None else linear(model.content.linear, features)
   users, items = rownorm(float64(model.preferences)), rownorm(content)
   for layer in list(model.layers)[:layers]:
@@ -176,7 +185,8 @@ def grcn_by_loops(model, routing: int, features) -> tuple[np.ndarray, np.ndarray
     )
   x = np.concatenate([p, f])
   neighbours = [[USERS + item for item in row] for row in OF_USER] + OF_ITEM
-  ids, confidence = rownorm(float64(model.ids)), float64(model.confidence)[:, 0]
+  ids = rownorm(nodes(model.user_ids, model.item_ids))
+  confidence = nodes(model.user_confidence, model.item_confidence)[:, 0]
   shown, weights = x.copy(), np.zeros((len(x), len(x)))
   for n, others in enumerate(neighbours):
     if others:
@@ -201,7 +211,8 @@ def test_the_pass_over_the_graph_is_that_of_loops_over_nodes(passed):
 
 def test_the_loss_is_bpr_and_the_regulariser(passed):
   users, items = passed.users, passed.items
-  ids, preferences = float64(passed.model.ids), float64(passed.model.preferences)
+  ids = nodes(passed.model.user_ids, passed.model.item_ids)
+  preferences = float64(passed.model.preferences)
   losses, squares = [], []
   for user, target, drawn in zip(WHOM, TARGETS, DRAWN):
     losses += [np.logaddexp(0, users[user] @ (items[other] - items[target])) for other in drawn]
@@ -218,11 +229,12 @@ def test_gradients_are_finite_and_reach_every_table(passed):
     assert np.isfinite(gradient).all(), path
     assert np.abs(gradient).max() > 0, path
   fixed = isinstance(passed.model, Mmgcn) and passed.options.get("reference", False)
-  assert ({"ids", "preferences"} & gradients.keys()) == (set() if fixed else {"ids", "preferences"})
+  tables = {"user_ids", "item_ids", "preferences"}
+  assert (tables & gradients.keys()) == (set() if fixed else tables)
 
 
 def test_gradients_are_finite_where_what_an_item_shows_is_zero():
-  model = Grcn(**FACTS, features=np.zeros_like(FEATURES), dim=4, latent=6, routing=1, rngs=nnx.Rngs(0))
+  model = Grcn(**DATA, features=np.zeros_like(FEATURES), dim=4, latent=6, routing=1, rngs=nnx.Rngs(0))
   model.content.linear.bias[...] = jnp.zeros(6)
   batch = make_batch(WHOM, TARGETS, DRAWN)
   gradients = nnx.jit(nnx.grad(lambda model, batch: model.loss(batch)))(model, batch)
@@ -230,7 +242,7 @@ def test_gradients_are_finite_where_what_an_item_shows_is_zero():
 
 
 def test_users_and_items_are_ranked_by_the_vectors_of_one_pass():
-  model = LightGcn(**FACTS, dim=4, rngs=nnx.Rngs(0))
+  model = LightGcn(**DATA, dim=4, rngs=nnx.Rngs(0))
   batch = EvalBatch(None, None, None, None, jnp.array([4, 0]))
 
   def ranked(model):
@@ -243,9 +255,9 @@ def test_users_and_items_are_ranked_by_the_vectors_of_one_pass():
 
 
 def test_what_comes_with_the_data_is_no_parameter():
-  model = Mmgcn(**FACTS, features=FEATURES, dim=4, latent=6, rngs=nnx.Rngs(0))
+  model = Mmgcn(**DATA, features=FEATURES, dim=4, latent=6, rngs=nnx.Rngs(0))
   names = {str(path[-1]) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
-  assert names == {"ids", "preferences", "neighbours", "kernel", "bias"}
+  assert names == {"user_ids", "item_ids", "preferences", "neighbours", "kernel", "bias"}
   np.testing.assert_array_equal(model.content.features[...], FEATURES)
 
 
@@ -253,27 +265,27 @@ def test_features_that_do_not_fit_are_refused():
   bad = FEATURES.copy()
   bad[3, 1] = np.nan
   with pytest.raises(ValueError, match=r"features of item 3 .* NaN"):
-    Mmgcn(**FACTS, features=bad, rngs=nnx.Rngs(0))
+    Mmgcn(**DATA, features=bad, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match=r"features must be \[8, D\]"):
-    Grcn(**FACTS, features=FEATURES[1:], rngs=nnx.Rngs(0))
+    Grcn(**DATA, features=FEATURES[1:], rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
   ("kind", "options", "message"),
   [
-    (LightGcn, {"layers": 0}, "config.model.layers = 0 must be at least 1"),
-    (Mmgcn, {"negatives": 0}, "config.model.negatives = 0 must be at least 1"),
-    (Mmgcn, {"reg": -1.0}, "config.model.reg = -1.0 must be at least 0"),
-    (Mmgcn, {"layers": 2, "reference": True}, "config.model.layers = 2: under config.model.reference it must be 3"),
-    (Grcn, {"reg": -1.0}, "config.model.reg = -1.0 must be at least 0"),
-    (Grcn, {"routing": 0}, "config.model.routing = 0 must be at least 1"),
+    (LightGcn, {"layers": 0}, r"^layers = 0 must be at least 1"),
+    (Mmgcn, {"negatives": 0}, r"^negatives = 0 must be at least 1"),
+    (Mmgcn, {"reg": -1.0}, r"^reg = -1.0 must be at least 0"),
+    (Mmgcn, {"layers": 2, "reference": True}, r"^layers = 2 must be 3 with reference = True"),
+    (Grcn, {"reg": -1.0}, r"^reg = -1.0 must be at least 0"),
+    (Grcn, {"routing": 0}, r"^routing = 0 must be at least 1"),
   ],
 )
 def test_options_out_of_range_are_refused_by_name(kind, options, message):
-  with pytest.raises(ValueError, match=message):
-    kind(**FACTS, **options, rngs=nnx.Rngs(0))
+  with pytest.raises(OptionError, match=message):
+    kind(**DATA, **options, rngs=nnx.Rngs(0))
 
 
 def test_rows_of_other_users_are_refused():
   with pytest.raises(ValueError, match="a graph of 6 users needs as many training rows, not 5"):
-    LightGcn(**FACTS | {"num_users": 6}, rngs=nnx.Rngs(0))
+    LightGcn(**DATA | {"num_users": 6}, rngs=nnx.Rngs(0))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlrec import models
+from mlrec.registry import OptionError
 
 _DIM, _LENGTH, _HEADS = 8, 6, 2
 _LENGTHS = (4, 3, 6, 1, 2)
@@ -138,5 +139,5 @@ def test_dropout_is_there_only_with_random_streams(histories):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-  with pytest.raises(ValueError, match="multiple of heads = 3"):
+  with pytest.raises(OptionError, match="heads = 3: dim = 8 must be a multiple of heads = 3"):
     models.create("hstu", dim=8, heads=3, rngs=nnx.Rngs(0))

@@ -1,9 +1,10 @@
 import re
 
-import encoder_checks as checks
 import numpy as np
 import pytest
-import tiny_encoders as tiny
+
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 
 # Of the benchmark's own nets the whole encoder is listed, with its projection.

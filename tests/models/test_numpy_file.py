@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import time
 import zipfile
 
 import ml_dtypes
@@ -88,6 +90,67 @@ def saved(array) -> bytes:
 def test_headers_that_do_not_fit_are_refused(data, match, tmp_path):
   written(tmp_path / "a.npz", [("x.npy", data)])
   with pytest.raises(ValueError, match=f"'x'.*{match}"):
+    read_torch(tmp_path / "a.npz")
+
+
+def headed(header: bytes, data: bytes = b"", version: int = 1) -> bytes:
+  return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(header)) + header + data
+
+
+PLAIN = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"
+
+
+@pytest.mark.parametrize(
+  "header",
+  [PLAIN, PLAIN + b" " * 900 + b"\n", PLAIN.replace(b", }", b"}"), PLAIN.replace(b"(2,)", b"(1, 2)"), PLAIN + b"\n"],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_headers_of_other_writers_are_read(header, version, tmp_path):
+  written(tmp_path / "a.npz", [("x.npy", headed(header, np.arange(2, dtype=np.float32).tobytes(), version))])
+  assert read_torch(tmp_path / "a.npz")["x"].ravel().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+  ("data", "match"),
+  [
+    (headed(PLAIN + b" " * 60_000), "its header has 60057 bytes and begins with"),
+    (headed(PLAIN + b" " * 600_000, version=2), "its header has 600057 bytes"),
+    (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + PLAIN, "its header has 4294967295 bytes"),
+    (headed(PLAIN.replace(b"(2,)", b"(2,)" + b"(" * 500)), "its header has"),
+    (headed(PLAIN.replace(b"(2,)", b"(" + b"-" * 500 + b"2,)")), "its header has"),
+    (headed(PLAIN.replace(b"(2,)", b"(2**9**9,)")), "its header has"),
+    (headed(PLAIN.replace(b"'<f4'", b"__import__('os').system('id')")), "its header has"),
+    (headed(PLAIN.replace(b"'<f4'", b"[('a', '<f4')]")), "its header has"),
+    (headed(PLAIN.replace(b"<f4", b"f4,f4")), "save it as float32"),
+    (headed(PLAIN.replace(b"<f4", b"x")), "'x'"),
+    (headed(PLAIN.replace(b"(2,)", b"(" + b"9" * 400 + b",)")), "needs 39+6 bytes"),
+    (headed(PLAIN.replace(b"(2,)", b"(" + b"1, " * 100 + b")"), bytes(4)), "dimension"),
+    (headed(PLAIN.replace(b"(2,)", b"(0, " + b"9" * 30 + b")")), "'x'"),
+    (headed(PLAIN)[:9], "'x'"),
+  ],
+)
+def test_headers_that_numpy_does_not_write_are_not_evaluated(data, match, tmp_path):
+  written(tmp_path / "a.npz", [("x.npy", data)])
+  begin = time.process_time()
+  with pytest.raises(ValueError, match=match) as error:
+    read_torch(tmp_path / "a.npz")
+  assert time.process_time() - begin < 2
+  assert "a.npz: " in str(error.value)
+  assert len(str(error.value)) < 2000
+
+
+def test_an_archive_in_an_archive_is_not_unpacked(tmp_path):
+  written(tmp_path / "inner.npz", [("x.npy", saved(np.zeros(2**20)))])
+  written(tmp_path / "a.npz", [("x.npy", (tmp_path / "inner.npz").read_bytes())])
+  with pytest.raises(ValueError, match=r"'x'.*magic"):
+    read_torch(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_that_numpy_does_not_write_is_refused(method, tmp_path):
+  with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+    archive.writestr("x.npy", saved(np.zeros(2)))
+  with pytest.raises(ValueError, match=f"'x'.*compressed by method {method}; expected stored or deflated"):
     read_torch(tmp_path / "a.npz")
 
 

@@ -13,9 +13,9 @@ from mlrec.data import leave_one_out
 from mlrec.data import Rows
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import Layout
-from mlrec.data.examples import InteractionBatches
+from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interactions import Interactions
-from mlrec.models.layers.frozen import Frozen
+from mlrec.models.layers.variables import Frozen
 
 _USERS, _ITEMS, _WIDTH = 9, 12, 5
 _FEATURES = np.random.default_rng(5).normal(size=(_ITEMS + 1, _WIDTH)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_dssm_is_its_equation(split, options):
   for step in (0, 1):
     batch = _batch(split, step=step)
     targets = batch.targets[batch.weights > 0]
-    assert len(np.unique(targets)) < len(targets), "an item twice, which is struck"
+    assert len(np.unique(targets)) < len(targets), "an item twice, which is excluded"
     assert _loss(model, batch) == pytest.approx(_pair_loss(users, items, batch, split), rel=1e-5)
   states, table = _states(model, split)
   np.testing.assert_allclose(states @ table.T, users @ items.T, rtol=1e-4, atol=1e-5)
@@ -225,7 +225,7 @@ _KINDS = [
   ("dssm", {"num_users": _USERS, "dim": 4, "visual_dim": 3, "feature_dim": _WIDTH}),
   ("vbpr", {"num_users": _USERS, "dim": 4, "visual_dim": 3, "feature_dim": _WIDTH}),
   ("youtube", {"dim": 4}),
-  ("youtube", {"dim": 4, "item": {"name": "id_features"}, "item_facts": {"feature_dim": _WIDTH}}),
+  ("youtube", {"dim": 4, "item": {"name": "id_features"}, "item_data": {"feature_dim": _WIDTH}}),
 ]
 
 
@@ -266,16 +266,22 @@ def test_youtubes_history_of_no_item_is_no_division_by_zero(split):
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [
-    ("dssm", {"num_users": 3, "dim": 0}, r"config\.model\.dim = 0 must be at least 1"),
-    ("dssm", {"num_users": 3, "hidden": (4, 0)}, r"config\.model\.hidden = \(4, 0\): expected widths of at least 1"),
+    ("dssm", {"num_users": 3, "dim": 0}, r"^dim = 0 must be at least 1"),
+    ("dssm", {"num_users": 3, "hidden": (4, 0)}, r"^hidden = \(4, 0\) must be widths of at least 1"),
+    ("dssm", {"num_users": 3, "hidden": (4, 2.5)}, r"^hidden = \(4, 2\.5\) must be a list of integers"),
+    ("dssm", {"num_users": 3, "visual_dim": -1}, r"^visual_dim = -1 must be at least 0"),
     ("dssm", {"num_users": 3, "visual_dim": 2}, r"config\.data\.features is empty, and 'dssm' with .*visual_dim = 2"),
-    ("dssm", {"num_users": 3, "reference": True}, r"config\.model\.reference = True .* visual_dim above 0"),
-    ("dssm", {"num_users": 3, "hiden": (4,)}, r"no option 'hiden': did you mean 'hidden'"),
+    ("dssm", {"num_users": 3, "reference": True}, r"^reference = True .* visual_dim above 0"),
+    ("dssm", {"num_users": 3, "hiden": (4,)}, r"^hiden = \(4,\): 'dssm' has no such option; did you mean 'hidden'"),
     ("vbpr", {"num_users": 3}, r"config\.data\.features is empty, and 'vbpr' reads vectors"),
-    ("vbpr", {"num_users": 3, "negatives": 0}, r"config\.model\.negatives must be at least 1, not 0"),
-    ("youtube", {"dim": 4, "hidden": (8, 6)}, r"config\.model\.hidden = \(8, 6\) must end in config\.model\.dim = 4"),
-    ("youtube", {"dim": 0}, r"config\.model\.dim must be at least 1, not 0"),
-    ("youtube", {"dim": 4, "item": {"name": "ids"}}, r"unknown item tower 'ids': did you mean 'id'"),
+    ("vbpr", {"num_users": 3, "negatives": 0}, r"^negatives = 0 must be at least 1"),
+    ("youtube", {"dim": 4, "hidden": (8, 6)}, r"^hidden = \(8, 6\) must end in dim = 4"),
+    ("youtube", {"dim": 0}, r"^dim = 0 must be at least 1"),
+    (
+      "youtube",
+      {"dim": 4, "item": {"name": "ids"}},
+      r"^item\.name = 'ids': .* item tower; did you mean 'id'",
+    ),
     ("youtube", {"dim": 4, "item": {"name": "features"}}, r"config\.data\.features is empty, .*'features'"),
   ],
 )

@@ -10,10 +10,11 @@ from mlrec import models
 from mlrec.data import leave_one_out
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import Layout
-from mlrec.data.examples import InteractionBatches
+from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.models.recommenders.deepfm import weighted_relus
+from mlrec.registry import OptionError
 
 _ITEMS, _LENGTH, _DIM = 30, 4, 6
 names = pytest.mark.parametrize("name", ["nfm", "deepfm"])
@@ -246,15 +247,15 @@ def test_dropout_is_there_only_with_random_streams(name, batch):
 @pytest.mark.parametrize(
   ("name", "options", "told"),
   [
-    ("nfm", {"hidden": -1}, r"config\.model\.hidden = -1"),
-    ("deepfm", {"hidden": -1}, r"config\.model\.hidden = -1"),
-    ("deepfm", {"hidden": 5, "reference": True}, r"hidden = 5 must be config\.model\.dim = 6"),
-    ("nfm", {"dim": 0}, "at least 1"),
-    ("nfm", {"dropout": 1.0}, "dropout"),
+    ("nfm", {"hidden": -1}, r"^hidden = -1 must be at least 1, or 0 for dim"),
+    ("deepfm", {"hidden": -1}, r"^hidden = -1 must be at least 1, or 0 for dim"),
+    ("deepfm", {"hidden": 5, "reference": True}, r"^hidden = 5 must be dim = 6 with reference = True"),
+    ("nfm", {"dim": 0}, "dim = 0 must be at least 1"),
+    ("nfm", {"dropout": 1.0}, r"^dropout = 1\.0 must be at least 0 and below 1"),
   ],
 )
 def test_options_out_of_range_are_refused(name, options, told):
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(OptionError, match=told):
     models.create(name, num_items=9, max_length=4, rngs=nnx.Rngs(0), **{"dim": 6, **options})
 
 

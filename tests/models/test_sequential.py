@@ -16,14 +16,16 @@ from mlrec.data.interactions import Interactions
 from mlrec.losses import in_batch_softmax
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
+from mlrec.registry import OptionError
 
 _COLUMNS = 41
 # Tiny models take longer to compile than to run.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def _sequential(num_items=40, dim=16, user="sasrec", **options):
-  return models.create("sequential", num_items=num_items, dim=dim, user={"name": user, **options}, rngs=nnx.Rngs(0))
+def _sequential(num_items=40, dim=16, user="sasrec", blocks=1, **options):
+  user = {"name": user, "blocks": blocks, **options}
+  return models.create("sequential", num_items=num_items, dim=dim, user=user, rngs=nnx.Rngs(0))
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
@@ -51,7 +53,7 @@ def _loss_and_gradients(model, batch):
 @pytest.fixture(scope="module")
 def golden_model(golden):
   arrays = golden("id_model_loss_sasrec")
-  model = _sequential(dim=32)
+  model = _sequential(dim=32, blocks=2)
   load_torch(model, {key.removeprefix("sd/"): value for key, value in arrays.items() if key.startswith("sd/")})
   return model, arrays
 
@@ -89,7 +91,7 @@ def _batches(*, packed, batch_size=8, num_users=24, groups=1, width=0, num_items
     Interactions(np.arange(num_users + 4), Rows.from_lists([*lists, *np.arange(1, 41).reshape(4, 10)]))
   )
   assert split.num_items == num_items
-  layout = Layout.of(10, packed=packed, width=width)
+  layout = Layout(10, packed, width or 10)
   return TrainBatches(split, layout, batch_size=batch_size, seed=seed, negative_groups=groups, negatives=negatives)
 
 
@@ -195,8 +197,8 @@ def _vectors_and_states(graphdef, state, batch):
 
 def _with_drawn(loss, user="sasrec", negatives=6):
   return models.create(
-    "sequential", num_items=40, dim=16, user={"name": user}, loss=loss, negatives=negatives, **_DRAWN[loss],
-    rngs=nnx.Rngs(0),
+    "sequential", num_items=40, dim=16, user={"name": user, "blocks": 1}, loss=loss, negatives=negatives,
+    **_DRAWN[loss], rngs=nnx.Rngs(0),
   )  # fmt: skip
 
 
@@ -263,24 +265,35 @@ def test_a_batch_without_users_has_no_loss_of_items_drawn(loss, padded_batch):
 @pytest.mark.parametrize(
   ("options", "pattern"),
   [
-    ({"loss": "gbse"}, r"config\.model\.loss = 'gbse': did you mean 'gbce'"),
-    ({"loss": "nothing"}, r"config\.model\.loss = 'nothing': expected one of 'gbce', 'in_batch_softmax'"),
-    ({"negatives": 3}, r"config\.model\.negatives = 3 draws none: it must be 0"),
-    ({"loss": "gbce"}, r"config\.model\.negatives = 0 of gbce must be at least 1"),
-    ({"loss": "sampled_softmax", "negatives": -1}, r"negatives = -1 of sampled_softmax must be at least 1"),
-    ({"negatives": -1}, r"config\.model\.negatives = -1"),
+    ({"loss": "gbse"}, r"^loss = 'gbse': did you mean 'gbce'"),
+    ({"loss": "nothing"}, r"^loss = 'nothing': expected one of 'gbce', 'in_batch_softmax'"),
+    ({"negatives": 3}, r"^negatives = 3 must be 0, as the loss draws none, with loss = 'in_batch_softmax'"),
+    ({"loss": "gbce"}, r"^negatives = 0 must be at least 1, with loss = 'gbce'"),
     (
-      {"loss": "gbce", "negatives": 1, "calibration": 1.1},
-      r"config\.model\.calibration = 1\.1 must be between 0 and 1",
+      {"loss": "sampled_softmax", "negatives": -1},
+      r"^negatives = -1 must be at least 1, with loss = 'sampl",
     ),
-    ({"loss": "gbce", "negatives": 1, "calibration": float("nan")}, r"config\.model\.calibration = nan must be"),
-    ({"item": {"dim": 3}}, r"config\.model\.item must have a name"),
-    ({"user": {}}, r"config\.model\.user must have a name"),
+    ({"negatives": -1}, r"^negatives = -1 must be 0"),
+    ({"loss": "gbce", "negatives": 1, "calibration": 1.1}, r"^calibration = 1\.1 must be between 0 and 1"),
+    ({"loss": "gbce", "negatives": 1, "calibration": float("nan")}, r"^calibration = nan must be"),
+    ({"item": {"dim": 3}}, r"^item\.name is missing beside \['dim'\]: it chooses the item tower"),
+    ({"user": {}}, r"^user\.name is missing beside \[\]: it chooses the user encoder"),
+    ({"user": {"name": "sasrec", "heads": 3}}, r"^user.heads = 3: dim = 4 must be a multiple of heads = 3"),
+    ({"user": {"name": "hstu", "heads": 3}}, r"^user.heads = 3: dim = 4 must be a multiple of heads = 3"),
+    ({"user": {"name": "hstu", "heads": 0}}, r"^user.heads = 0 must be at least 1"),
+    ({"user": {"name": "sasrec", "blocks": 0}}, r"^user.blocks = 0 must be at least 1"),
+    ({"user": {"name": "gru4rec", "blocks": -1}}, r"^user.blocks = -1 must be at least 1"),
+    ({"user": {"name": "nextitnet", "blocks": 0}}, r"^user.blocks = 0 must be at least 1"),
+    ({"user": {"name": "nextitnet", "dropout": 1.5}}, r"^user.dropout = 1\.5 must be at least 0 and below 1"),
+    ({"item": {"name": "id", "dim": 3}}, r"^item.dim = 3 cannot be set here"),
+    ({"item": {"name": "fused", "towers": 3}}, r"^item.towers = 3 must be a section of options"),
+    ({"dim": 0}, r"^dim = 0 must be at least 1"),
+    ({"dim": 2.5}, r"^dim = 2\.5 must be an integer"),
   ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(options, pattern):
-  with pytest.raises(ValueError, match=pattern):
-    nnx.eval_shape(lambda: models.create("sequential", num_items=4, dim=4, **options, rngs=nnx.Rngs(0)))
+  with pytest.raises(OptionError, match=pattern):
+    nnx.eval_shape(lambda: models.create("sequential", **{"num_items": 4, "dim": 4} | options, rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("user", ["gru4rec", "nextitnet"])
@@ -345,5 +358,5 @@ def test_id_table_starts_xavier_normal_with_its_padding_row():
   ("user", "parameters", "unused"), [("sasrec", 16_413_184, 0), ("nextitnet", 16_672_768, 512 * 512 + 512)]
 )
 def test_full_size_parameter_counts(user, parameters, unused):
-  state = nnx.state(nnx.eval_shape(lambda: _sequential(19_738, 512, user)), nnx.Param)
+  state = nnx.state(nnx.eval_shape(lambda: _sequential(19_738, 512, user, blocks=2)), nnx.Param)
   assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state)) + unused == parameters

@@ -1,4 +1,3 @@
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -8,6 +7,8 @@ import pytest
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.layers.context import Context
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
 
 _TITLES = np.array([
   [[5, 6, 7, 0], [1, 1, 1, 0]],
@@ -112,7 +113,7 @@ def test_what_is_loaded_comes_back():
   ],
 )
 def test_options_out_of_range_are_refused(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     models.create("bag_of_tokens", **options, rngs=nnx.Rngs(0))
 
 

@@ -1,19 +1,19 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.items.text.bert import VARIANTS
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import TEXT_ENCODER
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _TINY = {"dim": 32, "depth": 2, "heads": 4, "hidden": 48, "vocabulary": 50}
 _POSITIONS = {"bert_tiny": 12, "roberta_base": 14}
@@ -96,7 +96,7 @@ def test_names_and_shapes_are_the_published_ones(golden_path):
 def test_the_projection_follows_under_the_benchmarks_name(golden_path):
   model = tiny.full_size("bert_base")
   published = tiny.published(golden_path / "keys" / "text-bert-base.txt", f"text_encoders.{model.projection_name}.")
-  projection = nnx.eval_shape(lambda: model.projection(512, rngs=nnx.Rngs(0)))
+  projection = nnx.eval_shape(lambda: model.make_projection(512, rngs=nnx.Rngs(0)))
   assert published == {"weight": projection.kernel.shape[::-1], "bias": projection.bias.shape}
 
 
@@ -202,8 +202,8 @@ def test_titles_longer_than_the_table_of_positions_are_refused():
     ({"heads": 3}, "dim = 32 must be a multiple of heads = 3"),
     ({"feature": "means"}, "feature = 'means': did you mean 'mean'"),
     ({"first_position": 12}, "positions = 12 must be at least 13"),
-    ({"layers": 2}, "has no option 'layers'"),
-    ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+    ({"layers": 2}, "layers = 2: 'bert_tiny' has no such option"),
+    ({"dropout": 1.0}, "dropout = 1.0 must be at least 0 and below 1"),
   ],
 )
 def test_options_that_cannot_be_are_refused(option, message):

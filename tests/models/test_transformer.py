@@ -1,5 +1,8 @@
+import types
+
 from flax import nnx
 import jax
+from jax._src.cudnn import fused_attention_stablehlo
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from mlrec.models.layers.patches import PatchEmbedding
 from mlrec.models.layers.patches import resized
 from mlrec.models.layers.patches import sinusoids
 from mlrec.models.layers.patches import whole_windows
+from support import tiny_encoders as tiny
 
 
 def _random(*shape, seed=0):
@@ -36,34 +40,163 @@ def test_half_precision_scores_are_normalised_in_float32():
   np.testing.assert_allclose(np.asarray(out, np.float32), 0.5, atol=0.01)
 
 
+def _attended(query, key, value, mask=None, bias=None, cap=None):
+  """The definition in float64, for each query of each head on its own."""
+  query, key, value = (np.asarray(part, np.float64) for part in (query, key, value))
+  heads, size = query.shape[-2:]
+  scores = np.empty((*query.shape[:-3], heads, query.shape[-3], key.shape[-3]))
+  for head in range(heads):
+    scores[..., head, :, :] = query[..., head, :] @ np.swapaxes(key[..., head, :], -1, -2) / np.sqrt(size)
+  scores = scores if cap is None else cap * np.tanh(scores / cap)
+  scores = scores if bias is None else scores + bias
+  weights = np.exp(scores) if mask is None else np.where(mask, np.exp(scores), 0)
+  weights /= weights.sum(-1, keepdims=True)
+  mixed = [weights[..., head, :, :] @ value[..., head, :] for head in range(heads)]
+  return np.stack(mixed, axis=-2)
+
+
+def _heads(*leading, queries=5, keys=7):
+  """Queries, keys and values of 3 heads of 4 channels."""
+  return _random(*leading, queries, 3, 4), _random(*leading, keys, 3, 4, seed=1), _random(*leading, keys, 3, 4, seed=2)
+
+
+@pytest.mark.parametrize("options", [(), ("mask",), ("bias",), ("cap",), ("mask", "bias", "cap")], ids="+".join)
+def test_masks_biases_and_caps_change_scores_before_the_softmax(options):
+  # Two batch axes, of which a mask may know the last alone, as of windows of an image.
+  arrays = _heads(2, 6)
+  mask = np.random.default_rng(3).random((6, 1, 5, 7)) < 0.6
+  mask[..., 0] = True
+  given = {"mask": mask, "bias": 3 * _random(3, 5, 7, seed=4), "cap": 0.5}
+  given = {name: given[name] for name in options}
+  found = _with_gradients(lambda: given)(*arrays)[0]
+  np.testing.assert_allclose(found, _attended(*arrays, **given), atol=1e-5)
+
+
+def test_a_query_that_sees_nothing_gets_the_mean_and_gradients_stay_finite():
+  query, key, value = _heads(2)
+  mask = np.array([True, False])[:, None, None, None]
+  mixed, by_query, by_key, _ = map(np.asarray, _with_gradients(lambda: {"mask": mask})(query, key, value))
+  np.testing.assert_allclose(mixed[1], np.broadcast_to(value[1].mean(0), mixed[1].shape), atol=1e-5)
+  assert not by_query[1].any()
+  assert not by_key[1].any()
+  assert by_query[0].any()
+  assert by_key[0].any()
+  assert np.isfinite(by_query).all()
+
+
+def _with_gradients(options=dict):
+  """A function of queries, keys and values, new in each call, so that it is traced anew; `options` makes the others."""
+
+  def run(*arrays):
+    mixed, pull = jax.vjp(lambda *arrays: transformer.attend(*arrays, **options()), *arrays)
+    return mixed, *pull(jnp.ones_like(mixed))
+
+  return jax.jit(run, compiler_options=tiny.QUICK)
+
+
+def _lowered(platform: str, dtype=jnp.bfloat16, size: int = 64, length: int = 6, options=dict) -> str:
+  """The program of attention and its gradients for a platform, which need not be here."""
+  x = jax.ShapeDtypeStruct((2, length, 3, size), dtype)
+  return _with_gradients(options).trace(x, x, x).lower(lowering_platforms=(platform,)).as_text()
+
+
+def _has_cudnn(monkeypatch, capability: str | None = None):
+  """Lets JAX trace cuDNN's attention without cuDNN, beside a GPU of that capability, or none."""
+
+  def local_devices(*, backend):
+    assert backend == "cuda"
+    if capability is None:
+      raise RuntimeError("Unknown backend cuda")
+    return [types.SimpleNamespace(compute_capability=capability)]
+
+  monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000)
+  monkeypatch.setattr(jax, "local_devices", local_devices)
+
+
 @pytest.mark.parametrize(
-  ("backend", "dtype", "size", "capability", "fused"),
+  ("dtype", "size", "capability", "fused"),
   [
-    ("gpu", jnp.bfloat16, 64, "9.0", True),
-    ("gpu", jnp.bfloat16, 96, "8.0", True),
-    ("gpu", jnp.float32, 64, "9.0", False),
-    ("gpu", jnp.bfloat16, 64, "7.5", False),
-    ("gpu", jnp.bfloat16, 64, "gfx90a", False),
-    ("gpu", jnp.bfloat16, 20, "9.0", False),
-    ("gpu", jnp.bfloat16, 256, "9.0", False),
-    ("cpu", jnp.bfloat16, 64, "9.0", False),
-    ("tpu", jnp.bfloat16, 64, "9.0", False),
+    (jnp.bfloat16, 64, "9.0", True),
+    (jnp.bfloat16, 96, "8.0", True),
+    (jnp.float16, 128, None, True),
+    (jnp.float32, 64, "9.0", False),
+    (jnp.bfloat16, 64, "7.5", False),
+    (jnp.bfloat16, 20, "9.0", False),
+    (jnp.bfloat16, 256, "9.0", False),
   ],
 )
-def test_attention_is_fused_where_the_gpu_can(monkeypatch, backend, dtype, size, capability, fused):
-  device = type("Device", (), {"compute_capability": capability})()
-  asked = []
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  monkeypatch.setattr(jax, "local_devices", lambda: [device])
-  monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, implementation: asked.append(implementation))
-  x = jax.ShapeDtypeStruct((1, 2, 1, size), dtype)
-  transformer.attend(x, x, x)
-  assert asked == ["cudnn" if fused else "xla"]
+def test_cuda_programs_fuse_attention_where_the_gpu_can(monkeypatch, dtype, size, capability, fused):
+  _has_cudnn(monkeypatch, capability)
+  text = _lowered("cuda", dtype, size)
+  assert text.count("@__cudnn$fmhaSoftmax(") == text.count("@__cudnn$fmhaSoftmaxBackward(") == fused
+  # Two products forward and four back.
+  assert text.count("stablehlo.dot_general") == (0 if fused else 6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "rocm", "tpu"])
+def test_programs_for_other_platforms_do_not(monkeypatch, platform):
+  _has_cudnn(monkeypatch, "9.0")
+  text = _lowered(platform)
+  assert "cudnn" not in text
+  assert text.count("stablehlo.dot_general") == 6
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    lambda: {"mask": jnp.ones((1, 1, 6, 6), bool)},
+    lambda: {"bias": jnp.zeros((3, 6, 6))},
+    lambda: {"cap": 1.0},
+    lambda: {"dropout": Dropout(0.5), "rngs": nnx.Rngs(dropout=0)},
+  ],
+  ids=["mask", "bias", "cap", "dropout"],
+)
+def test_what_changes_scores_is_not_fused(monkeypatch, options):
+  _has_cudnn(monkeypatch)
+  assert "cudnn" not in _lowered("cuda", options=options)
+
+
+def test_without_cudnn_attention_is_not_fused(monkeypatch):
+  def missing():
+    raise RuntimeError("cuDNN is not detected.")
+
+  monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", missing)
+  # Of a length that no other test has: JAX remembers what it could trace.
+  assert "cudnn" not in _lowered("cuda", length=7)
+
+
+def test_a_host_with_cudnn_runs_the_plain_form_on_its_cpu(monkeypatch):
+  arrays = [jnp.asarray(_random(2, 6, 3, 8, seed=seed), jnp.bfloat16) for seed in range(3)]
+  wanted = _with_gradients()(*arrays)
+  _has_cudnn(monkeypatch)
+  run = _with_gradients()
+  assert "platform_index" in str(run.trace(*arrays).jaxpr)
+  for found, part in zip(run(*arrays), wanted):
+    np.testing.assert_array_equal(found, part)
 
 
 def test_heads_must_divide_channels():
   with pytest.raises(ValueError, match="dim = 6 must be a multiple of heads = 4"):
     transformer.Attention(6, 4, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("biases", "out_bias"), [("qkv", True), ("qv", True), ("", False)])
+def test_the_layer_projects_attends_and_projects_back(biases, out_bias):
+  layer = tiny.blank(lambda: transformer.Attention(12, 3, biases=biases, out_bias=out_bias, rngs=nnx.Rngs(0)))
+  for n, part in enumerate((layer.query, layer.key, layer.value, layer.out)):
+    part.kernel[...] = _random(12, 12, seed=n)
+    if part.bias is not None:
+      part.bias[...] = _random(12, seed=4 + n)
+  x, mask = _random(2, 5, 12, seed=8), np.tri(5, dtype=bool)
+
+  def projected(part, x):
+    return x @ np.asarray(part.kernel) + (0 if part.bias is None else np.asarray(part.bias))
+
+  parts = [projected(part, x).reshape(2, 5, 3, 4) for part in (layer.query, layer.key, layer.value)]
+  wanted = projected(layer.out, _attended(*parts, mask).reshape(2, 5, 12))
+  graphdef, state = nnx.split(layer)
+  found = jax.jit(lambda state: nnx.merge(graphdef, state)(x, mask), compiler_options=tiny.QUICK)(state)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("biases", ["qkv", "qv", ""])
@@ -72,6 +205,7 @@ def test_projections_have_the_biases_asked_for(biases):
   layers = {"q": attention.query, "k": attention.key, "v": attention.value}
   assert {name for name, layer in layers.items() if layer.bias is not None} == set(biases)
   assert attention.out.bias is not None
+  assert transformer.Attention(4, 2, biases=biases, out_bias=False, rngs=nnx.Rngs(0)).out.bias is None
 
 
 def test_norm_is_exact_beside_a_large_mean_and_in_half_precision():

@@ -31,8 +31,8 @@ def _state(arrays, prefix="sd/"):
   return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _encoder(name: str, dim: int = _DIM, **options):
-  return models.create(name, dim=dim, rngs=nnx.Rngs(0), **options)
+def _encoder(name: str, dim: int = _DIM, *, blocks: int = 1, **options):
+  return models.create(name, dim=dim, blocks=blocks, rngs=nnx.Rngs(0), **options)
 
 
 def _inputs(rows: int = 3, dim: int = _DIM, seed: int = 0):
@@ -85,7 +85,7 @@ def test_golden_outputs_and_gradients(golden, name):
 
 def test_golden_sasrec_output_without_padding(golden):
   arrays = golden("sasrec_user_encoder")
-  model = _encoder("sasrec", 32)
+  model = _encoder("sasrec", 32, blocks=2)
   load_torch(model, _state(arrays))
   _close(_run(model, arrays["input_embs"]), arrays["output_full_mask"], 1e-5)
 
@@ -108,7 +108,7 @@ def test_half_precision_inputs_give_states_near_the_exact_ones(name):
 
 @names
 def test_gradient_reaches_every_parameter(name):
-  graphdef, state = nnx.split(_encoder(name))
+  graphdef, state = nnx.split(_encoder(name, blocks=2))
 
   @functools.partial(jax.jit, compiler_options=_QUICK)
   def gradients(state):
@@ -166,7 +166,7 @@ def test_sasrec_drops_in_four_places_of_two_blocks():
       drawn.append(1)
       return jax.random.key(len(drawn))
 
-  model = _encoder("sasrec", dropout=0.1)
+  model = _encoder("sasrec", blocks=2, dropout=0.1)
   jax.eval_shape(lambda: model(_inputs(), _places(3), jnp.ones((3, _LENGTH), jnp.int32), rngs=Counted(0)))
   assert len(drawn) == 1 + 2 * 3
 
@@ -264,7 +264,7 @@ def _uniform(values, bound):
 
 def test_sasrec_starts_xavier_normal_with_plain_norms():
   dim = 64
-  state = to_torch(_encoder("sasrec", dim))
+  state = to_torch(_encoder("sasrec", dim, blocks=2))
   prefix = "transformer_encoder."
   _normal(state[prefix + "position_embedding.weight"], np.sqrt(2 / (_LENGTH + dim)))
   for block in range(2):
@@ -293,7 +293,7 @@ def test_gru4rec_starts_xavier_uniform_below_and_by_its_width_above():
 
 def test_nextitnet_starts_uniform_by_its_fan_in():
   dim = 64
-  state = to_torch(_encoder("nextitnet", dim))
+  state = to_torch(_encoder("nextitnet", dim, blocks=2))
   for block in range(4):
     for part in (1, 2):
       prefix = f"residual_blocks.{block}."

@@ -1,19 +1,20 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.hiera import in_units
 from mlrec.models.items.video.hiera import VARIANTS
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {"dim": 6, "depths": (1, 2, 2, 1), "num_frames": 6, "size": 64}
 _TINY = {"dim": 4, "depths": (1, 1, 1, 1), "num_frames": 4, "size": 32}
@@ -130,11 +131,11 @@ def test_clips_that_positions_do_not_fit_are_refused(shape):
     ({"heads": 3}, "dim = 4 must be a multiple of heads = 3"),
     ({"num_frames": 5}, "num_frames = 5.*multiple of 2: the nearest is 4"),
     ({"size": 100}, "size = 100.*multiple of 32: the nearest is 96"),
-    ({"dept": 1}, "no option 'dept'.*'depths'"),
+    ({"dept": 1}, "dept = 1: 'hiera_b' has no such option; did you mean.*'depths'"),
   ],
 )
 def test_impossible_options_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tiny.zeros("hiera_b", **_TINY | options)
 
 

@@ -2,13 +2,11 @@ import dataclasses
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
@@ -18,6 +16,9 @@ from mlrec.models.items.video.mvit import VARIANTS
 from mlrec.models.items.video.tower import VideoTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {
   "mvit_b_16x4": {"dim": 16, "depth": 4, "halved": (1, 3), "kv_stride": 4, "size": 32, "num_classes": 10},
@@ -224,9 +225,9 @@ def test_what_is_no_clip_is_refused(shape):
 
 def test_options_that_cannot_be_are_refused():
   for wrong in ({"halved": (2,)}, {"halved": (0,)}, {"depth": 0}, {"heads": 3}):
-    with pytest.raises(ValueError, match=r"halved = .* must be among blocks 1 to depth - 1"):
+    with pytest.raises(OptionError, match=r"halved = .* must be among blocks 1 to depth - 1"):
       tiny.zeros("mvit_b_16x4", **_TINY | wrong)
-  with pytest.raises(ValueError, match="'mvit_b_16' has no option 'frames'"):
+  with pytest.raises(OptionError, match="frames = 3: 'mvit_b_16' has no such option"):
     models.create("mvit_b_16", frames=3, rngs=nnx.Rngs(0))
 
 

@@ -1,17 +1,18 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.r3d import BasicBlock
 from mlrec.models.layers.context import EVALUATION
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _TINY = {"stem": 2, "depths": (1, 2, 1, 1)}
 
@@ -99,7 +100,7 @@ def test_what_is_no_clip_is_refused(shape):
 
 
 def test_depths_of_too_few_stages_are_refused():
-  with pytest.raises(ValueError, match=r"depths = \(1, 2\).*four stages"):
+  with pytest.raises(OptionError, match=r"depths = \(1, 2\).*four stages"):
     tiny.zeros("r3d_r18", depths=(1, 2))
 
 

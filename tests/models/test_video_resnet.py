@@ -2,13 +2,11 @@ import dataclasses
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
@@ -19,6 +17,9 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.resnet3d import Bottleneck
 from mlrec.models.layers.resnet3d import ResHead
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {
   "c2d_r50": ("video_c2d_tiny", {"stem": 4, "num_classes": 10}),
@@ -176,11 +177,11 @@ def test_what_is_no_clip_is_refused(shape):
 
 
 def test_options_that_do_not_fit_are_refused():
-  with pytest.raises(ValueError, match=r"depths = \(1, 2, 0, 1\).*at least one block"):
+  with pytest.raises(OptionError, match=r"depths = \(1, 2, 0, 1\).*at least one block"):
     _tiny("i3d_r50", depths=(1, 2, 0, 1))
-  with pytest.raises(ValueError, match=r"feature = 'poolde'.*'pooled'"):
+  with pytest.raises(OptionError, match=r"feature = 'poolde'.*'pooled'"):
     _tiny("i3d_r50", feature="poolde")
-  with pytest.raises(ValueError, match=r"'csn_r101' has no option 'num_class'.*'num_classes'"):
+  with pytest.raises(OptionError, match=r"num_class = 3: 'csn_r101' has no such option; .*'num_classes'"):
     models.create("csn_r101", num_class=3, rngs=nnx.Rngs(0))
 
 

@@ -1,11 +1,9 @@
 import re
 
-import encoder_checks as checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
@@ -13,6 +11,9 @@ from mlrec.models.items.video.slowfast import Pathways
 from mlrec.models.items.video.slowfast import SlowFast
 from mlrec.models.items.video.slowfast import VARIANTS
 from mlrec.models.layers.context import EVALUATION
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {"widths": (4, 1), "num_classes": 10}
 _TINY = {"widths": (4, 2), "num_classes": 6, "depths": (1, 1, 1, 1)}
@@ -123,9 +124,9 @@ def test_what_is_no_clip_is_refused(shape):
     ({"lateral_kernel": 4}, "lateral_kernel = 4 must be odd"),
     ({"alpha": 0}, "alpha = 0"),
     ({"feature": "pool"}, "feature = 'pool'.*'pooled'"),
-    ({"dept": 1}, "no option 'dept'.*'depths'"),
+    ({"dept": 1}, "dept = 1: 'slowfast_r50' has no such option; did you mean.*'depths'"),
   ],
 )
 def test_impossible_options_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tiny.zeros("slowfast_r50", **_TINY | options)

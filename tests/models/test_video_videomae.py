@@ -1,18 +1,19 @@
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.videomae import VARIANTS
 from mlrec.models.layers.context import EVALUATION
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _TINY = {"dim": 32, "depth": 2, "heads": 2, "hidden": 64, "patch": 8}
 
@@ -137,9 +138,9 @@ def test_what_cannot_be_cut_into_patches_is_refused(shape):
 
 
 def test_options_that_cannot_be_are_refused():
-  with pytest.raises(ValueError, match="depth = 0 must be at least 1"):
+  with pytest.raises(OptionError, match="depth = 0 must be at least 1"):
     models.create("videomae_b", rngs=nnx.Rngs(0), **_TINY | {"depth": 0})
-  with pytest.raises(ValueError, match="dim = 32 must be a multiple of heads = 3"):
+  with pytest.raises(OptionError, match="dim = 32 must be a multiple of heads = 3"):
     models.create("videomae_b", rngs=nnx.Rngs(0), **_TINY | {"heads": 3})
-  with pytest.raises(ValueError, match="has no option 'layers'"):
+  with pytest.raises(OptionError, match="layers = 3: 'videomae_b' has no such option"):
     models.create("videomae_b", rngs=nnx.Rngs(0), layers=3)

@@ -1,13 +1,11 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import convert
 from mlrec.models.convert import load_torch
@@ -16,6 +14,9 @@ from mlrec.models.items.video.videoprism import CappedAttention
 from mlrec.models.items.video.videoprism import OffsetNorm
 from mlrec.models.items.video.videoprism import VARIANTS
 from mlrec.models.layers.context import Context
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _TINY = {
   "dim": 12, "spatial_depth": 2, "temporal_depth": 2, "heads": 2, "hidden": 16, "patch": 6, "size": 12, "num_frames": 3,
@@ -245,9 +246,9 @@ def test_what_is_no_clip_is_refused(shape):
     ({"cap": 0.0}, "cap = 0"),
     ({"dim": 9}, "dim = 9 must be a multiple of heads = 2"),
     ({"size": 20}, "size = 20.*patch = 6: the nearest is 18"),
-    ({"dept": 1}, "no option 'dept'"),
+    ({"dept": 1}, "dept = 1: 'videoprism_b' has no such option"),
   ],
 )
 def test_impossible_options_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tiny.zeros("videoprism_b", **_TINY | options)

@@ -1,18 +1,19 @@
 import functools
 import math
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import to_torch
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.patches import sinusoids
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _TINY = {
   "vit_s": {"dim": 8, "depth": 2, "heads": 2, "patch": 4, "size": 8, "num_frames": 4, "positions": "learned"},
@@ -201,12 +202,12 @@ def test_what_cannot_be_cut_into_patches_is_refused(name, shape):
 
 
 def test_options_that_cannot_be_are_refused():
-  with pytest.raises(ValueError, match=r"positions = 'sinus'.*'sinusoid'"):
+  with pytest.raises(OptionError, match=r"positions = 'sinus'.*'sinusoid'"):
     _built("vit_s", positions="sinus")
   for name in _TINY:
-    with pytest.raises(ValueError, match="size = 9 must be a multiple of patch = 4"):
+    with pytest.raises(OptionError, match="size = 9 must be a multiple of patch = 4"):
       _built(name, size=9)
-    with pytest.raises(ValueError, match="depth = 0"):
+    with pytest.raises(OptionError, match="depth = 0"):
       _built(name, depth=0)
-    with pytest.raises(ValueError, match="dim = 8 must be a multiple of heads = 3"):
+    with pytest.raises(OptionError, match="dim = 8 must be a multiple of heads = 3"):
       _built(name, heads=3)

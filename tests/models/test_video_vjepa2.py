@@ -1,17 +1,18 @@
 import re
 
-import encoder_checks as checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.models.items.video.vjepa2 import rotation
 from mlrec.models.items.video.vjepa2 import turned
 from mlrec.models.items.video.vjepa2 import VARIANTS
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {"dim": 32, "depth": 3, "heads": 2, "hidden": 64, "patch": 4}
 _TINY = {"dim": 16, "depth": 2, "heads": 2, "hidden": 24, "patch": 4}
@@ -125,9 +126,9 @@ def test_what_is_no_clip_is_refused(shape):
     ({"depth": 0}, "depth = 0"),
     ({"dim": 18}, "dim = 18.*heads = 2.*nearest is 16"),
     ({"dim": 8}, "dim = 8.*nearest is 12"),
-    ({"dept": 1}, "no option 'dept'.*'depth'"),
+    ({"dept": 1}, "dept = 1: 'vjepa2_l' has no such option; did you mean.*'depth'"),
   ],
 )
 def test_impossible_options_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(OptionError, match=message):
     tiny.zeros("vjepa2_l", **_TINY | options)

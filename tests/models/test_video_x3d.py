@@ -1,13 +1,11 @@
 import functools
 import re
 
-import encoder_checks as checks
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_encoders as tiny
 
 from mlrec import models
 from mlrec.models.convert import load_torch
@@ -16,6 +14,9 @@ from mlrec.models.items.video.x3d import Block
 from mlrec.models.items.video.x3d import VARIANTS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.registry import OptionError
+from support import encoder_checks as checks
+from support import tiny_encoders as tiny
 
 _GOLDEN = {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 2, 5, 3), "strides": (2, 2, 1, 1)}
 _GOLDEN |= {"head": 64, "num_classes": 10}
@@ -131,16 +132,16 @@ def test_what_is_no_clip_is_refused(shape):
 
 
 def test_impossible_options_are_named():
-  with pytest.raises(ValueError, match=r"widths = \(4, 4\)"):
+  with pytest.raises(OptionError, match=r"widths = \(4, 4\)"):
     models.create("x3d_xs", rngs=nnx.Rngs(0), **_TINY | {"widths": (4, 4)})
-  with pytest.raises(ValueError, match=r"feature = 'pool'.*'pooled'"):
+  with pytest.raises(OptionError, match=r"feature = 'pool'.*'pooled'"):
     models.create("x3d_xs", rngs=nnx.Rngs(0), **_TINY | {"feature": "pool"})
-  with pytest.raises(ValueError, match=r"depths = .*at least one block"):
+  with pytest.raises(OptionError, match=r"depths = .*at least one block"):
     models.create("x3d_xs", rngs=nnx.Rngs(0), **_TINY | {"depths": (1, 0, 1, 1)})
 
 
 def test_an_unknown_option_answers_with_the_closest():
-  with pytest.raises(ValueError, match=r"'x3d_s' has no option 'width'.*'widths'"):
+  with pytest.raises(OptionError, match=r"width = 3: 'x3d_s' has no such option; .*'widths'"):
     models.create("x3d_s", width=3, rngs=nnx.Rngs(0))
 
 

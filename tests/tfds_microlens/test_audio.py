@@ -1,10 +1,10 @@
 """Sound tracks of any form to mono, 16 bits, 16 kHz."""
 
-import clips
 import numpy as np
 import pytest
-import sounds
 
+from support import clips
+from support import sounds
 from tfds_microlens import audio
 from tfds_microlens.media_sources import MediaError
 
@@ -44,12 +44,39 @@ def test_other_rates_are_resampled(tmp_path, rate):
 
 
 @pytest.mark.parametrize(
-  ("left", "right", "mean"), [(1000, 3000, 2000), (20_000, -20_000, 0), (32_767, 32_767, 32_767)]
+  ("left", "right", "mean"), [(1000, 3000, 2000), (20_000, -10_000, 5_000), (0, 4000, 2000), (32_767, 32_767, 32_767)]
 )
 def test_two_channels_become_their_mean(tmp_path, left, right, mean):
   channels = np.tile(np.array([[left], [right]], np.int16), 16_000)
-  read, _ = audio.read_audio(sounds.write_wav(tmp_path / "1.wav", channels), 1)
+  read, notes = audio.read_audio(sounds.write_wav(tmp_path / "1.wav", channels), 1)
   np.testing.assert_allclose(read, mean, atol=1)
+  assert notes == []
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("loudness", [-1.0, -0.9])
+def test_of_channels_that_cancel_the_loudest_is_taken_and_that_is_noted(tmp_path, rate, loudness):
+  tone = sounds.tone(1.2, rate)
+  channels = np.stack([np.rint(loudness * tone).astype(np.int16), tone])
+  read, notes = audio.read_audio(sounds.write_wav(tmp_path / "1.wav", channels, rate), 1)
+  alone, _ = audio.read_audio(sounds.write_wav(tmp_path / "2.wav", tone, rate), 1)
+  taken = 1 if loudness == -1.0 else 2
+  assert notes == [f"its channels cancel when mixed, so channel {taken} of 2 is taken"]
+  assert np.array_equal(
+    read, alone if taken == 2 else audio.read_audio(sounds.write_wav(tmp_path / "3.wav", channels[0], rate), 1)[0]
+  )
+
+
+def test_channels_that_have_nothing_in_common_do_not_cancel(tmp_path):
+  channels = np.stack([sounds.tone(1, hz=300), sounds.tone(1, hz=1000)])
+  read, notes = audio.read_audio(sounds.write_wav(tmp_path / "1.wav", channels), 1)
+  np.testing.assert_allclose(read, channels.mean(0), atol=1)
+  assert notes == []
+
+
+def test_silent_channels_do_not_cancel(tmp_path):
+  _, notes = audio.read_audio(sounds.write_wav(tmp_path / "1.wav", np.zeros((2, 16_000), np.int16)), 1)
+  assert notes == ["silent"]
 
 
 def test_six_channels_are_mixed(tmp_path):
@@ -90,29 +117,9 @@ def test_damaged_packets_are_left_out_and_noted(tmp_path):
   assert notes == ["damaged, what cannot be decoded is left out"]
 
 
-def _truncated(path):
-  path.write_bytes(clips.write_sound(path).read_bytes()[:-100])
-
-
-def _without_samples(path):
-  sounds.write_wav(path, np.zeros(0, np.int16))
-
-
-BAD_FILES = {
-  "empty": (lambda path: path.write_bytes(b""), "empty file"),
-  "zeros": (lambda path: path.write_bytes(bytes(5000)), "cannot be read as sound"),
-  "text": (lambda path: path.write_text("<html>403 Forbidden</html>\n" * 30), "cannot be read as sound"),
-  "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "cannot be read as sound"),
-  "truncated": (_truncated, "truncated"),
-  "pictures": (lambda path: clips.write_clip(path, clips.pictures(5)), "no sound track, only pictures"),
-  "without samples": (_without_samples, "no sound of it can be decoded"),
-  "a folder": (lambda path: path.mkdir(), "not a file"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.parametrize("kind", sounds.BAD_SOUNDS)
 def test_a_bad_file_is_refused_with_its_reason(tmp_path, kind):
-  make, reason = BAD_FILES[kind]
+  make, reason = sounds.BAD_SOUNDS[kind]
   make(tmp_path / "1.mp4")
   with pytest.raises(MediaError, match=reason):
     audio.read_audio(tmp_path / "1.mp4", 1)

@@ -1,30 +1,17 @@
 """Covers of any form to upright RGB."""
 
-import io
-import struct
-import zlib
-
 import numpy as np
 from PIL import Image
 import pytest
 
+from support.pictures import BAD_COVERS
+from support.pictures import BLUE
+from support.pictures import coded
+from support.pictures import halves
+from support.pictures import png
+from support.pictures import RED
 from tfds_microlens import covers
 from tfds_microlens.media_sources import MediaError
-
-_RED, _BLUE = (220, 30, 40), (20, 40, 200)
-
-
-def halves(width: int = 40, height: int = 60) -> Image.Image:
-  """Red above, blue below."""
-  pixels = np.empty((height, width, 3), np.uint8)
-  pixels[: height // 2], pixels[height // 2 :] = _RED, _BLUE
-  return Image.fromarray(pixels)
-
-
-def coded(image: Image.Image, form: str = "PNG", **options) -> bytes:
-  out = io.BytesIO()
-  image.save(out, form, **options)
-  return out.getvalue()
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "GIF", "WEBP", "JPEG"])
@@ -56,17 +43,9 @@ def test_sixteen_bits_become_eight():
   assert notes == ["16 bits a sample, of which 8 are kept"]
   # Colours: Pillow writes no such file.
   row = b"\0" + bytes([0x80, 0x40, 0x20, 0x10, 0xF0, 0xFF]) * 20
-  pixels, notes = covers.read_cover(_png(20, 20, bits=16, colour=2, data=row * 20))
+  pixels, notes = covers.read_cover(png(20, 20, bits=16, colour=2, data=row * 20))
   np.testing.assert_allclose(pixels[3, 4], [0x80, 0x20, 0xF0], atol=1)
   assert notes == ["16 bits a sample, of which 8 are kept"]
-
-
-def _png(width: int, height: int, *, bits: int, colour: int, data: bytes) -> bytes:
-  def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-  head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
 def test_what_is_transparent_is_set_on_white():
@@ -75,14 +54,14 @@ def test_what_is_transparent_is_set_on_white():
   pixels, notes = covers.read_cover(coded(image))
   assert notes == ["transparent, set on white"]
   assert (pixels[:20] == 255).all()
-  np.testing.assert_allclose(pixels[25, 5], (np.array(_RED) + 255) / 2, atol=2)
-  assert (pixels[45:] == _BLUE).all()
+  np.testing.assert_allclose(pixels[25, 5], (np.array(RED) + 255) / 2, atol=2)
+  assert (pixels[45:] == BLUE).all()
   # A palette, one colour of which is transparent.
   palette = halves().quantize(2)
   red = palette.getpixel((0, 0))
   pixels, notes = covers.read_cover(coded(palette, transparency=red))
   assert (pixels[:30] == 255).all()
-  assert (pixels[30:] == _BLUE).all()
+  assert (pixels[30:] == BLUE).all()
   assert notes == ["transparent, set on white"]
 
 
@@ -103,27 +82,13 @@ def test_it_is_turned_as_exif_says(orientation):
 
 
 def test_a_single_pixel_is_kept_and_noted():
-  pixels, notes = covers.read_cover(coded(Image.new("RGB", (1, 1), _RED)))
-  assert pixels.tolist() == [[list(_RED)]]
+  pixels, notes = covers.read_cover(coded(Image.new("RGB", (1, 1), RED)))
+  assert pixels.tolist() == [[list(RED)]]
   assert notes == ["only 1 x 1 pixels, scaled up"]
 
 
-_WHOLE = coded(halves(), "JPEG")
-BAD_FILES = {
-  "empty": (b"", "empty file"),
-  "text": (b"<html>403 Forbidden</html>\n" * 30, "cannot be read as an image: none of JPEG, PNG, WEBP, GIF, BMP"),
-  "zeros": (bytes(5000), "cannot be read as an image"),
-  "truncated JPEG": (_WHOLE[: len(_WHOLE) // 2], "cannot be read as an image"),
-  "truncated PNG": (coded(halves())[:-40], "cannot be read as an image"),
-  "head alone": (_WHOLE[:20], "cannot be read as an image"),
-  "a TIFF": (coded(halves(), "TIFF"), "cannot be read as an image"),
-  "a bomb": (_png(20_000, 20_000, bits=1, colour=0, data=b""), "exceeds limit of"),
-  "a large one": (_png(9_000, 9_000, bits=1, colour=0, data=b""), "9,000 x 9,000 pixels, more than 67,108,864"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.parametrize("kind", BAD_COVERS)
 def test_a_bad_file_is_refused_with_its_reason(kind):
-  content, reason = BAD_FILES[kind]
+  content, reason = BAD_COVERS[kind]
   with pytest.raises(MediaError, match=reason):
     covers.read_cover(content)

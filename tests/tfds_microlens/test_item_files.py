@@ -101,7 +101,7 @@ def test_comments_are_taken_as_people_typed_them(tmp_path, caplog):
     b'5\t2\t"half a quote\r\n6\t2\t \n7\t3\t\xff\tand a tab\nthe rest of it\n0\t0\tnobody\n8\t2\t\xe5\xa5\xbd\n',
   )
   assert items.read_comments(path) == {2: ['"half a quote', "好"], 3: ["�\tand a tab"]}
-  assert "2 lines that hold no user and item are passed over (line 4 first)" in caplog.text
+  assert "2 lines that hold no user and item are ignored (line 4 first)" in caplog.text
 
 
 def test_a_file_of_another_form_holds_no_comments(tmp_path):

@@ -5,17 +5,16 @@ import pathlib
 import pickle
 import zipfile
 
-import clips
 import numpy as np
 from PIL import Image
 import pytest
-import sounds
 import tensorflow_datasets as tfds
-from test_audio import BAD_FILES as BAD_SOUNDS
-from test_covers import BAD_FILES as BAD_COVERS
-from test_covers import coded
-from test_covers import halves
 
+from support import clips
+from support import sounds
+from support.pictures import BAD_COVERS
+from support.pictures import coded
+from support.pictures import halves
 import tfds_microlens
 from tfds_microlens import __main__ as command
 from tfds_microlens import audio
@@ -28,13 +27,8 @@ from tfds_microlens import media
 from tfds_microlens import video_frames
 from tfds_microlens.configs import MediaSettings
 
+pytestmark = pytest.mark.usefixtures("offline")
 _ITEMS = (2, 9, 10, 31, 400)
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-  """No server: the loopback port 9 refuses connections."""
-  monkeypatch.setenv("MICROLENS_MIRROR", "http://127.0.0.1:9/")
 
 
 @pytest.fixture
@@ -160,11 +154,11 @@ def test_sound_comes_from_videos_where_there_is_no_folder_of_it(tmp_path, manual
 
 def test_bad_files_are_left_out_and_odd_ones_kept_and_all_are_listed(tmp_path, manual, capsys, caplog):
   covers_at, sounds_at = manual / "MicroLens-1M_covers", manual / "MicroLens-1M_audio"
-  expected: dict[str, dict[int, str]] = {"cover": {77: "passed over: expected <item>.jpg|"}, "audio": {77: "missing"}}
+  expected: dict[str, dict[int, str]] = {"cover": {77: "ignored: expected <item>.jpg|"}, "audio": {77: "missing"}}
   for item, (content, reason) in enumerate(BAD_COVERS.values(), 101):
     (covers_at / f"{item}.jpg").write_bytes(content)
     expected["cover"][item] = reason
-  for item, (make, reason) in enumerate(BAD_SOUNDS.values(), 101):
+  for item, (make, reason) in enumerate(sounds.BAD_SOUNDS.values(), 101):
     make(sounds_at / f"{item}.mp4")
     expected["audio"][item] = reason
   (covers_at / "9.png").unlink()
@@ -179,8 +173,8 @@ def test_bad_files_are_left_out_and_odd_ones_kept_and_all_are_listed(tmp_path, m
   sounds.write_wav(sounds_at / "31.wav", np.zeros(100, np.int16))
   expected["cover"] |= {9: "kept: CMYK", 190: "cannot be read: "}
   expected["audio"] |= {31: "kept: silent", 190: "missing"}
-  most = 100 + max(len(BAD_COVERS), len(BAD_SOUNDS))
-  for item in range(101 + len(BAD_SOUNDS), most + 1):
+  most = 100 + max(len(BAD_COVERS), len(sounds.BAD_SOUNDS))
+  for item in range(101 + len(sounds.BAD_SOUNDS), most + 1):
     expected["audio"][item] = "missing"
   for item in range(101 + len(BAD_COVERS), most + 1):
     expected["cover"][item] = "missing"
@@ -203,7 +197,7 @@ def test_bad_files_are_left_out_and_odd_ones_kept_and_all_are_listed(tmp_path, m
     assert f"{without} without {said}: {builder.data_path / f'{name}_report.tsv'}" in out
   of_ten = [row[1:] for row in _report(builder, "cover") if row[0] == "10"]
   assert of_ten == [
-    [str(covers_at / "10.gif"), "passed over: 10.png is the item's too"],
+    [str(covers_at / "10.gif"), "ignored: 10.png is used for the item"],
     [str(covers_at / "10.png"), "kept: only 1 x 1 pixels, scaled up"],
   ]
   assert "5 of " in caplog.text
@@ -234,7 +228,7 @@ class _Killed(BaseException):
   pass
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, manual, monkeypatch):
+def test_a_run_that_was_cut_off_is_resumed_where_it_stopped(tmp_path, manual, monkeypatch):
   """Notes come back as well as records."""
   (manual / "MicroLens-1M_covers" / "2.png").write_bytes(coded(Image.new("RGB", (3, 2))))
   monkeypatch.setattr(media, "usable_cores", lambda: 1)
@@ -265,20 +259,15 @@ def test_a_builder_survives_pickling(tmp_path, manual):
   assert len(builder.as_data_source("train")) == 5
 
 
-@pytest.fixture(scope="module")
-def made():
-  return demo.generate(num_users=20, num_items=120)
-
-
-def test_the_demo_takes_the_same_road(made, tmp_path, monkeypatch):
-  monkeypatch.setattr(demo, "generate", lambda: made)
+def test_the_demo_takes_the_same_road(made_small, tmp_path, monkeypatch):
+  monkeypatch.setattr(demo, "generate", lambda: made_small)
   source = tfds.data_source("microlens/demo-items-cover128-audio5s", split="train", data_dir=tmp_path)
-  assert [row["item"] for row in source] == list(range(1, 121))
-  for place in (0, 60, 119):
-    drawn = demo_videos.draw(made.attributes[place], place + 1)[demo_videos.NUM_FRAMES // 2]
+  assert [row["item"] for row in source] == list(range(1, 13))
+  for place in (0, 6, 11):
+    drawn = demo_videos.draw(made_small.attributes[place], place + 1)[demo_videos.NUM_FRAMES // 2]
     assert video_frames.psnr(video_frames.decode_jpeg(source[place]["cover"]), drawn) >= 36
     heard = audio.decode_flac(source[place]["audio"])
-    assert np.array_equal(heard, demo_tones.sound(made.attributes[place], place + 1))
+    assert np.array_equal(heard, demo_tones.sound(made_small.attributes[place], place + 1))
   paths = tfds.data_source("microlens/demo-items-coverpath", split="train", data_dir=tmp_path)
   assert Image.open(io.BytesIO(pathlib.Path(paths[3]["cover_path"].decode()).read_bytes())).size == (128, 128)
 

@@ -28,3 +28,12 @@ def test_what_cannot_be_had_is_explained_without_a_traceback(tmp_path, capsys, m
   err = capsys.readouterr().err
   assert str(tmp_path / "by_hand" / "MicroLens-50k_pairs.tsv") in err
   assert "Traceback" not in err
+
+
+def test_an_interruption_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+  def interrupted(name, **folders):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(command, "prepare", interrupted)
+  assert command.main(["demo-items", "--data_dir", str(tmp_path)]) == 130
+  assert capsys.readouterr().err == "interrupted; the same command resumes it\n"

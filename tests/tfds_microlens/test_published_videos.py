@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from mlrec.data.audio import Audio
-from mlrec.data.frames import Frames
+from mlrec.content.audio import Audio
+from mlrec.content.videos import Frames
 import tfds_microlens
 from tfds_microlens import audio
 from tfds_microlens import video_frames

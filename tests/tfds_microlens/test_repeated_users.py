@@ -73,5 +73,8 @@ def test_other_data_sets_are_refused_by_name(tmp_path):
 
 def test_data_not_yet_prepared_is_refused_with_the_command_to_run(tmp_path):
   builder = tfds_microlens.Builder(config="50k-sequences", data_dir=tmp_path)
-  with pytest.raises(fetch.PrepareError, match="python -m tfds_microlens microlens/50k-sequences"):
+  with pytest.raises(
+    fetch.PrepareError,
+    match=r"microlens/50k-sequences: not prepared in .*; run python -m tfds_microlens 50k-sequences --data_dir=",
+  ):
     tfds_microlens.read_interactions(builder)

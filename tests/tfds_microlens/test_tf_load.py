@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 from PIL import Image
 import pytest
-import sounds
 import tensorflow_datasets as tfds
 
+from support import sounds
 import tfds_microlens
 
 tf = pytest.importorskip("tensorflow")

@@ -1,18 +1,18 @@
 """The `…-videos` data sets: from a folder of files, good and bad, to records."""
 
+import dataclasses
 import io
 import os
 import pathlib
 import pickle
 import zipfile
 
-import clips
 import numpy as np
 from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
-from test_video_frames import BAD_FILES
 
+from support import clips
 import tfds_microlens
 from tfds_microlens import __main__ as command
 from tfds_microlens import demo
@@ -22,13 +22,8 @@ from tfds_microlens import media
 from tfds_microlens import video_frames
 from tfds_microlens import videos
 
+pytestmark = pytest.mark.usefixtures("offline")
 _ITEMS = (2, 9, 10, 31, 400)
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-  """No server: the loopback port 9 refuses connections."""
-  monkeypatch.setenv("MICROLENS_MIRROR", "http://127.0.0.1:9/")
 
 
 @pytest.fixture
@@ -106,7 +101,7 @@ def test_a_name_that_is_not_one_answers_with_the_nearest(tmp_path):
 def test_bad_files_have_no_record_and_are_reported(tmp_path, manual, capsys, caplog):
   folder = manual / "MicroLens-100k_videos"
   expected = {}
-  for item, (make, reason) in enumerate(BAD_FILES.values(), start=101):
+  for item, (make, reason) in enumerate(clips.BAD_VIDEOS.values(), start=101):
     make(folder / f"{item}.mp4")
     expected[item] = reason
   (folder / "cat.mp4").write_bytes(b"x")
@@ -114,7 +109,7 @@ def test_bad_files_have_no_record_and_are_reported(tmp_path, manual, capsys, cap
   (folder / "whole.mp4").unlink()
   (folder / "190.mp4").symlink_to(folder / "190.mp4")
   expected[190] = "cannot be read: "
-  missing = list(BAD_FILES).index("missing") + 101
+  missing = list(clips.BAD_VIDEOS).index("missing") + 101
   (manual / "MicroLens-100k_pairs.tsv").write_text(f"1\t2 9 10 31 400 {missing}\n2\t2 9 77\n")
   assert command.main(["100k-videos-1x16", "--data_dir", str(tmp_path), "--manual_dir", str(manual)]) == 0
   out = capsys.readouterr().out
@@ -130,6 +125,8 @@ def test_bad_files_have_no_record_and_are_reported(tmp_path, manual, capsys, cap
   assert f"{len(report)} without a record: {builder.data_path / videos.REPORT}" in out
   assert f"5 items have a record; {len(report) - 2} videos cannot be used and 2 are missing" in caplog.text
   assert builder.info.metadata["without_record"] == len(report)
+  assert command.main(["100k-videos-1x16", "--data_dir", str(tmp_path), "--manual_dir", str(manual)]) == 0
+  assert f"{len(report)} without a record" in capsys.readouterr().out, "it is said of what is there already, too"
 
 
 def test_without_one_good_file_nothing_is_prepared(tmp_path, manual):
@@ -270,7 +267,7 @@ def _cut_off(tmp_path, manual, monkeypatch) -> list[pathlib.Path]:
   return kept
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, manual, monkeypatch):
+def test_a_run_that_was_cut_off_is_resumed_where_it_stopped(tmp_path, manual, monkeypatch):
   _cut_off(tmp_path, manual, monkeypatch)
   read = _read_paths(monkeypatch)
   builder = tfds_microlens.prepare("100k-videos-2x16", data_dir=tmp_path, manual_dir=manual)
@@ -281,9 +278,12 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, manual, monke
   assert not list((tmp_path / "microlens").rglob("*.frames")), "the cache goes when the data set is there"
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a bit", "emptied", "another video", "a part"])
-def test_only_whole_files_of_the_same_videos_are_taken_from_the_cache(tmp_path, manual, monkeypatch, damage):
-  kept = _cut_off(tmp_path, manual, monkeypatch)[1]
+@pytest.mark.parametrize(
+  "damage",
+  ["cut short", "a bit", "emptied", "zeros", "that of another video", "another video", "a part", "a folder"],
+)
+def test_only_whole_files_of_the_same_videos_are_taken_from_the_cache(tmp_path, manual, monkeypatch, damage, caplog):
+  other, kept = _cut_off(tmp_path, manual, monkeypatch)
   content = kept.read_bytes()
   if damage == "cut short":
     kept.write_bytes(content[:-1])
@@ -291,8 +291,15 @@ def test_only_whole_files_of_the_same_videos_are_taken_from_the_cache(tmp_path, 
     kept.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
   elif damage == "emptied":
     kept.write_bytes(b"")
+  elif damage == "zeros":
+    kept.write_bytes(bytes(len(content)))
+  elif damage == "that of another video":
+    kept.write_bytes(other.read_bytes())
   elif damage == "a part":
     kept.rename(kept.with_name("9.frames.123.part"))
+  elif damage == "a folder":
+    kept.unlink()
+    kept.mkdir()
   else:
     path = manual / "MicroLens-100k_videos" / "9.mp4"
     clips.write_clip(path, clips.pictures(30))
@@ -301,6 +308,8 @@ def test_only_whole_files_of_the_same_videos_are_taken_from_the_cache(tmp_path, 
   builder = tfds_microlens.prepare("100k-videos-2x16", data_dir=tmp_path, manual_dir=manual)
   assert read == ["9.mp4", "10.mp4", "31.mp4", "400.mp4"]
   assert builder.as_data_source("train")[1]["num_frames"] == (30 if damage == "another video" else 21)
+  said = "1 of the kept frames of single items were damaged, 9.frames first; they are made again"
+  assert (said in caplog.text) == (damage not in ("another video", "a part"))
 
 
 def test_jobs_come_back_in_order_and_an_error_stops_them():
@@ -323,25 +332,21 @@ def test_a_builder_of_any_settings_survives_pickling(tmp_path, manual):
   assert len(builder.as_data_source("train")) == 5
 
 
-@pytest.fixture(scope="module")
-def made():
-  return demo.generate(num_users=20, num_items=120)
-
-
-def test_demo_clips_are_the_same_every_time(made, tmp_path):
-  first, second = demo_videos.write(made, tmp_path / "a"), demo_videos.write(made, tmp_path / "b", workers=1)
+def test_demo_clips_are_the_same_every_time(made, demo_clips, tmp_path):
+  some = [0, 59, 119]
+  few = dataclasses.replace(made, items=made.items[some], attributes=made.attributes[some])
+  again = demo_videos.write(few, tmp_path, workers=1)
   for item in (1, 60, 120):
-    assert (first / f"{item}.mp4").read_bytes() == (second / f"{item}.mp4").read_bytes()
-    frames, count = video_frames.read_frames(first / f"{item}.mp4", size=demo_videos.SIDE)
+    assert (demo_clips / f"{item}.mp4").read_bytes() == (again / f"{item}.mp4").read_bytes()
+    frames, count = video_frames.read_frames(again / f"{item}.mp4", size=demo_videos.SIDE)
     drawn = demo_videos.draw(made.attributes[item - 1], item)
     assert count == len(drawn) == demo_videos.NUM_FRAMES
     assert min(video_frames.psnr(a, b) for a, b in zip(frames, drawn[10:15])) > 27
 
 
-def test_demo_clips_show_their_attributes_in_five_small_frames(made, tmp_path):
-  folder = demo_videos.write(made, tmp_path)
+def test_demo_clips_show_their_attributes_in_five_small_frames(made, demo_clips):
   names = [dict(zip(demo.ATTRIBUTES, row)) for row in made.attributes.tolist()]
-  seen = [_look(video_frames.read_frames(folder / f"{item}.mp4", size=32)[0]) for item in made.items]
+  seen = [_look(video_frames.read_frames(demo_clips / f"{item}.mp4", size=32)[0]) for item in made.items]
   for attribute in ("colour", "motion", "speed"):
     right = [found[attribute] == name[attribute] for found, name in zip(seen, names)]
     assert np.mean(right) > 0.95, attribute
@@ -359,11 +364,11 @@ def _look(frames) -> dict:
   mask = np.ptp(pixels, axis=-1) > 60
   y, x = np.array([np.argwhere(frame).mean(axis=0) for frame in mask]).T
   hue = pixels[mask].mean(axis=0)
-  colour = int(np.argmin([np.abs(hue - paint).sum() for paint in demo_videos._COLOURS]))
+  colour = int(np.argmin([np.abs(hue - paint).sum() for paint in demo_videos.COLOURS]))
   down, right, turn = y[4] - y[0], x[4] - x[0], y[2] - (y[0] + y[4]) / 2
   motion = int(np.argmax([-down, right, down, 2 * turn]))
   step = max(abs(down), abs(right), 2 * turn)
-  speed = int(np.argmin([abs(step - pixels_a_frame) for pixels_a_frame in demo_videos._SPEEDS]))
+  speed = int(np.argmin([abs(step - pixels_a_frame) for pixels_a_frame in demo_videos.SPEEDS]))
   top, left = round(y[2]) - 12, round(x[2]) - 12
   shape = np.pad(mask[2], 12)[top + 12 : top + 36, left + 12 : left + 36].astype(float)
   wall = np.abs(np.fft.fft2(np.where(mask[2], np.median(pixels[2]), pixels[2, :, :, 0])))
@@ -371,9 +376,9 @@ def _look(frames) -> dict:
   return {"colour": colour, "motion": motion, "speed": speed, "mask": shape, "wall": wall / (wall.sum() + 300)}
 
 
-def test_the_demo_takes_the_same_road(made, tmp_path, monkeypatch):
-  monkeypatch.setattr(demo, "generate", lambda: made)
+def test_the_demo_takes_the_same_road(made_small, tmp_path, monkeypatch):
+  monkeypatch.setattr(demo, "generate", lambda: made_small)
   source = tfds.data_source("microlens/demo-videos-5x24", split="train", data_dir=tmp_path)
-  assert [row["item"] for row in source] == list(range(1, 121))
+  assert [row["item"] for row in source] == list(range(1, 13))
   assert {int(row["num_frames"]) for row in source} == {demo_videos.NUM_FRAMES}
   assert _decode(source[0]["frames"]).shape == (5, 24, 24, 3)

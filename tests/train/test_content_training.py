@@ -3,13 +3,15 @@
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from tiny_runs import assert_same_run
-from tiny_runs import ITEMS
-from tiny_runs import losses
 
+from mlrec.content.base import Source
 from mlrec.data import DataError
-from mlrec.train import contents
-from mlrec.train import experiment
+from mlrec.runs import experiment
+from mlrec.train.stop import Interrupted
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import ITEMS
+from support.tiny_runs import losses
+from support.tiny_runs import StopAt
 
 _IMAGE = {
   "name": "image", "encoder": "vit_image_s", "mode": "scratch", "size": 16,
@@ -22,9 +24,10 @@ _AUDIO = {
 _FROZEN = {"mode": "frozen", "weights": "random"}
 
 
-class Covers:
+class Covers(Source):
   """A colour an item."""
 
+  noun = "cover"
   fingerprint = "covers"
 
   def __init__(self, items):
@@ -35,9 +38,10 @@ class Covers:
     return np.broadcast_to(colours[:, None, None], (len(ids), size, size, 3)).astype(np.uint8)
 
 
-class Tones:
+class Tones(Source):
   """A pitch an item."""
 
+  noun = "sound track"
   fingerprint = "tones"
 
   def __init__(self, items):
@@ -49,17 +53,16 @@ class Tones:
 
 
 @pytest.fixture
-def run(tiny_config, tmp_path, monkeypatch):
+def run(tiny_config, tmp_path):
   """Trains a tower: `run("name of its workdir", item)`; covers of ten items and sound of five are missing."""
   made = {"cover": Covers(range(11, ITEMS + 1)), "audio": Tones(range(1, ITEMS - 4))}
-  monkeypatch.setattr(contents, "SOURCES", {name: lambda config, recipe, name=name: made[name] for name in made})
 
-  def run(name, item, **overrides):
+  def run(name, item, *, sources=made, stop=None, **overrides):
     settings = {"data.features_dir": str(tmp_path / "kept"), "optimizer.lr": 1e-2, "train.epochs": 3, **overrides}
     config = tiny_config(**settings)
     with config.unlocked():
       config.model.item = ConfigDict(item)
-    return experiment.run(config, tmp_path / name, say=lambda text: None)
+    return experiment.run(config, tmp_path / name, sources=sources, stop=stop, say=lambda text: None).to_json()
 
   return run
 
@@ -74,27 +77,20 @@ def test_a_tower_learns_and_items_without_content_are_told(item, run, tmp_path, 
   assert told in caplog.text
 
 
-def test_ids_covers_and_sound_are_fused_and_a_stopped_run_goes_on(run, tmp_path, monkeypatch):
-  from mlrec.train import loop
-
+def test_ids_covers_and_sound_are_fused_and_a_stopped_run_is_resumed(run, tmp_path):
   item = {
     "name": "fused", "fusion": "concat", "id_dropout": 0.2, "modality_dropout": 0.2,
     "towers": {"id": {"name": "id"}, "cover": _IMAGE, "sound": _AUDIO | _FROZEN},
   }  # fmt: skip
   run("whole", item)
-  looks = iter([False, True])
-  monkeypatch.setattr(loop.StopSignal, "agreed", lambda self: next(looks, False))
-  with pytest.raises(loop.Interrupted):
-    run("stopped", item)
+  with pytest.raises(Interrupted):
+    run("stopped", item, stop=StopAt(2))
   run("stopped", item)
   assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("item", "what"), [(_IMAGE, "covers"), (_AUDIO, "sound tracks")], ids=["image", "audio"])
-def test_content_of_none_of_the_items_is_refused(item, what, run, monkeypatch):
+def test_content_of_none_of_the_items_is_refused(item, what, run):
   others = {"cover": Covers(range(1000, 1010)), "audio": Tones(range(1000, 1010))}
-  monkeypatch.setattr(
-    contents, "SOURCES", {name: lambda config, recipe, name=name: others[name] for name in others}
-  )  # fmt: skip
-  with pytest.raises(DataError, match=rf"config\.data\.content.*none of its 10 {what} is of the 100 items"):
-    run("run", item)
+  with pytest.raises(DataError, match=rf"config\.data\.content.*none of its 10 {what} belongs to the 100 items"):
+    run("run", item, sources=others)

@@ -1,26 +1,31 @@
 """Checkpoints that cannot be read, parameters that are not finite, and a disk that is full."""
 
 import errno
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import assert_same_run
-from tiny_runs import environment
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import saved_arrays
-from tiny_runs import saved_steps
-from tiny_runs import tiny_arguments
 
+from mlrec import files
 from mlrec.train import checkpoint
-from mlrec.train import loop
 from mlrec.train.checkpoint import CheckpointError
+from mlrec.train.record import Record
+from mlrec.train.session import Session
+from mlrec.train.session import TrainingDiverged
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import environment
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import saved_steps
+from support.tiny_runs import tiny_arguments
 
 # Orbax leaves reads that failed behind, whose errors nobody waits for.
 pytestmark = [
@@ -62,8 +67,8 @@ def flip_a_byte(folder: pathlib.Path) -> None:
   """Changes one byte of an array such that Orbax alone reads another array without an error."""
   workdir, step = folder.parents[1], int(folder.name)
   before = saved_arrays(workdir, step)
-  files = sorted((folder / "model").rglob("d/*"), key=lambda path: -path.stat().st_size)
-  for path in files:
+  chunks = sorted((folder / "model").rglob("d/*"), key=lambda path: -path.stat().st_size)
+  for path in chunks:
     whole = path.read_bytes()
     for at in np.random.default_rng(0).permutation(len(whole))[:30]:
       path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
@@ -106,6 +111,45 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(damage, in
   assert (interrupted / "checkpoints_unreadable" / "30").is_dir()
 
 
+def rewrite(folder: pathlib.Path, **changed: Any) -> None:
+  """Changes the record of a checkpoint; its digest stays what it was."""
+  path = folder / "record" / "metadata"
+  path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize(
+  "changed",
+  [
+    {"best": 0.9}, {"best": None}, {"best": "0.9"}, {"best_step": 10}, {"best_step": 7}, {"best_step": None},
+    {"stale": 7}, {"stopped": True}, {"seconds": 0.0}, {"data": "other"}, {"ids": "other"}, {"digests": {}},
+    {"config": {}}, {"more": 1}, {"digest": 0}, {"digest": None},
+  ],
+  ids=str,
+)  # fmt: skip
+def test_a_changed_record_is_a_damaged_checkpoint(changed, interrupted, finished, run_tiny, caplog):
+  rewrite(interrupted / "checkpoints" / "30", **changed)
+  run_tiny(interrupted)
+  assert_same_run(interrupted, finished)
+  assert "falling back to the checkpoint before it" in caplog.text
+
+
+def test_a_damaged_best_is_told_with_what_can_still_be_evaluated_on_request(run_tiny, tmp_path, monkeypatch):
+  workdir = tmp_path / "run"
+  real = Record.judged
+  monkeypatch.setattr(Record, "judged", lambda self, step, value, **options: real(self, step, 1 / step, **options))
+  options = {"train.epochs": 3}
+  assert run_tiny(workdir, **options)["best_step"] == 10
+  truncate(workdir / "checkpoints" / "10")
+  with pytest.raises(CheckpointError, match=r"(?s)step 10, cannot be read.* \[20, 30\].*--evaluate_only --step="):
+    run_tiny(workdir, evaluate_only=True, **options)
+  with pytest.raises(CheckpointError, match=r"no checkpoint of step 25; there are \[10, 20, 30\]"):
+    run_tiny(workdir, evaluate_only=True, step=25, **options)
+  evaluated = run_tiny(workdir, evaluate_only=True, step=30, **options)
+  assert evaluated["best_step"] == 30
+  valid = {line["step"]: line["hr@10"] for line in metric_lines(workdir) if line["split"] == "valid"}
+  assert evaluated["valid"]["hr@10"] == valid[30]
+
+
 def test_when_no_checkpoint_can_be_read_the_error_says_what_was_tried(interrupted, run_tiny):
   for step in (20, 30):
     truncate(interrupted / "checkpoints" / str(step))
@@ -137,10 +181,8 @@ def test_a_damaged_best_checkpoint_is_named_when_it_is_to_be_tested(copied, run_
 
 def test_evaluation_reads_the_best_even_if_the_latest_is_damaged(run_tiny, tmp_path, monkeypatch):
   workdir = tmp_path / "run"
-  real = loop.Run._judge
-  monkeypatch.setattr(
-    loop.Run, "_judge", lambda run, record, step, metrics: real(run, record, step, metrics | {"hr@10": 1 / step})
-  )
+  real = Record.judged
+  monkeypatch.setattr(Record, "judged", lambda self, step, value, **options: real(self, step, 1 / step, **options))
   result = run_tiny(workdir, **{"train.epochs": 2})
   assert result["best_step"] == 10
   lose_record(workdir / "checkpoints" / "20")
@@ -149,21 +191,21 @@ def test_evaluation_reads_the_best_even_if_the_latest_is_damaged(run_tiny, tmp_p
 
 def spoil_losses(monkeypatch, step: int) -> None:
   """The loss of `step` arrives as NaN, whatever the parameters."""
-  real = loop._Losses.add
+  real = Session.took
 
-  def add(self, first, count, values):
+  def took(self, state, count, values):
     values = np.array(values)
-    if first < step <= first + count:
-      values[step - first - 1] = np.nan
-    real(self, first, count, values)
+    if self.step < step <= self.step + count:
+      values[step - self.step - 1] = np.nan
+    real(self, state, count, values)
 
-  monkeypatch.setattr(loop._Losses, "add", add)
+  monkeypatch.setattr(Session, "took", took)
 
 
 @pytest.mark.parametrize("step", [10, 13, 20])
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(step, run_tiny, tmp_path, monkeypatch):
   spoil_losses(monkeypatch, step)
-  with pytest.raises(loop.TrainingDiverged) as stopped:
+  with pytest.raises(TrainingDiverged) as stopped:
     run_tiny(tmp_path / "run")
   message = str(stopped.value)
   assert f"the loss of step {step} is nan" in message
@@ -193,14 +235,14 @@ def not_finite_after_the_first_step(**more):
 
 
 def test_no_checkpoint_holds_parameters_that_are_not_finite(run_tiny, tmp_path):
-  with pytest.raises(loop.TrainingDiverged):
+  with pytest.raises(TrainingDiverged):
     run_tiny(tmp_path / "run", **not_finite_after_the_first_step(**{"eval.every_epochs": 3}))
   for step in saved_steps(tmp_path / "run"):
     assert all(np.isfinite(array).all() for array in saved_arrays(tmp_path / "run", step).values())
 
 
 def test_scores_that_are_not_finite_stop_the_run_as_divergence(run_tiny, tmp_path):
-  with pytest.raises(loop.TrainingDiverged):
+  with pytest.raises(TrainingDiverged):
     run_tiny(tmp_path / "run", **not_finite_after_the_first_step())
 
 
@@ -223,60 +265,70 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(run_tiny, finished, tmp_pa
     fill_the_disk(full, 2)
     with pytest.raises(OSError, match="No space left") as stopped:
       run_tiny(tmp_path / "run")
-  assert loop.is_disk_full(stopped.value)
+  assert files.is_disk_full(stopped.value)
   assert saved_steps(tmp_path / "run") == [10]
   run_tiny(tmp_path / "run")
   assert_same_run(tmp_path / "run", finished)
 
 
 def test_a_full_disk_while_json_is_written_leaves_the_file_that_was_there(tmp_path, monkeypatch):
-  from mlrec.train import writers
-
   def full(*unused):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   path = tmp_path / "result.json"
-  writers.write_json(path, {"test": 0})
-  monkeypatch.setattr(writers.os, "fsync", full)
+  files.write_json(path, {"test": 0})
+  monkeypatch.setattr(files.os, "fsync", full)
   with pytest.raises(OSError, match="No space left"):
-    writers.write_json(path, {"test": 1})
+    files.write_json(path, {"test": 1})
   assert read_json(path) == {"test": 0}
 
 
 def test_a_full_disk_is_known_by_its_error_or_what_caused_it():
-  from mlrec.train.loop import is_disk_full
-
   saving = RuntimeError("saving failed")
   saving.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-  assert is_disk_full(saving)
-  assert is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
-  assert is_disk_full(ValueError('RESOURCE_EXHAUSTED: Error writing "/runs/a": No space left on device'))
-  assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
-  assert not is_disk_full(ValueError("something else"))
+  assert files.is_disk_full(saving)
+  assert files.is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+  assert files.is_disk_full(ValueError('RESOURCE_EXHAUSTED: Error writing "/runs/a": No space left on device'))
+  assert not files.is_disk_full(OSError(errno.EACCES, "Permission denied"))
+  assert not files.is_disk_full(ValueError("something else"))
 
 
 def test_an_accelerator_out_of_memory_is_no_full_disk():
   error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 137438953472 bytes.")
-  assert not loop.is_disk_full(error)
+  assert not files.is_disk_full(error)
+
+
+_FULL = """
+  import errno
+  from mlrec import main
+  from mlrec.train import checkpoint
+
+  def save(self, *arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  checkpoint.ocp.CheckpointManager.save = save
+  main.app.run(main.main, flags_parser=main._parse_flags)
+"""
 
 
 def test_the_command_says_that_the_disk_is_full(pairs_file, tmp_path):
-  program = textwrap.dedent("""
-    import errno
-    from mlrec import main
-    from mlrec.train import checkpoint
-
-    def save(self, *arguments, **options):
-      raise OSError(errno.ENOSPC, "No space left on device")
-
-    checkpoint.ocp.CheckpointManager.save = save
-    main.app.run(main.main, flags_parser=main._parse_flags)
-  """)
   done = subprocess.run(
-    [sys.executable, "-c", program, *tiny_arguments(pairs_file, tmp_path / "run")],
+    [sys.executable, "-c", textwrap.dedent(_FULL), *tiny_arguments(pairs_file, tmp_path / "run")],
     env=environment(), capture_output=True, text=True, timeout=300,
   )  # fmt: skip
   assert done.returncode == 1
   assert "Traceback" not in done.stderr
   assert f"error: no space left on the device that holds {tmp_path / 'run'}" in done.stderr
-  assert "run the same command to go on" in done.stderr
+  assert "the run has saved nothing yet" in done.stderr
+
+
+def test_the_command_says_that_a_run_is_resumed_once_the_disk_has_room(command, copied, pairs_file):
+  (copied / "result.json").unlink()
+  arguments = tiny_arguments(pairs_file, copied, **{"train.epochs": 9})
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(_FULL), *arguments], env=environment(), capture_output=True, text=True
+  )
+  assert done.returncode == 1
+  assert "the run is resumed from its last checkpoint" in done.stderr
+  done = command(*arguments)
+  assert "resumed at step 30 of 90" in done.stderr

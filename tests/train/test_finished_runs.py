@@ -9,14 +9,16 @@ from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from tiny_runs import assert_same_run
-from tiny_runs import losses
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import ROOT
-from tiny_runs import saved_arrays
-from tiny_runs import saved_steps
-from tiny_runs import STEPS_PER_EPOCH
+
+from mlrec.data.id_map import IdMap
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import losses
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import ROOT
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import saved_steps
+from support.tiny_runs import STEPS_PER_EPOCH
 
 HEADLINE = {"hr@10", "ndcg@10", "hr@20", "ndcg@20"}
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if not path.name.startswith("_"))
@@ -66,7 +68,7 @@ def demo_folder(tmp_path_factory) -> pathlib.Path:
 def popularity_hit_rate(source: str, data_dir: pathlib.Path) -> float:
   """HR@10 on the validation targets of the items that training names most."""
   from mlrec.data import leave_one_out
-  from mlrec.data.sources import load_interactions
+  from mlrec.sources import load_interactions
 
   split = leave_one_out(load_interactions(source, str(data_dir)))
   scores = np.repeat(split.train_counts[None].astype(float), split.num_users, axis=0)
@@ -79,7 +81,7 @@ def popularity_hit_rate(source: str, data_dir: pathlib.Path) -> float:
 
 @pytest.mark.parametrize(("encoder", "lr"), [("sasrec", 1e-2), ("gru4rec", 2e-2), ("nextitnet", 2e-2)])
 def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder, lr, demo_folder, tmp_path):
-  from mlrec.train import experiment
+  from mlrec.runs import experiment
 
   source = "microlens/demo-sequences"
   config = shipped(
@@ -89,7 +91,7 @@ def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder,
       "train.epochs": 8, "train.patience": 0, "eval.batch_size": 2048, "eval.chunk": 512, "eval.every_epochs": 8,
     },
   )  # fmt: skip
-  result = experiment.run(config, tmp_path / "run")
+  result = experiment.run(config, tmp_path / "run").to_json()
   popularity = popularity_hit_rate(source, demo_folder)
   assert 0.02 < popularity < 0.12
   assert result["valid"]["hr@10"] > 1.8 * popularity
@@ -130,22 +132,22 @@ def tiny_data(pairs_file, tmp_path):
 def test_every_shipped_config_can_be_built(path, tiny_data, tmp_path):
   from mlrec.data import leave_one_out
   from mlrec.data import read_pairs
-  from mlrec.train.facts import Facts
+  from mlrec.train.model_builder import ModelBuilder
 
-  facts = Facts(
+  builder = ModelBuilder(
     shipped(path, **with_titles(path, tiny_data, tmp_path)), leave_one_out(read_pairs(tiny_data["data.source"]))
   )
-  if facts.recommender.fitted:
-    facts.create_fitted()
+  if builder.recommender.fitted:
+    builder.create_fitted()
   else:
-    nnx.eval_shape(lambda: facts.create(rngs=nnx.Rngs(0)))
+    nnx.eval_shape(lambda: builder.create(rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("path", FAMILIES, ids=_name)
 def test_every_family_of_shipped_configs_trains_and_is_evaluated(path, tiny_data, tmp_path):
-  from mlrec.train import experiment
+  from mlrec.runs import experiment
 
-  result = experiment.run(shipped(path, **with_titles(path, tiny_data, tmp_path)), tmp_path / "run")
+  result = experiment.run(shipped(path, **with_titles(path, tiny_data, tmp_path)), tmp_path / "run").to_json()
   assert result["test"].keys() >= HEADLINE
   assert all(value is None or np.isfinite(value) for value in result["test"].values())
 
@@ -191,7 +193,7 @@ def test_the_same_run_twice_is_the_same_bit_for_bit(finished, run_tiny, tmp_path
 def test_running_a_finished_workdir_again_says_so_and_trains_nothing(copied, run_tiny, monkeypatch):
   from mlrec.train import loop
 
-  monkeypatch.setattr(loop.Run, "train", lambda *unused: pytest.fail("it trains"))
+  monkeypatch.setattr(loop.TrainingRun, "train", lambda *unused, **options: pytest.fail("it trains"))
   before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
   said: list[str] = []
   result = run_tiny(copied, say=said.append)
@@ -331,11 +333,16 @@ def started_from(source: pathlib.Path, tiny_config, pairs_file, workdir: pathlib
   """A tiny run and its state before the first step, from the parameters in `source`."""
   from mlrec.data import leave_one_out
   from mlrec.data import read_pairs
+  from mlrec.runs.workdir import Workdir
   from mlrec.train import loop
   from mlrec.train import warm_start
 
-  run = loop.Run(tiny_config(), leave_one_out(read_pairs(pairs_file)), workdir)
-  return run, warm_start.load(str(source), run.spec, run.spec.create())
+  split = leave_one_out(read_pairs(pairs_file))
+  run = loop.TrainingRun(tiny_config(), split, Workdir(workdir).files)
+  run.plan()
+  run.prepare()
+  other = Workdir(source).files if source.is_dir() else source
+  return run, warm_start.load(other, run.spec, run.spec.create(), IdMap.of(split))
 
 
 def test_a_warm_start_begins_with_the_best_parameters_of_the_other_run(finished, tiny_config, pairs_file, tmp_path):
@@ -444,7 +451,7 @@ def test_tensorboard_events_carry_what_metrics_hold(run_tiny, tmp_path):
         assert scalars[line["step"], tag] == pytest.approx(value, rel=1e-6)
 
 
-def test_tensorboard_keeps_the_events_of_the_step_a_run_goes_on_from(copied, run_tiny):
+def test_tensorboard_keeps_the_events_of_the_step_a_run_is_resumed_from(copied, run_tiny):
   (copied / "result.json").unlink()
   run_tiny(copied, **{"log.tensorboard": True, "train.epochs": 4})
   # TensorBoard forgets what earlier files say of a START event's step and of all later ones.

@@ -6,23 +6,27 @@ from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from tiny_runs import assert_same_run
-from tiny_runs import environment
-from tiny_runs import ITEMS
-from tiny_runs import losses
-from tiny_runs import main_command
-from tiny_runs import read_json
-from tiny_runs import saved_arrays
-from tiny_runs import TINY
 
 from mlrec import config as config_lib
-from mlrec.config import ConfigError
+from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
-from mlrec.train import experiment
+from mlrec.data.id_map import IdMap
+from mlrec.runs import experiment
+from mlrec.runs.workdir import Workdir
 from mlrec.train import loop
 from mlrec.train import warm_start
-from mlrec.train.facts import Facts
+from mlrec.train.model_builder import ModelBuilder
+from mlrec.train.stop import Interrupted
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import environment
+from support.tiny_runs import ITEMS
+from support.tiny_runs import losses
+from support.tiny_runs import main_command
+from support.tiny_runs import read_json
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import StopAt
+from support.tiny_runs import TINY
 
 LIGHTGCN = {"name": "lightgcn", "dim": 8}
 MMGCN = {"name": "mmgcn", "dim": 8, "latent": 8, "layers": 1}
@@ -60,16 +64,9 @@ def of_lightgcn(config_of, tmp_path_factory):
   return workdir
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(config_of, of_lightgcn, tmp_path, monkeypatch):
-  asked = []
-
-  def stop_once(self):
-    asked.append(None)
-    return len(asked) == 4
-
-  monkeypatch.setattr(loop.StopSignal, "agreed", stop_once)
-  with pytest.raises(loop.Interrupted):
-    experiment.run(config_of(LIGHTGCN), tmp_path / "run")
+def test_a_stopped_run_is_resumed_bit_for_bit(config_of, of_lightgcn, tmp_path):
+  with pytest.raises(Interrupted):
+    experiment.run(config_of(LIGHTGCN), tmp_path / "run", stop=StopAt(4))
   experiment.run(config_of(LIGHTGCN), tmp_path / "run")
   assert_same_run(tmp_path / "run", of_lightgcn)
 
@@ -105,9 +102,11 @@ def test_parameters_of_another_run_leave_the_graph_to_the_data(config_of, of_lig
   turned = tmp_path / "Turned_pairs.tsv"
   # The same items, each user's in the opposite order: other edges, as many.
   turned.write_text("".join(f"{user}\t{' '.join(items.split()[::-1])}\n" for user, items in rows))
-  run = loop.Run(config_of(LIGHTGCN, **{"data.source": str(turned)}), leave_one_out(read_pairs(turned)), tmp_path)
+  split = leave_one_out(read_pairs(turned))
+  run = loop.TrainingRun(config_of(LIGHTGCN, **{"data.source": str(turned)}), split, Workdir(tmp_path).files)
+  run.plan()
   made = run.spec.create()
-  state = warm_start.load(str(of_lightgcn), run.spec, made)
+  state = warm_start.load(Workdir(of_lightgcn).files, run.spec, made, IdMap.of(split))
   there = saved_arrays(of_lightgcn, read_json(of_lightgcn / "result.json")["best_step"])
   for found, name in ((state.params, "users"), (state.params, "items")):
     np.testing.assert_array_equal(found[name][...], there[f"model/params.{name}.value"])
@@ -120,7 +119,7 @@ def test_parameters_of_another_run_leave_the_graph_to_the_data(config_of, of_lig
 @pytest.mark.parametrize("model", [MMGCN, GRCN], ids=["mmgcn", "grcn"])
 def test_models_of_pairs_learn_from_ids_and_features(model, config_of, features_file, tmp_path):
   # Every shipped config, of ids alone too, is trained elsewhere.
-  result = experiment.run(config_of(model, **{"data.features": str(features_file)}), tmp_path / "run")
+  result = experiment.run(config_of(model, **{"data.features": str(features_file)}), tmp_path / "run").to_json()
   values = list(losses(tmp_path / "run").values())
   assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
   # Ten of a hundred would be drawn by lot.
@@ -138,18 +137,18 @@ def test_features_are_part_of_the_data_and_none_are_none(config_of, features_fil
   split = leave_one_out(read_pairs(pairs_file))
   np.save(tmp_path / "other.npy", np.load(features_file) + 1)
 
-  def facts(source):
-    return Facts(config_of(GRCN, **{"data.features": str(source)}), split)
+  def builder(source):
+    return ModelBuilder(config_of(GRCN, **{"data.features": str(source)}), split)
 
-  one, again, other = (facts(path).fingerprints for path in (features_file, features_file, tmp_path / "other.npy"))
+  one, again, other = (builder(path).fingerprints for path in (features_file, features_file, tmp_path / "other.npy"))
   assert one == again != other
-  assert facts("").fingerprints == []
-  assert not hasattr(facts("").create(rngs=nnx.Rngs(0)).content, "features")
+  assert builder("").fingerprints == []
+  assert not hasattr(builder("").create(rngs=nnx.Rngs(0)).content, "features")
 
 
 @pytest.mark.parametrize("model", [MMGCN, GRCN], ids=["mmgcn", "grcn"])
 def test_a_config_with_features_is_refused_without_them(model, config_of, tmp_path):
-  with pytest.raises(ConfigError, match=r"data\.features is empty"):
+  with pytest.raises(DataError, match=r"data\.features is empty"):
     experiment.run(config_of(model | {"with_features": True}), tmp_path / "run")
 
 

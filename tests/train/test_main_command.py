@@ -6,13 +6,13 @@ import re
 import select
 import subprocess
 
-from tiny_runs import environment
-from tiny_runs import main_command
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import ROOT
-from tiny_runs import saved_steps
-from tiny_runs import tiny_arguments
+from support.tiny_runs import environment
+from support.tiny_runs import main_command
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import ROOT
+from support.tiny_runs import saved_steps
+from support.tiny_runs import tiny_arguments
 
 RATE = r"epoch \d+ · step \d+/\d+ \(\d+ %\) · loss \d+\.\d{4} · [\d.]+ steps/s, [\d,]+ users/s · \d+:\d\d left"
 
@@ -76,11 +76,11 @@ def test_the_list_has_models_by_kind_sources_and_configs(command):
 
 
 def test_plain_lines_carry_rate_loss_and_time_left(capsys, monkeypatch):
-  from mlrec.train import writers
+  from mlrec.train import progress as progress_lib
 
   now = 0.0
-  monkeypatch.setattr(writers.time, "monotonic", lambda: now)
-  progress = writers.Progress(total=400, done=100, users_per_step=32)
+  monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now)
+  progress = progress_lib.Progress(total=400, done=100, users_per_step=32)
   for step in range(101, 201):
     now += 0.25
     progress.update(step, 2, 1.5)
@@ -93,11 +93,11 @@ def test_plain_lines_carry_rate_loss_and_time_left(capsys, monkeypatch):
 
 
 def test_time_spent_on_validation_does_not_count_as_training(capsys, monkeypatch):
-  from mlrec.train import writers
+  from mlrec.train import progress as progress_lib
 
   now = 0.0
-  monkeypatch.setattr(writers.time, "monotonic", lambda: now)
-  progress = writers.Progress(total=100, done=0, users_per_step=1)
+  monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now)
+  progress = progress_lib.Progress(total=100, done=0, users_per_step=1)
   now = 100.0
   progress.pause(90.0)
   progress.update(20, 1, 0.5)
@@ -105,9 +105,9 @@ def test_time_spent_on_validation_does_not_count_as_training(capsys, monkeypatch
 
 
 def test_a_process_that_is_not_the_first_prints_nothing(capsys):
-  from mlrec.train import writers
+  from mlrec.train import progress as progress_lib
 
-  progress = writers.Progress(total=10, done=0, users_per_step=1, enabled=False)
+  progress = progress_lib.Progress(total=10, done=0, users_per_step=1, enabled=False)
   progress.update(5, 1, 0.5)
   progress.message("done")
   assert capsys.readouterr() == ("", "")

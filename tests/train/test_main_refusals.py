@@ -4,8 +4,10 @@ import pathlib
 import re
 
 import pytest
-from tiny_runs import saved_steps
-from tiny_runs import tiny_arguments
+
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import saved_steps
+from support.tiny_runs import tiny_arguments
 
 
 def refused(done, pattern: str) -> None:
@@ -31,11 +33,15 @@ def refused(done, pattern: str) -> None:
     ("model.negatives=2", r"config\.model\.negatives: the config file sets no such option, and only what it sets"),
     ("train.epochs=many", r"config\.train\.epochs=many"),
     ("train.epochs=1.5", r"config\.train\.epochs=1\.5"),
-    ("optimizer.lr=fast", r"config\.optimizer\.lr=fast"),
+    ("optimizer.lr=fast", r"config\.optimizer\.lr=fast: expected a number"),
+    ("model.dim=2.5", r"config\.model\.dim=2\.5: expected an integer"),
+    ("data.whiten=maybe", r"config\.data\.whiten=maybe: expected true or false"),
+    ("eval.buckets=(1,", r"config\.eval\.buckets=\(1,: expected values in brackets"),
+    ("data.workers=2000", r"config\.data\.workers must be at most 1024, not 2000"),
     ("log.tensorboard=perhaps", r"config\.log\.tensorboard"),
     ("train.epochs=0", r"config\.train\.epochs must be at least 1, not 0"),
     ("optimizer.lr=-1", r"config\.optimizer\.lr must be positive.*, not -1"),
-    ("optimizer.lr=nan", r"config\.optimizer\.lr must be positive.*, not nan"),
+    ("optimizer.lr=nan", r"config\.optimizer\.lr must be a finite number in float32, not nan"),
     ("optimizer.b1=1", r"config\.optimizer\.b1 must be below 1, not 1"),
     ("train.ema_decay=1", r"config\.train\.ema_decay must be below 1, not 1"),
     ("data.min_length=2", r"config\.data\.min_length must be at least 3, not 2"),
@@ -44,14 +50,17 @@ def refused(done, pattern: str) -> None:
     ("optimizer.lr=inf", r"config\.optimizer\.lr must be"),
     ("optimizer.schedule=cosin", r"config\.optimizer\.schedule.*did you mean 'cosine'"),
     ("train.monitor=hr@11", r"config\.train\.monitor.*did you mean 'hr@10'"),
-    ("train.row_width=5", r"row_width must be 0 or at least max_length = 10, not 5"),
-    ("model.name=sequentia", r"unknown recommender 'sequentia': did you mean 'sequential'"),
-    ("model.user.name=sasrek", r"unknown user encoder 'sasrek': did you mean 'sasrec'"),
-    ("model.item.name=idd", r"unknown item tower 'idd': did you mean 'id'"),
-    ("model.user.heads=3", r"dim = 8 must be a multiple of heads = 3"),
-    ("model.user.dropout=1.5", r"dropout must be at least 0 and below 1, not 1\.5"),
-    ("model.dim=0", r"dim.*0"),
-    ("model.user.blocks=-1", r"blocks.*-1"),
+    ("seed=1180591620717411303424", r"config\.seed must be at most 4294967295, not 1180591620717411303424"),
+    ("optimizer.warmup_steps=1099511627776", r"config\.optimizer\.warmup_steps must be at most 2147483647"),
+    ("data.max_length=2147483647", r"config\.data\.max_length must be at most 65536, not 2147483647"),
+    ("eval.item_batch=nan", r"config\.eval\.item_batch=nan"),
+    ("model.name=sequentia", r"config\.model\.name = 'sequentia': there is no .*did you mean 'sequential'"),
+    ("model.user.name=sasrek", r"config\.model\.user\.name = 'sasrek': .*user encoder; did you mean 'sasrec'"),
+    ("model.item.name=idd", r"config\.model\.item\.name = 'idd': there is no such item tower; did you mean 'id'"),
+    ("model.user.heads=3", r"config\.model\.user\.heads = 3: .*8"),
+    ("model.user.dropout=1.5", r"config\.model\.user\.dropout = 1\.5 must be at least 0 and below 1"),
+    ("model.dim=0", r"config\.model\.dim = 0 must be at least 1"),
+    ("model.user.blocks=-1", r"config\.model\.user\.blocks = -1 must be at least 1"),
     ("init_from=nothing", r"config\.init_from = 'nothing': expected a workdir"),
     ("data.source=nothing_pairs.tsv", r"nothing_pairs\.tsv: no such file"),
     ("data.source=nothing", r"config\.data\.source = 'nothing': expected .*microlens/"),
@@ -89,7 +98,7 @@ CONFIG = "from mlrec.config import default_config\n\ndef get_config():\n  config
     (CONFIG + "  config.train.epochs = 'three'\n  return config\n", r"epochs.*three.*int"),
     (
       CONFIG + "  config.model.user = {'name': 'sasrec', 'headz': 2}\n  return config\n",
-      r"'sasrec' has no option 'headz': did you mean 'heads'",
+      r"config\.model\.user\.headz = 2: 'sasrec' has no such option; did you mean 'heads'",
     ),
     (CONFIG + "  config.model.dimm = 2\n  return config\n", r'Did you mean "dim"'),
   ],
@@ -174,24 +183,24 @@ def test_a_workdir_that_is_a_file_or_lies_below_one_is_refused(below, command, p
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(run_tiny, tmp_path, monkeypatch):
+  from mlrec import files
   from mlrec.config import ConfigError
-  from mlrec.train import writers
 
-  real = writers.pathlib.Path.open
+  real = files.pathlib.Path.open
 
   def read_only(path, mode="r", *arguments, **options):
-    if "w" in mode:
+    if "w" in mode or "a" in mode:
       raise PermissionError(13, "Permission denied", str(path))
     return real(path, mode, *arguments, **options)
 
-  monkeypatch.setattr(writers.pathlib.Path, "open", read_only)
+  monkeypatch.setattr(files.pathlib.Path, "open", read_only)
   with pytest.raises(ConfigError, match=r"--workdir=.*Permission denied"):
     run_tiny(tmp_path / "run")
 
 
 def test_a_workdir_that_cannot_be_made_is_refused(run_tiny, tmp_path, monkeypatch):
   from mlrec.config import ConfigError
-  from mlrec.train import workdir
+  from mlrec.runs import workdir
 
   def denied(*unused, **options):
     raise PermissionError(13, "Permission denied")
@@ -201,11 +210,23 @@ def test_a_workdir_that_cannot_be_made_is_refused(run_tiny, tmp_path, monkeypatc
     run_tiny(tmp_path / "run")
 
 
-def test_a_workdir_whose_config_is_no_json_is_refused(command, copied, pairs_file):
-  (copied / "config.json").write_text("{")
-  refused(command(*tiny_arguments(pairs_file, copied)), r"config\.json is no valid JSON")
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")], ids=["lost", "cut"])
+def test_a_config_that_is_lost_is_replaced_by_what_checkpoints_say(damage, copied, finished, run_tiny):
+  from mlrec.config import ConfigError
+
+  damage(copied / "config.json")
+  (copied / "result.json").unlink()
+  with pytest.raises(ConfigError, match=r"config\.model\.dim: 8 there, 16 now"):
+    run_tiny(copied, **{"model.dim": 16})
+  run_tiny(copied)
+  assert_same_run(copied, finished)
+  assert (copied / "config.json").read_bytes() == (finished / "config.json").read_bytes()
 
 
-def test_checkpoints_without_a_config_are_not_taken_over(command, copied, pairs_file):
-  (copied / "config.json").unlink()
-  refused(command(*tiny_arguments(pairs_file, copied)), r"holds checkpoints but no config\.json")
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")], ids=["lost", "cut"])
+def test_a_folder_whose_run_came_to_no_checkpoint_is_any_runs(damage, run_tiny, tmp_path):
+  with pytest.raises(ValueError, match=r"config\.init_from"):
+    run_tiny(tmp_path / "run", init_from=str(tmp_path / "nothing"))
+  (tmp_path / "run" / "config.json").write_text("{}")
+  damage(tmp_path / "run" / "config.json")
+  assert run_tiny(tmp_path / "run", **{"train.epochs": 1, "model.dim": 4})["best_step"]

@@ -5,17 +5,17 @@ import types
 import numpy as np
 from PIL import Image
 import pytest
-import sounds
 
 from mlrec import config as config_lib
 from mlrec.config import ConfigError
+from mlrec.content.audio import Audio
+from mlrec.content.base import Need
+from mlrec.content.covers import Covers
 from mlrec.data import DataError
-from mlrec.data.audio import Audio
-from mlrec.data.content import Need
-from mlrec.data.covers import Covers
 from mlrec.models.items.audio.tower import AudioRecipe
 from mlrec.models.items.image.tower import ImageRecipe
-from mlrec.train import contents
+from mlrec.train import item_content
+from support import sounds
 import tfds_microlens
 
 _NAME = "microlens/1m-items-cover12-audio1s"
@@ -46,23 +46,23 @@ def _open(data_dir, name=_NAME, **recipes):
   config = config_lib.default_config()
   config.data.content, config.data.data_dir = name, str(data_dir)
   reads = {path.replace("__", "/"): recipe.need() for path, recipe in recipes.items()}
-  reads |= {f"{path}_there": Need((), "bool") for path in reads}
+  reads |= {f"{path}_present": Need((), "bool") for path in reads}
   recipes = {path.replace("__", "/"): recipe for path, recipe in recipes.items()}
-  return contents.open_content(config, _SPLIT, types.SimpleNamespace(reads=reads, recipes=recipes))
+  return item_content.open_content(config.data, _SPLIT, types.SimpleNamespace(reads=reads, recipes=recipes))
 
 
 def test_arrays_are_those_of_the_sources_and_zeros_where_there_is_nothing(data_dir, caplog):
   content = _open(data_dir, a__cover=_COVER, b__audio=_SOUND)
   assert content.needs == {
-    "a/cover": Need((6, 6, 3), "uint8"), "a/cover_there": Need((), "bool"),
-    "b/audio": Need((2000,), "int16"), "b/audio_there": Need((), "bool"),
+    "a/cover": Need((6, 6, 3), "uint8"), "a/cover_present": Need((), "bool"),
+    "b/audio": Need((2000,), "int16"), "b/audio_present": Need((), "bool"),
   }  # fmt: skip
   read = content.read(np.array([[3, 0, 1], [2, 4, 3]]))
   assert {name: (array.shape, str(array.dtype)) for name, array in read.items()} == {
     name: ((2, 3, *need.shape), need.dtype) for name, need in content.needs.items()
   }
-  assert read["a/cover_there"].tolist() == [[True, False, False], [True, True, True]]
-  assert read["b/audio_there"].tolist() == [[True, False, True], [True, False, True]]
+  assert read["a/cover_present"].tolist() == [[True, False, False], [True, True, True]]
+  assert read["b/audio_present"].tolist() == [[True, False, True], [True, False, True]]
   covers, tracks = Covers(_NAME, data_dir), Audio(_NAME, data_dir)
   (cover,), (sound,) = covers.read([40], size=6), tracks.read([40], samples=2000)
   for place in ((0, 0), (1, 2)):
@@ -86,8 +86,8 @@ def test_towers_of_the_same_content_tell_once_what_is_missing(data_dir, caplog):
   [
     (_COVER, "", r"config\.data\.content is empty, and the item tower reads covers: .*demo-items-cover224"),
     (_SOUND, "", r"config\.data\.content is empty, and the item tower reads sound tracks: .*demo-items-audio10s"),
-    (_COVER, "microlens/1m-items", r"config\.data\.content = 'microlens/1m-items' has no cover of its items"),
-    (_COVER, "here_titles.csv", r"config\.data\.content = 'here_titles.csv': "),
+    (_COVER, "microlens/1m-items", r"config\.data\.content: 'microlens/1m-items' has no cover of its items"),
+    (_COVER, "here_titles.csv", r"config\.data\.content: 'here_titles.csv': "),
   ],
 )
 def test_what_has_no_such_media_is_refused(data_dir, recipe, name, message):

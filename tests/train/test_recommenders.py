@@ -1,5 +1,6 @@
 """Recommenders of every sort under one run: of rows or interactions, scored otherwise, or computed at once."""
 
+import inspect
 import os
 import pathlib
 import subprocess
@@ -7,34 +8,35 @@ import sys
 
 import numpy as np
 import pytest
-from recommenders_for_tests import Factors
-from recommenders_for_tests import facts_seen
-from recommenders_for_tests import FromContent
-from recommenders_for_tests import FromFeatures
-from recommenders_for_tests import LastAgain
-from recommenders_for_tests import registered
-from recommenders_for_tests import Straight
-from test_resume import run_to_the_end
-from test_resume import StopAt
-from tiny_runs import assert_same_run
-from tiny_runs import environment
-from tiny_runs import histories
-from tiny_runs import ITEMS
-from tiny_runs import losses
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import SASREC
-from tiny_runs import saved_steps
-from tiny_runs import USERS
 
 from mlrec import command_line
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
-from mlrec.train import workdir
-from mlrec.train.baselines import popularity_row
-from mlrec.train.facts import Facts
+from mlrec.runs import workdir
+from mlrec.runs.baselines import popularity_row
+from mlrec.train.model_builder import ModelBuilder
+from mlrec.train.stop import Interrupted
+from support.tiny_recommenders import Factors
+from support.tiny_recommenders import FromContent
+from support.tiny_recommenders import FromFeatures
+from support.tiny_recommenders import LastAgain
+from support.tiny_recommenders import noting
+from support.tiny_recommenders import registered
+from support.tiny_recommenders import Straight
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import environment
+from support.tiny_runs import histories
+from support.tiny_runs import ITEMS
+from support.tiny_runs import losses
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import run_to_the_end
+from support.tiny_runs import SASREC
+from support.tiny_runs import saved_steps
+from support.tiny_runs import StopAt
+from support.tiny_runs import USERS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,23 +85,22 @@ def test_recommenders_of_interactions_learn(name, run_tiny, split, tmp_path):
 
 
 @pytest.mark.parametrize("model", [DRAWN["gbce"], {"name": "factors"}], ids=["gbce", "factors"])
-def test_a_run_with_items_drawn_goes_on_bit_for_bit(model, run_tiny, tmp_path, monkeypatch):
+def test_a_run_with_items_drawn_is_resumed_bit_for_bit(model, run_tiny, tmp_path):
   settings = {"model": model, "train.epochs": 2, "train.batch_size": 128 if model["name"] != "sequential" else 32}
   run_tiny(tmp_path / "whole", **settings)
   assert len(set(losses(tmp_path / "whole").values())) > 10
-  StopAt(monkeypatch, 2)
-  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **settings)
+  run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(2), stops=1, **settings)
   assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 _DEVICES = """
 import jax
 import numpy as np
-from recommenders_for_tests import Factors
-from tiny_runs import histories
+from support.tiny_recommenders import Factors
+from support.tiny_runs import histories
 from mlrec.config import default_config
 from mlrec.data import leave_one_out, Rows
-from mlrec.data.examples import InteractionBatches
+from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interactions import Interactions
 from mlrec.train.optimizer import make_optimizer
 from mlrec.train.sharding import make_mesh, put
@@ -127,7 +128,7 @@ print("equal")
 
 def test_interactions_are_trained_on_alike_on_one_and_eight_devices():
   variables = environment(devices=8)
-  variables["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parent), variables["PYTHONPATH"]])
+  variables["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parents[1]), variables["PYTHONPATH"]])
   done = subprocess.run([sys.executable, "-c", _DEVICES], env=variables, capture_output=True, text=True, timeout=300)
   assert done.returncode == 0, done.stderr[-3000:]
   assert done.stdout == "equal\n"
@@ -177,7 +178,7 @@ def test_a_fitted_recommender_is_scored_on_each_splits_histories(run_tiny, split
 
 
 def test_a_fitted_recommender_whose_scores_are_not_finite_is_told(run_tiny, tmp_path, capsys):
-  run = lambda: run_tiny(tmp_path / "run", model={"name": "last_again", "shift": 1e39})  # noqa: E731
+  run = lambda: run_tiny(tmp_path / "run", model={"name": "last_again", "scale": 1e38})  # noqa: E731
   assert command_line.run_reporting(run, tmp_path / "run", print) == command_line.FAILED
   assert "error: scores are not finite" in capsys.readouterr().err
 
@@ -218,16 +219,16 @@ def test_seeds_of_a_fitted_recommender_agree(run_tiny, tmp_path):
 @pytest.mark.parametrize(
   "names", [(), ("num_items",), ("num_users", "max_length"), ("train", "num_items"), ("feature_dim",), ("features",)]
 )
-def test_a_recommender_gets_exactly_the_facts_it_names(names, split, tiny_config, tmp_path):
+def test_a_recommender_gets_exactly_the_data_it_names(names, split, tiny_config, tmp_path):
   vectors = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
   np.save(tmp_path / "v.npy", vectors)
-  entry, seen = facts_seen(*names)
+  entry, seen = noting(**dict.fromkeys(names, inspect.Parameter.empty))
   with registered(seen=entry):
     config = tiny_config(model={"name": "seen"}, **{"data.features": str(tmp_path / "v.npy")})
-    facts = Facts(config, split)
+    builder = ModelBuilder(config, split)
     assert seen == [], "nothing is computed before it is built"
-    assert facts.recommender is entry
-    facts.create_fitted()
+    assert builder.recommender is entry
+    builder.create_fitted()
   (given,) = seen
   assert given.keys() == set(names)
   wanted = {"num_items": ITEMS, "num_users": USERS, "max_length": 10, "feature_dim": 5}
@@ -238,41 +239,47 @@ def test_a_recommender_gets_exactly_the_facts_it_names(names, split, tiny_config
       np.testing.assert_array_equal(value, np.concatenate([np.zeros((1, 5), np.float32), vectors]))
     else:
       assert value == wanted[name]
-  assert len(facts.fingerprints) == ("features" in names)
+  assert len(builder.fingerprints) == ("features" in names)
 
 
 def test_who_can_do_without_features_keeps_a_default_where_there_are_none(split, tiny_config):
-  entry, seen = facts_seen("num_items", "feature_dim=0", "features=None")
+  entry, seen = noting(num_items=inspect.Parameter.empty, feature_dim=0, features=None)
   with registered(seen=entry):
-    facts = Facts(tiny_config(model={"name": "seen"}), split)
-    facts.create_fitted()
+    builder = ModelBuilder(tiny_config(model={"name": "seen"}), split)
+    builder.create_fitted()
   assert seen == [{"num_items": ITEMS, "feature_dim": 0, "features": None}]
-  assert facts.fingerprints == []
+  assert builder.fingerprints == []
 
 
 def test_features_are_read_for_no_one_who_does_not_ask(split, tiny_config):
-  entry, seen = facts_seen("num_items")
+  entry, seen = noting(num_items=inspect.Parameter.empty)
   with registered(seen=entry):
     config = tiny_config(model={"name": "seen"}, **{"data.features": "nothing.npy"})
-    Facts(config, split).create_fitted()
+    ModelBuilder(config, split).create_fitted()
   assert seen == [{"num_items": ITEMS}]
 
 
 @pytest.mark.parametrize(
   ("model", "pattern"),
   [
-    ({"name": "last_again", "shfit": 1.0}, r"'last_again' has no option 'shfit': did you mean 'shift'"),
-    (sequential(negativs=3), r"'sequential' has no option 'negativs': did you mean 'negatives'"),
-    ({"name": "factors", "dims": 3}, r"'factors' has no option 'dims': did you mean 'dim'"),
+    (
+      {"name": "last_again", "shfit": 1.0},
+      r"config\.model\.shfit = 1\.0: 'last_again' has no such option; did you mean 'shift'",
+    ),
+    (sequential(negativs=3), r"config\.model\.negativs = 3: 'sequential' has no such option; did you mean 'negatives'"),
+    ({"name": "factors", "dims": 3}, r"config\.model\.dims = 3: 'factors' has no such option; did you mean 'dim'"),
     ({"name": "factors", "num_users": 3}, r"config\.model\.num_users = 3 cannot be set: it is known from the data"),
     (sequential(feature_dim=4), r"config\.model\.feature_dim = 4 cannot be set"),
-    ({"name": "popularty"}, r"unknown .*'popularty': did you mean 'popularity'"),
-    ({"name": "sasrec"}, r"unknown recommender 'sasrec'"),
-    (sequential(item={"dim": 3}), r"config\.model\.item must have a name, not only \['dim'\]"),
-    (sequential(user={"heads": 3}), r"config\.model\.user must have a name, not only \['heads'\]"),
+    (
+      {"name": "popularty"},
+      r"config\.model\.name = 'popularty': there is no such recommender; did you mean 'popularity'",
+    ),
+    ({"name": "sasrec"}, r"config\.model\.name = 'sasrec': there is no such recommender"),
+    (sequential(item={"dim": 3}), r"config\.model\.item\.name is missing beside \['dim'\]"),
+    (sequential(user={"heads": 3}), r"config\.model\.user\.name is missing beside \['heads'\]"),
     (sequential(loss="softmax"), r"config\.model\.loss = 'softmax': did you mean 'sampled_softmax'"),
-    (sequential(loss="gbce"), r"config\.model\.negatives = 0 of gbce must be at least 1"),
-    (sequential(negatives=4), r"config\.model\.negatives = 4 draws none: it must be 0"),
+    (sequential(loss="gbce"), r"config\.model\.negatives = 0 must be at least 1, with loss = 'gbce'"),
+    (sequential(negatives=4), r"config\.model\.negatives = 4 must be 0, as the loss draws none"),
   ],
 )
 def test_wrong_options_are_refused_by_name(model, pattern, run_tiny, tmp_path):
@@ -282,25 +289,22 @@ def test_wrong_options_are_refused_by_name(model, pattern, run_tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["from_features", "from_content"])
-def test_a_run_goes_on_with_the_vectors_it_has_read_and_no_others(name, run_tiny, tmp_path, monkeypatch):
+def test_a_run_is_resumed_with_the_vectors_it_has_read_and_no_others(name, run_tiny, tmp_path):
   vectors = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
   np.save(tmp_path / "v.npy", vectors)
   np.save(tmp_path / "moved.npy", vectors)
   settings = {"model": {"name": name}, "train.epochs": 2, "train.batch_size": 128, "train.steps_per_dispatch": 4}
 
-  def run(workdir, file):
-    return run_tiny(tmp_path / workdir, **settings, **{"data.features": str(tmp_path / file)})
+  def run(workdir, file, stop=None):
+    return run_tiny(tmp_path / workdir, stop=stop, **settings, **{"data.features": str(tmp_path / file)})
 
   whole = run("whole", "v.npy")
-  from mlrec.train import loop
-
-  StopAt(monkeypatch, 2)
-  with pytest.raises(loop.Interrupted):
-    run("run", "v.npy")
+  with pytest.raises(Interrupted):
+    run("run", "v.npy", StopAt(2))
   np.save(tmp_path / "other.npy", vectors + 1)
   with pytest.raises(ConfigError, match="its run read other data"):
     run("run", "other.npy")
-  # The file itself, too, may have been written anew.
+  # The file itself, too, may have been written again.
   np.save(tmp_path / "v.npy", vectors + 1)
   with pytest.raises(ConfigError, match="its run read other data"):
     run("run", "v.npy")

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed, at any moment, goes on as if nothing had happened: bit for bit."""
+"""A run that was stopped or killed, at any moment, is resumed as if nothing had happened: bit for bit."""
 
 import json
 import os
@@ -9,29 +9,32 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 
 import numpy as np
 import pytest
-from tiny_runs import assert_same_arrays
-from tiny_runs import assert_same_run
-from tiny_runs import environment
-from tiny_runs import main_command
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import saved_arrays
-from tiny_runs import saved_steps
-from tiny_runs import started
-from tiny_runs import tiny_arguments
-from tiny_runs import wait_for
 
-from mlrec.train import loop
+from mlrec.train import evaluator
+from mlrec.train.record import Record
+from mlrec.train.stop import Interrupted
+from support.tiny_runs import assert_same_arrays
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import environment
+from support.tiny_runs import main_command
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import run_to_the_end
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import saved_steps
+from support.tiny_runs import started
+from support.tiny_runs import StopAt
+from support.tiny_runs import tiny_arguments
+from support.tiny_runs import wait_for
 
 # Kills the process itself, as a machine that dies would, at the n-th call of a function that it wraps.
 _KILLED_AT = """
   import os, signal, sys
   from mlrec import main
-  from mlrec.train import checkpoint, loop, writers
+  from mlrec.train import checkpoint, loop, progress
 
   calls = 0
 
@@ -63,43 +66,14 @@ def killed_run(arguments: list[str], owner: str, name: str, at: int, *, after: b
   assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
-class StopAt:
-  """Sends this process SIGTERM when the run looks for the n-th time whether it should stop."""
-
-  def __init__(self, monkeypatch, *looks: int):
-    self._count, self._looks, self._real = 0, looks, loop.StopSignal.agreed
-    monkeypatch.setattr(loop.StopSignal, "agreed", lambda stop: self._look(stop))
-
-  def _look(self, stop) -> bool:
-    self._count += 1
-    if self._count in self._looks:
-      if threading.current_thread() is threading.main_thread():
-        os.kill(os.getpid(), signal.SIGTERM)
-      else:
-        stop._set.set()  # no signal reaches a run outside the main thread
-    return self._real(stop)
-
-
-def run_to_the_end(run_tiny, workdir: pathlib.Path, *, stops: int, **overrides) -> None:
-  """Runs until it has been stopped so often, and then once more to the end."""
-  for _ in range(stops):
-    with pytest.raises(loop.Interrupted, match="the state is saved") as stopped:
-      run_tiny(workdir, **overrides)
-    assert not (workdir / "result.json").exists()
-    assert f"stopped at step {saved_steps(workdir)[-1]};" in str(stopped.value)
-  run_tiny(workdir, **overrides)
-
-
 @pytest.mark.parametrize("looks", [(1,), (1, 2, 3, 4)])
-def test_a_stopped_run_goes_on_bit_for_bit(looks, run_tiny, finished, tmp_path, monkeypatch):
-  StopAt(monkeypatch, *looks)
-  run_to_the_end(run_tiny, tmp_path / "run", stops=len(looks))
+def test_a_stopped_run_is_resumed_bit_for_bit(looks, run_tiny, finished, tmp_path):
+  run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(*looks), stops=len(looks))
   assert_same_run(tmp_path / "run", finished)
 
 
-def test_a_run_that_saves_in_between_is_the_same_run(run_tiny, finished, tmp_path, monkeypatch):
-  StopAt(monkeypatch, 3)
-  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **{"checkpoint.every_steps": 4})
+def test_a_run_that_saves_in_between_is_the_same_run(run_tiny, finished, tmp_path):
+  run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(3), stops=1, **{"checkpoint.every_steps": 4})
   assert_same_run_but_for_its_config(tmp_path / "run", finished)
 
 
@@ -110,18 +84,15 @@ def assert_same_run_but_for_its_config(actual, expected):
   assert [results[0][split] for split in ("valid", "test")] == [results[1][split] for split in ("valid", "test")]
 
 
-def test_a_run_with_a_moving_average_goes_on_bit_for_bit(run_tiny, tmp_path, monkeypatch):
+def test_a_run_with_a_moving_average_is_resumed_bit_for_bit(run_tiny, tmp_path):
   settings = {"train.ema_decay": 0.9, "train.epochs": 2}
   run_tiny(tmp_path / "whole", **settings)
-  StopAt(monkeypatch, 2)
-  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **settings)
+  run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(2), stops=1, **settings)
   assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_patience_and_the_best_survive_a_stop(run_tiny, tmp_path, monkeypatch):
   settings = {"train.patience": 1, "train.epochs": 6}
-  from mlrec.train import evaluator
-
   real = evaluator.Evaluator.__call__
   scores = iter([0.5, 0.6, 0.4])
   found = {}
@@ -132,23 +103,23 @@ def test_patience_and_the_best_survive_a_stop(run_tiny, tmp_path, monkeypatch):
     return metrics | {"hr@10": next(scores, 0.6)} if name == "valid" else metrics
 
   monkeypatch.setattr(evaluator.Evaluator, "__call__", call)
-  StopAt(monkeypatch, 5)  # after the second validation
-  run_to_the_end(run_tiny, tmp_path / "run", stops=1, **settings)
+  # After the second validation.
+  run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(5), stops=1, **settings)
   result = read_json(tmp_path / "run" / "result.json")
   assert result["best_step"] == 20
   assert [line["hr@10"] for line in metric_lines(tmp_path / "run") if line["split"] == "valid"] == [0.5, 0.6, 0.4]
 
 
 def test_a_run_whose_epochs_are_one_group_of_steps_stops_too(run_tiny, tmp_path, monkeypatch):
-  real = loop.Run._judge
+  real = Record.judged
 
-  def stop_then_judge(self, record, step, metrics):
+  def stop_then_judge(self, step, *arguments, **options):
     if step == 30:
       os.kill(os.getpid(), signal.SIGTERM)
-    return real(self, record, step, metrics)
+    return real(self, step, *arguments, **options)
 
-  monkeypatch.setattr(loop.Run, "_judge", stop_then_judge)
-  with pytest.raises(loop.Interrupted):
+  monkeypatch.setattr(Record, "judged", stop_then_judge)
+  with pytest.raises(Interrupted):
     run_tiny(tmp_path / "run", **{"train.steps_per_dispatch": 10, "train.epochs": 6})
   assert saved_steps(tmp_path / "run")[-1] <= 40
 
@@ -167,7 +138,7 @@ def test_single_steps_train_the_same_parameters_but_for_rounding(run_tiny, finis
     np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(pairs_file, finished, tmp_path):
+def test_sigterm_stops_the_command_cleanly_and_the_same_command_resumes(pairs_file, finished, tmp_path):
   command = main_command(*tiny_arguments(pairs_file, tmp_path / "run"))
   with started(command) as process:
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -175,7 +146,7 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(pairs_fi
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=120)
   assert process.returncode == 0
-  assert "the state is saved: run the same command to go on" in output
+  assert "the state is saved: run the same command to resume" in output
   assert "Traceback" not in errors
   assert not (tmp_path / "run" / "result.json").exists()
   done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
@@ -183,7 +154,7 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_goes_on(pairs_fi
   assert_same_run(tmp_path / "run", finished)
 
 
-def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(pairs_file, run_tiny, tmp_path):
+def test_a_run_killed_at_a_random_moment_is_resumed_bit_for_bit(pairs_file, run_tiny, tmp_path):
   settings = {"checkpoint.every_steps": 4, "train.steps_per_dispatch": 1}
   run_tiny(tmp_path / "whole", **settings)
   stop_at = random.Random(0).randint(11, 28)
@@ -201,12 +172,12 @@ def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(pairs_file, run_tin
   ("owner", "name", "at", "after"),
   [
     ("checkpoint.ocp.CheckpointManager", "save", 2, True),  # while the arrays are on their way to the disk
-    ("writers.MetricWriter", "write", 22, True),  # a validation is in metrics.jsonl, its checkpoint is not there
-    ("loop", "Outcome", 1, False),  # all is trained and tested, and result.json not yet written
+    ("progress.MetricWriter", "write", 22, True),  # a validation is in metrics.jsonl, its checkpoint is not there
+    ("loop", "Summary", 1, False),  # all is trained and tested, and result.json not yet written
   ],
   ids=["during a save", "between metrics and save", "before the result"],
 )
-def test_a_run_killed_at_the_worst_moment_goes_on_bit_for_bit(
+def test_a_run_killed_at_the_worst_moment_is_resumed_bit_for_bit(
   owner, name, at, after, pairs_file, finished, run_tiny, tmp_path
 ):
   killed_run(tiny_arguments(pairs_file, tmp_path / "run"), owner, name, at, after=after)
@@ -240,14 +211,14 @@ def test_a_line_cut_off_at_the_end_of_the_file_is_repaired(copied, finished, run
   assert_same_run(copied, finished)
 
 
-def test_more_epochs_may_be_asked_for_on_going_on(copied, run_tiny, tmp_path):
+def test_more_epochs_may_be_asked_for_on_resuming(copied, run_tiny, tmp_path):
   run_tiny(tmp_path / "whole", **{"train.epochs": 4})
   run_tiny(rewound(copied), **{"train.epochs": 4})
   assert_same_run(copied, tmp_path / "whole")
   assert read_json(copied / "config.json")["train"]["epochs"] == 4
 
 
-def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(copied, run_tiny):
+def test_a_finished_run_is_resumed_if_more_epochs_are_asked_for(copied, run_tiny):
   run_tiny(copied, **{"train.epochs": 4})
   assert saved_steps(copied)[-1] == 40
 
@@ -278,7 +249,7 @@ def test_every_difference_is_named_at_once(copied, run_tiny):
   assert "config.model.user.heads: 2 there, '(absent)' now" in str(refused.value)
 
 
-def test_logging_may_change_on_going_on(copied, finished, run_tiny):
+def test_logging_may_change_on_resuming(copied, finished, run_tiny):
   run_tiny(rewound(copied), **{"log.every_steps": 5})
   assert_same_arrays(saved_arrays(copied), saved_arrays(finished))
   steps = [line["step"] for line in metric_lines(copied) if line["split"] == "train"]

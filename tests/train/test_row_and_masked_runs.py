@@ -1,13 +1,14 @@
-"""Runs of NFM, DeepFM, BERT4Rec and HSTU: they learn, and go on exactly."""
+"""Runs of NFM, DeepFM, BERT4Rec and HSTU: they learn, and are resumed exactly."""
 
 import pathlib
 
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from tiny_runs import assert_same_arrays
-from tiny_runs import metric_lines
-from tiny_runs import saved_arrays
+
+from support.tiny_runs import assert_same_arrays
+from support.tiny_runs import metric_lines
+from support.tiny_runs import saved_arrays
 
 _MODELS = {
   "nfm": {"name": "nfm", "dim": 8, "dropout": 0.1},
@@ -21,13 +22,13 @@ _MODELS = {
 def run(tiny_config):
   """Runs a model: `run(name, workdir, epochs)`."""
   from mlrec import config as config_lib
-  from mlrec.train import experiment
+  from mlrec.runs import experiment
 
   def run(name: str, workdir: pathlib.Path, epochs: int, **options):
     config = tiny_config(**{"train.epochs": epochs, "train.batch_size": 64, "optimizer.lr": 1e-2})
     with config.unlocked():
       config.model = ConfigDict(_MODELS[name])
-    return experiment.run(config_lib.validate(config), workdir, say=lambda text: None, **options)
+    return experiment.run(config_lib.validate(config), workdir, say=lambda text: None, **options).to_json()
 
   return run
 

@@ -11,16 +11,17 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from tiny_runs import assert_same_arrays
-from tiny_runs import environment
-from tiny_runs import losses
-from tiny_runs import main_command
-from tiny_runs import read_json
-from tiny_runs import saved_arrays
-from tiny_runs import saved_steps
-from tiny_runs import started
-from tiny_runs import tiny_arguments
-from tiny_runs import wait_for
+
+from support.tiny_runs import assert_same_arrays
+from support.tiny_runs import environment
+from support.tiny_runs import losses
+from support.tiny_runs import main_command
+from support.tiny_runs import read_json
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import saved_steps
+from support.tiny_runs import started
+from support.tiny_runs import tiny_arguments
+from support.tiny_runs import wait_for
 
 # Sums over a batch are cut elsewhere: measured 2.4e-7 over 30 steps on 8 CPU devices, 1.6e-7 in 2 processes.
 LOSS_TOLERANCE = 2e-6
@@ -73,8 +74,7 @@ def test_a_batch_holds_the_same_users_in_the_same_order_for_any_number_of_device
 
   split = leave_one_out(read_pairs(pairs_file))
   one, eight = (
-    TrainBatches(split, Layout.of(10, packed=True, width=16), batch_size=32, seed=42, multiple_of=devices)
-    for devices in (1, 8)
+    TrainBatches(split, Layout.of(10, packed=True), batch_size=32, seed=42, multiple_of=devices) for devices in (1, 8)
   )
   for step in (0, 9, 10, 25):
     few, many = one.batch(step), eight.batch(step)
@@ -90,9 +90,12 @@ def test_a_batch_holds_the_same_users_in_the_same_order_for_any_number_of_device
 def test_every_leaf_of_a_state_is_created_where_its_sharding_says(tiny_config, pairs_file, tmp_path):
   from mlrec.data import leave_one_out
   from mlrec.data import read_pairs
+  from mlrec.runs.workdir import Workdir
   from mlrec.train import loop
 
-  run = loop.Run(tiny_config(**{"train.ema_decay": 0.9}), leave_one_out(read_pairs(pairs_file)), tmp_path)
+  config = tiny_config(**{"train.ema_decay": 0.9})
+  run = loop.TrainingRun(config, leave_one_out(read_pairs(pairs_file)), Workdir(tmp_path).files)
+  run.plan()
   state = run.spec.create()
   planned, made = jax.tree.leaves(run.spec.abstract), jax.tree.leaves(state)
   assert len(planned) == len(made) > 20
@@ -141,11 +144,12 @@ def test_a_rule_shards_a_parameter_and_its_moments_alike():
 
 
 def test_only_the_first_process_writes_to_the_workdir(tiny_config, tmp_path, monkeypatch):
-  from mlrec.train import workdir
+  from mlrec.runs.workdir import Workdir
 
   monkeypatch.setattr(jax, "process_index", lambda *unused: 1)
-  workdir.claim(tmp_path / "run", tiny_config())
-  assert not (tmp_path / "run" / "config.json").exists()
+  with Workdir(tmp_path / "run").locked():
+    Workdir(tmp_path / "run").claim(tiny_config())
+  assert not (tmp_path / "run").exists()
 
 
 @contextlib.contextmanager
@@ -173,19 +177,21 @@ def ended(processes) -> list[tuple[str, str]]:
   return printed
 
 
-def test_two_processes_stop_together_and_one_goes_on(pairs_file, finished, command, tmp_path):
+def test_two_processes_stop_together_and_one_resumes(pairs_file, finished, command, tmp_path):
   workdir = tmp_path / "run"
   metrics = workdir / "metrics.jsonl"
   with two_processes(*tiny_arguments(pairs_file, workdir)) as processes:
     wait_for(lambda: metrics.exists() and metrics.stat().st_size, process=processes[0])
     processes[1].send_signal(signal.SIGTERM)
     printed = ended(processes)
-  assert "the state is saved: run the same command to go on" in printed[0][0]
+  assert "the state is saved: run the same command to resume" in printed[0][0]
   assert not (workdir / "result.json").exists()
   assert saved_steps(workdir)
   # The second process says nothing of its own, and leaves nothing behind.
   assert "hr@10" not in "".join(printed[1])
-  assert {path.name for path in workdir.iterdir()} == {"config.json", "metrics.jsonl", "checkpoints"}
+  assert {path.name for path in workdir.iterdir()} == {
+    "config.json", "metrics.jsonl", "checkpoints", "ids.safetensors", "run.lock"
+  }  # fmt: skip
   done = command(*tiny_arguments(pairs_file, workdir), devices=8)
   assert done.returncode == 0, done.stderr[-2000:]
   assert_same_losses(workdir, finished)
@@ -193,7 +199,7 @@ def test_two_processes_stop_together_and_one_goes_on(pairs_file, finished, comma
   assert found["config_hash"] == wanted["config_hash"]
 
 
-def test_a_run_of_one_process_goes_on_in_two(pairs_file, finished, copied):
+def test_a_run_of_one_process_is_resumed_in_two(pairs_file, finished, copied):
   (copied / "result.json").unlink()
   with two_processes(*tiny_arguments(pairs_file, copied)) as processes:
     ended(processes)

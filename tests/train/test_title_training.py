@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from safetensors.numpy import save_file
-from tiny_runs import environment
-from tiny_runs import ITEMS
-from tiny_runs import losses
-from tiny_runs import ROOT
 
 from mlrec import models
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
-from mlrec.train import experiment
+from mlrec.runs import experiment
+from support.tiny_runs import environment
+from support.tiny_runs import ITEMS
+from support.tiny_runs import losses
+from support.tiny_runs import ROOT
 
 _WORDS = ("red", "blue", "green", "cat", "dog", "fish", "sleeps", "jumps", "eats", "##s")
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -59,7 +59,7 @@ def run(tiny_config, folder):
     with config.unlocked():
       item = title if towers is None else towers | {"towers": {**towers["towers"], "title": title}}
       config.model.item = ConfigDict(item)
-    return experiment.run(config, workdir, say=lambda text: None)
+    return experiment.run(config, workdir, say=lambda text: None).to_json()
 
   return run
 
@@ -112,7 +112,7 @@ def test_titles_of_none_of_the_items_are_refused(mode, run, folder, tmp_path):
   source = str(tmp_path / "other_titles.csv")
   weights = {"weights": str(folder / "model.safetensors")} if mode == "frozen" else {}
   with pytest.raises(
-    DataError, match=r"config\.data\.content = '.*other_titles.csv': none of its 2 titles is of the 100"
+    DataError, match=r"config\.data\.content = '.*other_titles.csv': none of its 2 titles belongs to the 100"
   ):
     run(tmp_path / "run", {"mode": mode, "tokenizer": str(folder)} | weights, **{"data.content": source})
 
@@ -133,7 +133,7 @@ def test_an_encoder_that_makes_nan_of_a_title_is_refused_by_its_item(run, folder
     ({"mode": "scratch"}, {}, r"config\.model\.item\.tokenizer is empty"),
     ({"mode": "scratch", "tokenizer": "."}, {"data.content": ""}, r"config\.data\.content is empty"),
     ({"mode": "scratch", "options": _SIZES | {"vocabulary": 9}}, {}, r"has 15 tokens.*'bert_tiny' knows 9"),
-    ({"mode": "full"}, {}, r"mode = 'full' needs config\.model\.item\.weights"),
+    ({"mode": "full"}, {}, r"config\.model\.item\.weights is empty, and the mode 'full' needs it"),
     ({"mode": "scratch", "length": 2}, {}, r"config\.model\.item\.length = 2: expected at least 3"),
   ],
 )

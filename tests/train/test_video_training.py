@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny_runs import assert_same_run
-from tiny_runs import metric_lines
-from tiny_runs import read_json
-from tiny_runs import ROOT
-from tiny_runs import saved_arrays
 
 from mlrec.config import ConfigError
 from mlrec.config import validate
-from mlrec.data import content as content_lib
+from mlrec.content.base import Need
+from mlrec.content.base import Source
+from mlrec.content.base import SourceContent
 from mlrec.data import DataError
 from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
@@ -28,9 +25,14 @@ from mlrec.models.layers.convolution import Conv3D
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
-from mlrec.train import contents
-from mlrec.train import experiment
-from mlrec.train import loop
+from mlrec.runs import experiment
+from mlrec.train.stop import Interrupted
+from support.tiny_runs import assert_same_run
+from support.tiny_runs import metric_lines
+from support.tiny_runs import read_json
+from support.tiny_runs import ROOT
+from support.tiny_runs import saved_arrays
+from support.tiny_runs import StopAt
 
 _SIZE = 8
 
@@ -61,9 +63,11 @@ class Stage(nnx.Module):
     return self.dropout(nnx.relu(self.norm(self.conv(x), context)), context.rngs)
 
 
-class Clips:
+class Clips(Source):
   """Random clips in which an item has a colour of its own, in place of a prepared data set."""
 
+  key = "videos"
+  noun = "video"
   fingerprint = "clips"
 
   def __init__(self, items):
@@ -80,17 +84,15 @@ class Clips:
 
 
 @pytest.fixture
-def clips(monkeypatch):
-  clips = Clips(range(1, 101))
-  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config, recipe: clips})
-  return clips
+def clips():
+  return Clips(range(1, 101))
 
 
 @pytest.fixture
 def run_video(run_tiny, clips, tmp_path):
   """Runs a tiny experiment whose items are clips: `run_video(workdir, **{"item.mode": "top"})`."""
 
-  def run(workdir, *, say=lambda text: None, **overrides):
+  def run(workdir, *, stop=None, say=lambda text: None, **overrides):
     item = {"name": "video", "encoder": "two_stages_for_tests", "mode": "scratch"}
     settings = {"data.features_dir": str(tmp_path / "features"), "train.steps_per_dispatch": 1, "eval.item_batch": 32}
     for key, value in overrides.items():
@@ -98,7 +100,7 @@ def run_video(run_tiny, clips, tmp_path):
         item[key.removeprefix("item.")] = value
       else:
         settings[key] = value
-    return run_tiny(workdir, item=item, say=say, **settings)
+    return run_tiny(workdir, item=item, sources={"frames": clips}, stop=stop, say=say, **settings)
 
   return run
 
@@ -179,15 +181,11 @@ def test_frozen_vectors_are_made_once_for_all_heads(run_video, clips, tmp_path):
   assert clips.reads > reads
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(run_video, tmp_path, monkeypatch):
+def test_a_run_stopped_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(run_video, tmp_path):
   options = {"train.epochs": 2, "checkpoint.every_steps": 4, "train.steps_per_dispatch": 2}
   run_video(tmp_path / "whole", **options)
-  asked = iter([False, False, True])
-  monkeypatch.setattr(loop.StopSignal, "agreed", lambda self: next(asked))
-  with pytest.raises(loop.Interrupted):
-    run_video(tmp_path / "stopped", **options)
-  monkeypatch.undo()
-  monkeypatch.setattr(contents, "SOURCES", {"frames": lambda config, recipe: Clips(range(1, 101))})
+  with pytest.raises(Interrupted):
+    run_video(tmp_path / "stopped", stop=StopAt(3), **options)
   run_video(tmp_path / "stopped", **options)
   assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
@@ -238,14 +236,20 @@ def test_videos_of_other_items_are_refused(run_video, clips, tmp_path):
   ("options", "message"),
   [
     ({"item.mode": "froze"}, "'froze'.*'frozen'"),
-    ({"item.encoder": "slow_r5"}, "unknown video encoder 'slow_r5'"),
-    ({"item.mode": "full"}, "needs config.model.item.weights"),
+    (
+      {"item.encoder": "slow_r5"},
+      r"config\.model\.item\.encoder = 'slow_r5': there is no such video encoder; did you mean 'slow_r50'",
+    ),
+    ({"item.mode": "full"}, r"config\.model\.item\.weights is empty, and the mode 'full' needs it"),
     ({"item.weights": "there.pth"}, "takes no weights"),
     ({"item.mode": "top", "item.weights": "random", "item.train_from": "hihg"}, "'hihg'.*'high'"),
     ({"item.mode": "full", "item.weights": "/no/such.safetensors"}, r"weights = '/no/such.safetensors'"),
     ({"item.pixels": "singel"}, "'singel'"),
-    ({"item.accumulate": 0}, "accumulate = 0"),
-    ({"item.mode": "frozen", "item.weights": "random", "item.frozen_in_training": True}, "cache=False"),
+    ({"item.accumulate": 0}, r"config\.model\.item\.accumulate = 0"),
+    (
+      {"item.mode": "frozen", "item.weights": "random", "item.frozen_in_training": True},
+      r"config\.model\.item\.frozen_in_training = True .* cache = False",
+    ),
   ],
 )
 def test_a_tower_that_cannot_be_built_is_refused_by_name(run_video, tmp_path, options, message):
@@ -253,9 +257,9 @@ def test_a_tower_that_cannot_be_built_is_refused_by_name(run_video, tmp_path, op
     run_video(tmp_path / "run", **options)
 
 
-def _content(clips, number):
-  need = content_lib.Need((2, 4, 4, 3), "uint8")
-  return content_lib.SourceContent("frames", clips, np.arange(number), need, {"frames": 2, "size": 4})
+def _content(clips, number, **options):
+  need = Need((2, 4, 4, 3), "uint8")
+  return SourceContent("frames", clips, np.arange(number), need, {"frames": 2, "size": 4}, **options)
 
 
 def test_frames_are_read_for_each_devices_share_alone():
@@ -265,17 +269,16 @@ def test_frames_are_read_for_each_devices_share_alone():
 
   mesh = sharding.make_mesh()
   items = np.arange(16).reshape(2, 8)
-  arrays = sharding.put_content(mesh, content, items)
+  arrays = sharding.put_content(mesh, items.shape, sharding.Shares.of(mesh).read(content, items))
   np.testing.assert_array_equal(arrays["frames"], content.read(items)["frames"])
   assert not np.asarray(arrays["frames"])[0, 0].any(), "the padding item has no frames"
   assert jax.tree.leaves(arrays)[0].shape == (2, 8, 2, 4, 4, 3)
 
 
 @pytest.mark.parametrize(("kept_bytes", "reads"), [(1 << 20, 2), (0, 3)])
-def test_frames_of_a_small_set_are_decoded_once(kept_bytes, reads, monkeypatch):
-  monkeypatch.setattr(content_lib, "_KEPT_BYTES", kept_bytes)
+def test_frames_of_a_small_set_are_decoded_once(kept_bytes, reads):
   clips = Clips([1, 2, 3, 5])
-  content = _content(clips, 6)
+  content = _content(clips, 6, kept_bytes=kept_bytes)
   for items in ([[3, 0, 4], [1, 3, 1]], [[5, 3, 0], [4, 1, 2]], [[1, 2, 3], [5, 5, 0]]):
     frames = content.read(np.asarray(items))["frames"]
     for place, item in np.ndenumerate(items):
@@ -315,6 +318,8 @@ def test_the_shipped_configs_train_through_their_encoders(head, argument, option
     "model.item.options": {**config.model.item.options, **options},
     "train.batch_size": 160, "train.epochs": 1, "eval.item_batch": 32, "log.tensorboard": False,
   })  # fmt: skip
-  result = experiment.run(validate(config), tmp_path / "run", say=lambda text: None)
+  result = experiment.run(
+    validate(config), tmp_path / "run", sources={"frames": clips}, say=lambda text: None
+  ).to_json()
   assert np.isfinite(_losses(tmp_path / "run")).all()
   assert 0 <= result["test"]["hr@10"] <= 1

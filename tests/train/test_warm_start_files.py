@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from tiny_runs import read_json
-import torch_files as tf
 
 from mlrec.config import ConfigError
+from mlrec.data.id_map import IdMap
+from mlrec.runs.workdir import Workdir
+from support import torch_files as tf
+from support.tiny_runs import read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -25,10 +27,13 @@ def started(tiny_config, pairs_file, tmp_path):
   from mlrec.train import warm_start
 
   def start(source=None, **overrides) -> dict[str, np.ndarray]:
-    run = loop.Run(tiny_config(**overrides), leave_one_out(read_pairs(pairs_file)), tmp_path / "run")
+    split = leave_one_out(read_pairs(pairs_file))
+    run = loop.TrainingRun(tiny_config(**overrides), split, Workdir(tmp_path / "run").files)
+    run.plan()
     state = run.spec.create()
     if source is not None:
-      state = warm_start.load(str(source), run.spec, state)
+      other = Workdir(source).files if source.is_dir() else source
+      state = warm_start.load(other, run.spec, state, IdMap.of(split))
     return to_torch(nnx.merge(run.spec.graphdef, state.params, state.rest, copy=True))
 
   return start

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlrec.models.convert import misfits
+
 
 def same(array: np.ndarray) -> np.ndarray:
   """The form of an entry whose axes are PyTorch's."""
@@ -53,19 +55,24 @@ def from_flax(
   Raises:
     ValueError: an entry is missing, unused or wrongly shaped; it is named as the file calls it.
   """
+  table = list(table)
+  expected = {name: shape if layers is None else (layers, *shape) for name, shape, _, _, layers in table}
+  unused = {
+    name: np.shape(array)
+    for name, array in entries.items()
+    if name not in expected and (dropped is None or not re.search(dropped, name))
+  }
   converted: dict[str, np.ndarray] = {}
-  unused = {name for name in entries if dropped is None or not re.search(dropped, name)}
-  for name, shape, torch_name, form, layers in table:
+  for name, _, torch_name, form, layers in table:
     if name not in entries:
-      raise ValueError(f"missing entry {name!r}")
-    array, expected = np.asarray(entries[name]), shape if layers is None else (layers, *shape)
-    if array.shape != expected:
-      raise ValueError(f"entry {name!r} has shape {array.shape}; expected {expected}")
-    unused.discard(name)
+      raise ValueError(misfits.missing(name, expected[name], unused))
+    array = np.asarray(entries[name])
+    if array.shape != expected[name]:
+      raise ValueError(f"entry {name!r} has shape {array.shape}; expected {expected[name]}")
     if layers is None:
       converted[torch_name] = form(array)
     else:
       converted |= {torch_name.format(layer): form(array[layer]) for layer in range(layers)}
   if unused:
-    raise ValueError(f"unused entries: {', '.join(map(repr, sorted(unused)))}")
+    raise ValueError(f"unused entries: {misfits.surplus(unused, expected)}")
   return converted

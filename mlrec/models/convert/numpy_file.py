@@ -1,28 +1,35 @@
 """The arrays of an `.npz` file, without running code of the file and without believing its headers."""
 
-from typing import BinaryIO
+import re
+import struct
+from typing import IO
 import zipfile
 import zlib
 
 import numpy as np
 
 _SUFFIX = ".npy"
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_LENGTHS = {(1, 0): struct.Struct("<H"), (2, 0): struct.Struct("<I")}  # of the header, by the format's version
+_LONGEST_HEADER = 1000
+# The header is a Python literal; of these, only that which NumPy writes for a plain array is read.
+_HEADER = re.compile(
+  rb"\{'descr': '([^'\[]*)', 'fortran_order': (False|True), 'shape': \(((?:-?\d+, ?)*(?:-?\d+)?)\),? ?\}\s*"
+)
 # What Google's and other Flax code saves parameters as; bfloat16 has no name in this format.
 _NUMBERS = "biufc"
 
 
-def is_npz(file: BinaryIO) -> bool:
+def is_npz(archive: zipfile.ZipFile) -> bool:
   """Whether an archive is one of NumPy's: one that has arrays and nothing else."""
-  names = zipfile.ZipFile(file).namelist()
+  names = archive.namelist()
   return bool(names) and all(name.endswith(_SUFFIX) for name in names)
 
 
-def read_npz(file: BinaryIO, most: int) -> dict[str, np.ndarray]:
+def read_npz(archive: zipfile.ZipFile, most: int) -> dict[str, np.ndarray]:
   """The arrays by name, read-only, in this machine's byte order.
 
   Args:
-    file: open for reading.
+    archive: open for reading.
     most: bytes that the arrays may come to; compressed ones may be far larger than the file.
 
   Raises:
@@ -30,27 +37,35 @@ def read_npz(file: BinaryIO, most: int) -> dict[str, np.ndarray]:
     zipfile.BadZipFile: the archive is damaged.
   """
   arrays: dict[str, np.ndarray] = {}
-  with zipfile.ZipFile(file) as archive:
-    total = sum(entry.file_size for entry in archive.infolist())
-    if total > most:
-      raise ValueError(f"its arrays have {total} bytes, far more than the file; save them uncompressed (numpy.savez)")
-    for entry in archive.infolist():
-      name = entry.filename.removesuffix(_SUFFIX)
-      if name in arrays:
-        raise ValueError(f"its archive has the entry {name[:80]!r} twice")
-      try:
-        with archive.open(entry) as part:
-          arrays[name] = _array(part)
-      except (ValueError, zlib.error) as error:
-        raise ValueError(f"its entry {name[:80]!r} is no array of numbers that numpy.savez wrote: {error}") from error
+  total = sum(entry.file_size for entry in archive.infolist())
+  if total > most:
+    raise ValueError(f"its arrays have {total} bytes, far more than the file; save them uncompressed (numpy.savez)")
+  for entry in archive.infolist():
+    name = entry.filename.removesuffix(_SUFFIX)
+    if name in arrays:
+      raise ValueError(f"its archive has the entry {name[:80]!r} twice")
+    try:
+      # Other methods keep memory of a size that the entry states.
+      if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"it is compressed by method {entry.compress_type}; expected stored or deflated")
+      with archive.open(entry) as part:
+        arrays[name] = _array(part)
+    except (ValueError, TypeError, struct.error, zlib.error) as error:
+      raise ValueError(f"its entry {name[:80]!r} is no array of numbers that numpy.savez wrote: {error}") from error
   return arrays
 
 
-def _array(part) -> np.ndarray:
+def _array(part: IO[bytes]) -> np.ndarray:
   version = np.lib.format.read_magic(part)
-  if version not in _HEADERS:
+  if version not in _LENGTHS:
     raise ValueError(f"its format is version {version}")
-  shape, by_columns, dtype = _HEADERS[version](part)
+  (length,) = _LENGTHS[version].unpack(part.read(_LENGTHS[version].size))
+  header = part.read(min(length, _LONGEST_HEADER))
+  match = _HEADER.fullmatch(header)
+  if match is None or len(header) < length:
+    raise ValueError(f"its header has {length} bytes and begins with {header[:100]!r}")
+  dtype, by_columns = np.dtype(match[1].decode("ascii")), match[2] == b"True"
+  shape = tuple(int(size) for size in match[3].replace(b",", b" ").split())
   if dtype.kind not in _NUMBERS:
     # An array of objects is a pickle, which is never read.
     raise ValueError(f"its dtype is {str(dtype)!r}; save it as float32")

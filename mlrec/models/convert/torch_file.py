@@ -4,23 +4,23 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import io
 import os
+import pickle
+import stat
 import struct
 from typing import Any
 from typing import BinaryIO
 from typing import NamedTuple
 import zipfile
-import zlib
 
 import numpy as np
 
 from mlrec.models.convert import numpy_file
+from mlrec.models.convert import safetensors_file
 from mlrec.models.convert import torch_pickle
-from mlrec.models.convert.torch_objects import ADVICE
-from mlrec.models.convert.torch_objects import Foreign
-from mlrec.models.convert.torch_objects import Name
-from mlrec.models.convert.torch_objects import sort_of
-from mlrec.models.convert.torch_objects import Storage
-from mlrec.models.convert.torch_objects import Tensor
+from mlrec.models.convert.torch_pickle import ADVICE
+from mlrec.models.convert.torch_pickle import Foreign
+from mlrec.models.convert.torch_pickle import Name
+from mlrec.models.convert.torch_pickle import Tensor
 
 # Where training code keeps the weights among other things.
 _KEYS = ("state_dict", "model_state", "model_state_dict", "model", "module")
@@ -29,31 +29,26 @@ _LEGACY_PROTOCOL = 1001
 # Views may share a storage, or repeat it by strides of zero, and arrays may be compressed; together they stay below
 # this many bytes for each of the file's, and this many more.
 _MOST_GROWTH, _MOST_MORE = 16, 64 * 2**20
+_ARRAY_BYTES = 200  # of an array without elements or axes, roughly
 # What reading raises for a file whose bytes make no sense.
 _DAMAGED = (
   ValueError, LookupError, TypeError, ArithmeticError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile,
+  pickle.UnpicklingError,
 )  # fmt: skip
-
-
-class _Record(NamedTuple):
-  """Where a storage lies in the file; a checksum of 0 is none."""
-
-  start: int
-  size: int
-  checksum: int
 
 
 class _Content(NamedTuple):
   root: Any
-  record: Callable[[str], _Record]  # by the storage's key
-  big_endian: bool
+  read: Callable[[str], bytes]  # a storage by its key
+  big_endian: bool = False
 
 
 def read_torch(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarray]:
   """The tensors of a file by name: safetensors, NumPy's `.npz`, or `torch.save`'s in its zip or its older format.
 
   What the file is, its content says, not its suffix. The code that a pickle names is never run or imported: tensors are
-  rebuilt here, and other objects beside them are passed over, or refused where a tensor is wanted.
+  rebuilt here, and other objects beside them are passed over, or refused where a tensor is wanted. Time and memory are
+  proportional to the size of the file, whatever it says (`torch_pickle` has the details).
 
   Args:
     path: the file.
@@ -67,10 +62,12 @@ def read_torch(path: str | os.PathLike, key: str | None = None) -> dict[str, np.
     off.
 
   Raises:
-    ValueError: the file is damaged, holds no such dict, or names what no checkpoint needs.
+    ValueError: the file is damaged, holds no such dict, or names what no checkpoint needs; or it is no regular file.
     OSError: it cannot be read at all.
   """
-  with open(path, "rb") as file:
+  _check_regular(path, os.stat(path).st_mode)
+  with open(path, "rb", opener=_open_without_waiting) as file:
+    _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been replaced
     try:
       entries = _read(file, key)
     except _DAMAGED as error:
@@ -81,46 +78,65 @@ def read_torch(path: str | os.PathLike, key: str | None = None) -> dict[str, np.
   return entries
 
 
+def _check_regular(path: str | os.PathLike, mode: int) -> None:
+  if not stat.S_ISREG(mode):
+    kinds = {stat.S_IFDIR: "directory", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    raise ValueError(f"{os.fspath(path)}: it is a {kinds.get(stat.S_IFMT(mode), 'device')}; expected a regular file")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+  return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read(file: BinaryIO, key: str | None) -> dict[str, np.ndarray]:
   size = os.fstat(file.fileno()).st_size
-  head = file.read(9)
-  if head[8:] == b"{" or os.fspath(file.name).endswith(".safetensors"):
-    if key is not None:
-      raise ValueError(f"key = {key!r}: a safetensors file has tensors only, and no keys above them")
-    return _safetensors(file.name)
   most = _MOST_GROWTH * size + _MOST_MORE
-  if head.startswith(b"PK\x03\x04") and numpy_file.is_npz(file):
-    if key is not None:
-      raise ValueError(f"key = {key!r}: an .npz file has arrays only, and no keys above them")
-    return numpy_file.read_npz(file, most)
+  head = file.read(9)
+  file.seek(0)
+  if head[8:] == b"{" or os.fspath(file.name).endswith(".safetensors"):
+    _check_no_key(key, "a safetensors file")
+    return safetensors_file.read_safetensors(file, size)
   if head.startswith(b"PK\x03\x04"):
-    content = _zip(file, size)
+    archive = _archive(file, size)
+    if numpy_file.is_npz(archive):
+      _check_no_key(key, "an .npz file")
+      return numpy_file.read_npz(archive, most)
+    content = _zip(archive)
   elif head.startswith(b"\x80"):
     content = _legacy(file, size)
   else:
     raise ValueError(f"it begins with {head!r}: expected a safetensors or .npz file, or one that torch.save wrote")
   tensors = _picked(content.root, key)
-  nbytes = sum(tensor.nbytes for tensor in tensors.values())
+  nbytes = sum(_ARRAY_BYTES + tensor.nbytes + 16 * len(tensor.shape) for tensor in tensors.values())
   if nbytes > most:
     raise ValueError(f"its tensors repeat their elements: {nbytes} bytes from a file of {size}; {ADVICE}")
-  read = _Storages(file, content)
-  return {name: _array(tensor, read) for name, tensor in tensors.items()}
+  return _arrays(tensors, content)
 
 
-def _safetensors(path: str) -> dict[str, np.ndarray]:
-  from safetensors import SafetensorError
-  from safetensors.numpy import load_file  # models stay importable where only JAX and Flax are
-
+def _archive(file: BinaryIO, size: int) -> zipfile.ZipFile:
+  """The archive in a file, whose entries lie inside it, and next to each other, as far as their sizes tell."""
   try:
-    return load_file(path)
-  except SafetensorError as error:
-    raise ValueError(f"it is no whole safetensors file: {error}") from error
+    archive = zipfile.ZipFile(file)
+  except OSError as error:  # of seeking to before the file, for which Python 3.11 does not look
+    raise zipfile.BadZipFile(str(error)) from error
+  for entry in archive.infolist():
+    if not 0 <= entry.header_offset <= size - entry.compress_size:
+      raise ValueError(f"its archive's entry {entry.filename[:80]!r} is cut off, or not where the archive says")
+  stored = sum(entry.compress_size for entry in archive.infolist())
+  if stored > size:
+    raise ValueError(f"its archive's entries overlap: they have {stored} bytes, and the file {size}")
+  return archive
 
 
-def _zip(file: BinaryIO, size: int) -> _Content:
+def _check_no_key(key: str | None, file: str) -> None:
+  if key is not None:
+    raise ValueError(f"key = {key!r}: {file} has arrays only, and no keys above them")
+
+
+def _zip(archive: zipfile.ZipFile) -> _Content:
   """What `torch.save` writes: an archive of a pickle, `data.pkl`, and a file `data/KEY` for each storage."""
   entries: dict[str, zipfile.ZipInfo] = {}
-  for entry in zipfile.ZipFile(file).infolist():
+  for entry in archive.infolist():
     name = entry.orig_filename
     if name in entries or name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
       raise ValueError(f"its archive has the entry {name[:80]!r}: names must be plain, and each there once")
@@ -129,119 +145,81 @@ def _zip(file: BinaryIO, size: int) -> _Content:
   if len(pickles) != 1:
     raise ValueError(f"its archive has {len(pickles)} files FOLDER/data.pkl; expected one, as torch.save writes it")
   folder = pickles[0].removesuffix("data.pkl")
-  if any(name.startswith(folder + "code/") for name in entries):
+  code = folder + "code/"
+  if any(name.startswith(code) for name in entries):
     raise ValueError(f"it is a TorchScript program, which holds code; {ADVICE}")
 
-  def record(name: str) -> _Record:
-    if folder + name not in entries:
+  def read(name: str) -> bytes:
+    entry = entries.get(folder + name)
+    if entry is None:
       raise ValueError(f"its archive has no entry {name[:80]!r}")
-    return _zip_record(file, size, entries[folder + name])
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
+      raise ValueError(f"its archive's entry {name[:80]!r} is compressed or encrypted; torch.save only stores")
+    entry.CRC = entry.CRC or None  # type: ignore[assignment]  # torch.save may be told to leave checksums out
+    return archive.read(entry)
 
-  pickle = _bytes(file, record("data.pkl"))
-  root, _ = torch_pickle.load(torch_pickle.Part(io.BytesIO(pickle.data), 0, pickle.size))
-  order = b"little"
-  if folder + "byteorder" in entries:
-    order = _bytes(file, record("byteorder")).tobytes()
+  data = read("data.pkl")
+  root, _, _ = torch_pickle.load(io.BytesIO(data), 0, len(data))
+  order = read("byteorder") if folder + "byteorder" in entries else b"little"
   if order not in (b"little", b"big"):
     raise ValueError(f"its byte order is {order[:80]!r}; expected b'little' or b'big'")
-  return _Content(root, lambda key: record(f"data/{key}"), order == b"big")
-
-
-def _zip_record(file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> _Record:
-  what = f"its archive's entry {entry.filename[:80]!r}"
-  if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-    raise ValueError(f"{what} is compressed or encrypted; torch.save only stores")
-  header = b""
-  if 0 <= entry.header_offset < size:
-    file.seek(entry.header_offset)
-    header = file.read(30)
-  if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
-    raise ValueError(f"{what} is not where the archive says")
-  start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
-  if start + entry.file_size > size:
-    raise ValueError(f"{what} is cut off: {entry.file_size} bytes from {start} in a file of {size}")
-  return _Record(start, entry.file_size, entry.CRC)
+  return _Content(root, lambda key: read(f"data/{key}"), order == b"big")
 
 
 def _legacy(file: BinaryIO, size: int) -> _Content:
   """What `torch.save` wrote before PyTorch 1.6: five pickles, then the storages, always in little-endian order."""
-  part = torch_pickle.Part(file, 0, size)
-  magic, _ = torch_pickle.load(part)
-  if type(magic) is not int or magic != _LEGACY_MAGIC:
+  magic, _, place = torch_pickle.load(file, 0, size)
+  if magic != _LEGACY_MAGIC:
     raise ValueError(f"it is a pickle that torch.save did not write; {ADVICE}")
-  protocol, _ = torch_pickle.load(part)
-  if type(protocol) is not int or protocol != _LEGACY_PROTOCOL:
+  protocol, _, place = torch_pickle.load(file, place, size)
+  if protocol != _LEGACY_PROTOCOL:
     raise ValueError(f"its format is not version {_LEGACY_PROTOCOL}, the only one known")
-  torch_pickle.load(part)  # sizes of the writer's types
-  root, storages = torch_pickle.load(part)
-  keys, _ = torch_pickle.load(part)
+  _, _, place = torch_pickle.load(file, place, size)  # sizes of the writer's types
+  root, storages, place = torch_pickle.load(file, place, size)
+  keys, _, place = torch_pickle.load(file, place, size)
   if type(keys) is not list:
-    raise ValueError(f"the list of its storages is a {sort_of(keys)}")
-  records: dict[str, _Record] = {}
-  place = part.tell()
+    raise ValueError(f"the list of its storages is a {torch_pickle.sort_of(keys)}")
+  places: dict[str, int] = {}
   for key in keys:
-    if type(key) is not str or key not in storages or key in records:
+    if type(key) is not str or key not in storages or key in places:
       raise ValueError("its list of storages has one that no tensor uses, or one twice")
-    storage = storages[key]
     file.seek(place)
-    (total,) = struct.unpack("<q", file.read(8))
-    length = storage.total * storage.dtype.itemsize
-    if total != storage.total or place + 8 + length > size:
-      raise ValueError(f"storage {key[:80]!r} should have {length} bytes and has not; the file is cut off or damaged")
-    records[key] = _Record(place + 8, length, 0)
-    place += 8 + length
-  return _Content(root, lambda key: records[key], False)
+    places[key] = place + 8
+    place += 8 + storages[key].nbytes
+    if file.read(8) != struct.pack("<q", storages[key].total) or place > size:
+      what = f"storage {key[:80]!r} should have {storages[key].nbytes} bytes and has not"
+      raise ValueError(f"{what}; the file is cut off or damaged")
+
+  def read(key: str) -> bytes:
+    file.seek(places[key])
+    return file.read(storages[key].nbytes)
+
+  return _Content(root, read)
 
 
-def _bytes(file: BinaryIO, record: _Record) -> np.ndarray:
-  file.seek(record.start)
-  data = np.empty(record.size, np.uint8)
-  if file.readinto(data) != record.size:  # type: ignore[attr-defined]
-    raise ValueError("the file is cut off")
-  if record.checksum and zlib.crc32(data.data) != record.checksum:
-    raise ValueError(f"the {record.size} bytes from {record.start} on are not those that were saved (checksum)")
-  return data
-
-
-class _Storages:
-  """Reads each storage of the file that is wanted, once."""
-
-  def __init__(self, file: BinaryIO, content: _Content):
-    self._file, self._content = file, content
-    self._read: dict[tuple[str, int, bool], np.ndarray] = {}
-
-  def __call__(self, storage: Storage, dtype: np.dtype) -> np.ndarray:
-    """Bytes of the whole storage, uint8, in the order in which this machine reads `dtype`."""
-    width = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-    swapped = self._content.big_endian and width > 1
-    truth = dtype.kind == "b"
-    place = storage.key, width if swapped else 1, truth
-    if place not in self._read:
-      record = self._content.record(storage.key)
-      if record.size < storage.total * storage.dtype.itemsize:
-        raise ValueError(
-          f"storage {storage.key[:80]!r} has {record.size} bytes; its {storage.total} elements need more"
-        )
-      data = _bytes(self._file, record)
-      if swapped:
-        data = data[: data.size // width * width].view(f"u{width}").byteswap(inplace=True).view(np.uint8)
-      # Bytes that are no truth value must not reach NumPy as one.
-      self._read[place] = (data != 0).view(np.uint8) if truth else data
-    return self._read[place]
-
-
-def _array(tensor: Tensor, read: _Storages) -> np.ndarray:
-  if 0 in tensor.shape:
-    return np.empty(tensor.shape, tensor.dtype)
-  array: np.ndarray = np.ndarray(
-    tensor.shape,
-    tensor.dtype,
-    read(tensor.storage, tensor.dtype),
-    tensor.storage.start * tensor.storage.dtype.itemsize + tensor.offset * tensor.dtype.itemsize,
-    tuple(stride * tensor.dtype.itemsize for stride in tensor.strides),
-  )
-  array.flags.writeable = False
-  return array
+def _arrays(tensors: Mapping[str, Tensor], content: _Content) -> dict[str, np.ndarray]:
+  """The tensors as views of their storages, each of which is read once, or once a width if it has to be swapped."""
+  storages: dict[tuple[str, int], np.ndarray] = {}
+  arrays = {}
+  for name, (storage, dtype, offset, shape, strides) in tensors.items():
+    width = dtype.itemsize // (2 if dtype.kind == "c" else 1) if content.big_endian else 1
+    if 0 in shape:
+      arrays[name] = np.empty(shape, dtype)
+      continue
+    if (storage.key, width) not in storages:
+      data = content.read(storage.key)
+      if len(data) < storage.nbytes:
+        raise ValueError(f"storage {storage.key[:80]!r} has {len(data)} bytes; its {storage.total} elements need more")
+      whole = np.frombuffer(data, f"u{width}", len(data) // width)
+      storages[storage.key, width] = whole if width == 1 else whole.byteswap()
+    begin = storage.start * storage.dtype.itemsize + offset * dtype.itemsize
+    steps = tuple(stride * dtype.itemsize for stride in strides)
+    array: np.ndarray = np.ndarray(shape, dtype, storages[storage.key, width], begin, steps)
+    if dtype.kind == "b":  # other bytes than 0 and 1 must not reach NumPy as truth values
+      array = np.asarray(array.view(np.uint8) != 0)
+    array.flags.writeable = False
+    arrays[name] = array
+  return arrays
 
 
 def _picked(root: Any, key: str | None) -> dict[str, Tensor]:

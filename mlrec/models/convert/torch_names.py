@@ -17,6 +17,7 @@ from flax import nnx
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.convert import misfits
 from mlrec.models.convert.torch_file import read_torch
 
 
@@ -33,25 +34,32 @@ def load_torch(model: nnx.Module, arrays: Mapping[str, Any] | str | os.PathLike)
     arrays: a mapping of names to arrays, or the path of a file that `read_torch` reads.
 
   Raises:
-    ValueError: an entry is missing, unused or wrongly shaped; it is named. Or the file is refused.
+    ValueError: an entry is missing, unused, wrongly shaped or no real number; it is named, with its shape, the expected
+      one and the nearest name. Or the file is refused.
   """
   entries = arrays if isinstance(arrays, Mapping) else read_torch(arrays)
   # A model may take files of several spellings, or sizes that it can adapt.
   entries = getattr(model, "torch_prepared", dict)(entries)
-  dropped = list(_dropped(model))
-  unused = {name for name in entries if not any(_is_below(name, *below) for below in dropped)}
+  owner, dropped = type(model).__name__, list(_dropped(model))
+  parts = list(_entries(model))
+  expected = {name: _to_torch(kind, np.empty(variable.shape, np.uint8)).shape for name, kind, variable in parts}
+  unused = {
+    name: np.shape(array)
+    for name, array in entries.items()
+    if name not in expected and not any(_is_below(name, *below) for below in dropped)
+  }
   converted = []
-  for name, kind, variable in _entries(model):
+  for name, kind, variable in parts:
     if name not in entries:
-      raise ValueError(f"missing entry {name!r} for {type(model).__name__}")
+      raise ValueError(f"{owner}: {misfits.missing(name, expected[name], unused)}")
     array = np.asarray(entries[name])
-    expected = _to_torch(kind, np.empty(variable.shape, np.uint8)).shape
-    if array.shape != expected:
-      raise ValueError(f"entry {name!r} has shape {array.shape}; {type(model).__name__} expects {expected}")
-    unused.discard(name)
+    if array.shape != expected[name]:
+      raise ValueError(f"entry {name!r} has shape {array.shape}; {owner} expects {expected[name]}")
+    if array.dtype.kind == "c":
+      raise ValueError(f"entry {name!r} of shape {array.shape} has dtype {array.dtype}; {owner} expects real numbers")
     converted.append((variable, _from_torch(kind, array)))
   if unused:
-    raise ValueError(f"unused entries for {type(model).__name__}: {', '.join(map(repr, sorted(unused)))}")
+    raise ValueError(f"unused entries for {owner}: {misfits.surplus(unused, expected)}")
   # Only a complete set of arrays touches the model.
   for variable, array in converted:
     variable[...] = jnp.asarray(array, variable.dtype)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import dataclasses
 import functools
 from typing import Any
 from typing import ClassVar
@@ -12,84 +11,35 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
+from mlrec.content.vectors import FEATURES
 from mlrec.models.convert.torch_names import names_by_path
 from mlrec.models.items.encoder import Encoder
 from mlrec.models.items.encoder import FROZEN
+from mlrec.models.items.recipe import RANDOM
+from mlrec.models.items.recipe import Recipe
+from mlrec.models.items.recipe import recipe_options
+from mlrec.models.items.tower import ItemTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import Dropout
-from mlrec.models.layers.frozen import freeze
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import gelu
+from mlrec.models.layers.variables import ENCODER
+from mlrec.models.layers.variables import freeze
+from mlrec.models.layers.variables import HEAD
+from mlrec.models.layers.variables import put_in_group
+from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 MODES = ("frozen", "top", "full", "scratch")
-# Stands for weights where an encoder is to start at random in a mode that is meant for published ones.
-RANDOM = "random"
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """An encoder and what it is fed: all that the vectors of a frozen one depend on, beside the content itself.
-
-  Attributes:
-    encoder: its name.
-    options: its options, `(name, value)` each.
-    weights: the file of its weights, or `random`.
-    dtype: of the computation; parameters are float32.
-  """
-
-  # The registry's kind of the encoder, and the name of the content that it reads.
-  kind: ClassVar[str]
-  content: ClassVar[str]
-
-  encoder: str
-  options: tuple[tuple[str, Any], ...]
-  weights: str
-  dtype: str
-
-  def build(self, *, rngs: nnx.Rngs) -> Encoder:
-    """The encoder, at random."""
-    return models.create(self.encoder, kind=self.kind, rngs=rngs, dtype=jnp.dtype(self.dtype), **dict(self.options))
-
-  def completed(self, spec: Any) -> "Recipe":
-    """With the encoder's own wishes, its `spec`, where this says nothing."""
-    del spec
-    return self
-
-  def stated(self) -> dict[str, Any]:
-    """What vectors depend on, in JSON's types; of the weights, where they lie."""
-    return dataclasses.asdict(self) | {"options": dict(self.options)}
-
-  def need(self) -> Need:
-    """The array that is read of each item."""
-    raise NotImplementedError
-
-  def reading(self) -> dict[str, Any]:
-    """The keywords of a source's `read` that give such arrays."""
-    raise NotImplementedError
-
-  def inputs(self, array: Array, padding: Array, spec: Any) -> Any:
-    """What the encoder's first stage takes.
-
-    Args:
-      array: `[B, *need.shape]`.
-      padding: `[B]` bool, the padding item's rows.
-      spec: the encoder's.
-    """
-    raise NotImplementedError
-
-
-def recipe_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-  """An encoder's options as a recipe keeps them: in the order of their names, lists as tuples."""
-  return tuple(
-    (name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(dict(options).items())
-  )  # fmt: skip
-
-
-class EncodedTower(nnx.Module):
+class EncodedTower(ItemTower):
   """A projection of what an encoder makes of an item's content, with or without a layer between.
 
   Modes: `frozen` takes the encoder as it is, its vectors computed once and kept on disk, and trains the projection;
@@ -101,17 +51,18 @@ class EncodedTower(nnx.Module):
   normalisation then takes the statistics of a part.
 
   Attributes:
-    reads: what it reads of each item: the recipe's content, or `features` where vectors are computed once.
     frozen: the recipe of those vectors; None where the encoder runs at each step.
     weights: the file that `encoder` starts from; empty for none.
     net_name: the PyTorch name, in MicroLens's code, of the module that holds encoder and projection, and of the encoder
       within it.
+    encodes: the registry's kind of the encoders that it runs.
+    projection_group: the group of the projection's parameters. MicroLens gives the encoder's learning rate and decay to
+      that of videos alone (released code).
   """
 
+  encodes: ClassVar[str]
   net_name: ClassVar[tuple[str, str]]
-  # The projection's attribute. Named `projection` it has the encoder's learning rate and decay (`train/optimizer.py`),
-  # which MicroLens gives to that of videos alone (released code); those of other content have the head's.
-  projection_path: ClassVar[str] = "output"
+  projection_group: ClassVar[str] = HEAD
 
   def __init__(
     self,
@@ -142,7 +93,7 @@ class EncodedTower(nnx.Module):
       mode: one of `MODES`.
       weights: a file of published weights, which every mode but `scratch` needs; `random` where it is meant so.
       train_from: in the mode `top`, the first stage trained; empty for the encoder's own choice.
-      dtype: of the encoder's computation; parameters are float32.
+      dtype: of the encoder's computation, one of `DTYPES`; parameters are float32.
       remat: computes each stage again in the backward pass instead of keeping what it needs.
       accumulate: the number of parts in which a training step encodes its items, each computed again in the backward
         pass. On a CPU convolutions are slow in parts.
@@ -157,8 +108,9 @@ class EncodedTower(nnx.Module):
     Raises:
       ValueError: a name or a combination is not possible.
     """
-    if hidden < 0:
-      raise ValueError(f"config.model.item.hidden = {hidden} must be at least 0")
+    at_least(0, hidden=hidden)
+    if dtype not in DTYPES:
+      raise OptionError("dtype", f"= {dtype!r}: {closest(dtype, DTYPES)}")
     _check(mode, weights, accumulate, frozen_in_training and mode == "frozen" and cache)
     made = recipe(encoder, recipe_options(options), weights or RANDOM, dtype)
     built = made.build(rngs=rngs)
@@ -167,26 +119,32 @@ class EncodedTower(nnx.Module):
     self.first_trained = _first_trained(mode, train_from, built)
     self.frozen = self.recipe if mode == "frozen" and cache else None
     self.weights = "" if made.weights == RANDOM or self.frozen else made.weights
-    features = {"features": Need((built.spec.features,), "float32")}
-    self.reads = features if self.frozen else {made.content: self.recipe.need()}
     self.accumulate = accumulate
     holder, net = self.net_name
     self.torch_names = (
       (r"^encoder\.", f"{holder}.{net}." if net else f"{holder}."),
-      (rf"^{self.projection_path}\.", f"{holder}.{built.projection_name}."),
+      (r"^projection\.", f"{holder}.{built.projection_name}."),
     )
     if self.frozen is None:
       built.remat, built.frozen_in_training = remat, frozen_in_training
       below = tuple(f"{stage}." for stage in built.stages[: self.first_trained])
       freeze(built, [path for path, name in names_by_path(built).items() if below and f"{name}.".startswith(below)])
+      put_in_group(built, ENCODER)
       self.encoder = built
     self.hidden = nnx.Linear(built.spec.features, hidden, kernel_init=xavier_normal, rngs=rngs) if hidden else None
     self.dropout = Dropout(dropout)
     if hidden:
-      projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
+      self.projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
     else:
-      projection = built.projection(dim, rngs=rngs)
-    setattr(self, self.projection_path, projection)
+      self.projection = built.make_projection(dim, rngs=rngs)
+    put_in_group(self.projection, self.projection_group)
+
+  @property
+  def reads(self) -> dict[str, Need]:
+    """The recipe's content, or `features` where vectors are computed once."""
+    if self.frozen is not None:
+      return {FEATURES: Need((self.spec.features,), "float32")}
+    return {self.recipe.content: self.recipe.need()}
 
   @property
   def recipes(self) -> dict[str, Recipe]:
@@ -197,7 +155,7 @@ class EncodedTower(nnx.Module):
     """Item vectors `[U, dim]` of the encoder's `features [U, spec.features]` float32."""
     if self.hidden is not None:
       features = self.dropout(gelu(self.hidden(features)), context.rngs)
-    return getattr(self, self.projection_path)(features)
+    return self.projection(features)
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors of items.
@@ -211,7 +169,7 @@ class EncodedTower(nnx.Module):
       `[U, dim]` float32.
     """
     if self.frozen is not None:
-      return self.head(content["features"].astype(jnp.float32), context)
+      return self.head(content[FEATURES].astype(jnp.float32), context)
     inputs = self.recipe.inputs(content[self.recipe.content], items == 0, self.spec)
     if context.train and self.accumulate > 1:
       features = self._encode_in_parts(inputs, context)
@@ -235,7 +193,7 @@ class EncodedTower(nnx.Module):
 
     # The scan itself keeps the compiler from merging the two computations of a part.
     @functools.partial(jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(FROZEN))
-    def encode(statistics, part):
+    def encode(statistics: Any, part: tuple[Array, Any, Array]) -> tuple[Any, Array]:
       index, inputs, weights = part
       encoder = nnx.merge(graph, params, statistics, rest, copy=True)
       rngs = None if key is None else nnx.Rngs(dropout=jax.random.fold_in(key, index))
@@ -248,32 +206,35 @@ class EncodedTower(nnx.Module):
     return features.swapaxes(0, 1).reshape(-1, features.shape[-1])[:number]
 
 
+def tower_of(kind: str) -> str | None:
+  """The name of the tower that runs encoders of that kind; None where no tower does."""
+  return next((name for name in models.names(ITEM_TOWER) if getattr(models.get(name), "encodes", "") == kind), None)
+
+
 def _check(mode: str, weights: str, accumulate: int, moving: bool) -> None:
   if mode not in MODES:
-    raise ValueError(f"config.model.item.mode = {mode!r}: {closest(mode, MODES)}")
+    raise OptionError("mode", f"= {mode!r}: {closest(mode, MODES)}")
   if mode == "scratch" and weights:
-    raise ValueError("config.model.item.mode = 'scratch' starts at random: it takes no weights")
+    raise OptionError("mode", "= 'scratch' starts at random: it takes no weights")
   if mode != "scratch" and not weights:
-    raise ValueError(
-      f"config.model.item.mode = {mode!r} needs config.model.item.weights: a file, or {RANDOM!r}"
-    )  # fmt: skip
+    raise OptionError("weights", f"is empty, and the mode {mode!r} needs it: a file, or {RANDOM!r}")
   if accumulate < 1:
-    raise ValueError(f"config.model.item.accumulate = {accumulate}: expected at least 1 part")
+    raise OptionError("accumulate", f"= {accumulate} must be at least 1 part")
   if moving:
-    raise ValueError(
-      "config.model.item.frozen_in_training changes vectors from step to step: it needs config.model.item.cache=False"
+    raise OptionError(
+      "frozen_in_training", "= True changes vectors from step to step: it needs the tower's option cache = False"
     )
 
 
 def _first_trained(mode: str, train_from: str, encoder: Encoder) -> int:
   stages = encoder.stages
   if train_from and mode != "top":
-    raise ValueError(f"config.model.item.train_from = {train_from!r} is for the mode 'top', not {mode!r}")
+    raise OptionError("train_from", f"= {train_from!r} is for the mode 'top', not {mode!r}")
   if mode in ("full", "scratch"):
     return 0
   if mode == "frozen":
     return len(stages)
   stage = train_from or encoder.spec.top
   if stage not in stages:
-    raise ValueError(f"config.model.item.train_from = {stage!r}: {closest(stage, stages)}")
+    raise OptionError("train_from", f"= {stage!r}: {closest(stage, stages)}")
   return stages.index(stage)

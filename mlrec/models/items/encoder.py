@@ -67,7 +67,7 @@ class Encoder(nnx.Module):
     """What stage `index` makes of the result of the one before (of the content, for 0)."""
     raise NotImplementedError
 
-  def projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+  def make_projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """The layer, at its start, that makes item vectors of `dim` of the output (MicroLens's code)."""
     return nnx.Linear(self.spec.features, dim, kernel_init=xavier_normal, rngs=rngs)
 

@@ -6,8 +6,11 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
+from mlrec.content.vectors import FEATURES
+from mlrec.data.interactions import DataError
 from mlrec.models.items.id import IdTower
+from mlrec.models.items.tower import ItemTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import Dropout
@@ -16,6 +19,7 @@ from mlrec.models.layers.transformer import gelu
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 ACTIVATIONS = ("none", "gelu")
 CONCAT, SUM = "concat", "sum"
@@ -30,10 +34,10 @@ def require_vectors(feature_dim: int, reader: str) -> None:
     reader: the model, for the message.
 
   Raises:
-    ValueError: there are no vectors.
+    DataError: there are no vectors.
   """
   if feature_dim < 1:
-    raise ValueError(
+    raise DataError(
       f"config.data.features is empty, and {reader} reads vectors of the items: name a .npy or .json file of "
       "MicroLens's release, or a folder that python -m mlrec.features has made"
     )
@@ -41,11 +45,11 @@ def require_vectors(feature_dim: int, reader: str) -> None:
 
 def vectors_read(feature_dim: int) -> dict[str, Need]:
   """What a model that reads items' vectors of that width names in `reads`."""
-  return {"features": Need((feature_dim,), "float32")}
+  return {FEATURES: Need((feature_dim,), "float32")}
 
 
 @models.register("features", kind=ITEM_TOWER)
-class FeatureTower(nnx.Module):
+class FeatureTower(ItemTower):
   """A projection of an item's vector, and layers above it (arXiv 2309.15379, section 4.1, and its released code).
 
   x = act(W v + b), then `dnn_layers` times x = GELU(W x + b) of a dropped-out x. It is the published head of a frozen
@@ -82,10 +86,10 @@ class FeatureTower(nnx.Module):
     """
     del num_items
     if activation not in ACTIVATIONS:
-      raise ValueError(f"config.model.item.activation = {activation!r}: {closest(activation, ACTIVATIONS)}")
+      raise OptionError("activation", f"= {activation!r}: {closest(activation, ACTIVATIONS)}")
     for name, value in (("hidden", hidden), ("dnn_layers", dnn_layers)):
       if value < 0:
-        raise ValueError(f"config.model.item.{name} must be at least 0, not {value}")
+        raise OptionError(name, f"= {value} must be at least 0")
     require_vectors(feature_dim, "the item tower 'features'")
     self.feature_dim = feature_dim
     self.activation = activation
@@ -101,7 +105,7 @@ class FeatureTower(nnx.Module):
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors `[U, dim]` of `content`'s `features [U, feature_dim]`; the ids `items [U]` do not matter."""
-    x = content["features"].astype(jnp.float32)
+    x = content[FEATURES].astype(jnp.float32)
     if self.hidden is not None:
       x = self.dropout(gelu(self.hidden(x)), context.rngs)
     x = self.projection(x)
@@ -113,7 +117,7 @@ class FeatureTower(nnx.Module):
 
 
 @models.register("id_features", kind=ITEM_TOWER)
-class IdFeatureTower(nnx.Module):
+class IdFeatureTower(ItemTower):
   """An item's ID and its vector: [id; W v], or id + W v.
 
   (ID+V, arXiv 2309.15379, section 4, is of frozen vectors beside IDs; MicroLens's released code concatenates halves in
@@ -148,16 +152,16 @@ class IdFeatureTower(nnx.Module):
       ValueError: there are no vectors, an unknown fusion, or a value out of range.
     """
     if fusion not in FUSIONS:
-      raise ValueError(f"config.model.item.fusion = {fusion!r}: {closest(fusion, FUSIONS)}")
+      raise OptionError("fusion", f"= {fusion!r}: {closest(fusion, FUSIONS)}")
     if fusion == CONCAT and dim % 2:
-      raise ValueError(f"config.model.dim = {dim} must be even: with fusion 'concat' ID and vector have half each")
+      raise OptionError("fusion", f"= 'concat' gives ID and vector half of the width each, and {dim} is odd")
     require_vectors(feature_dim, "the item tower 'id_features'")
     self.feature_dim = feature_dim
     self.fusion = fusion
     width = dim // 2 if fusion == CONCAT else dim
     self.ids = IdTower(num_items, width, rngs=rngs)
     self.projection = nnx.Linear(feature_dim, width, use_bias=False, kernel_init=xavier_normal, rngs=rngs)
-    self.id_dropout = Dropout(id_dropout)
+    self.id_dropout = Dropout(id_dropout, option="id_dropout")
 
   @property
   def reads(self) -> dict[str, Need]:
@@ -168,5 +172,5 @@ class IdFeatureTower(nnx.Module):
     """`items [U]` and `content`'s `features [U, feature_dim]` to vectors `[U, dim]`; the padding keeps its ID."""
     kept = self.id_dropout(jnp.ones((len(items), 1)), context.rngs)
     ids = self.ids(items) * jnp.where(items[:, None] == 0, 1.0, kept)
-    projected = self.projection(content["features"].astype(jnp.float32))
+    projected = self.projection(content[FEATURES].astype(jnp.float32))
     return jnp.concatenate([ids, projected], axis=-1) if self.fusion == CONCAT else ids + projected

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import math
 from typing import Any
 
 from flax import nnx
@@ -9,27 +10,31 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
-from mlrec.data.content import THERE
-from mlrec.models.items.encoded import Recipe
-from mlrec.models.items.making import make_tower
+from mlrec.content.base import Need
+from mlrec.content.base import PRESENT
+from mlrec.models.items.recipe import Recipe
+from mlrec.models.items.tower import create_tower
+from mlrec.models.items.tower import ItemTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.dropout import kept
-from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
+from mlrec.models.layers.variables import DataArray
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.registry import closest
+from mlrec.registry import OptionError
+from mlrec.registry import options_of
 
 _EPSILON = 1e-6
+NORMS = "matched", "layer", "none"
 
 
 @models.register("fused", kind=ITEM_TOWER)
-class FusedTower(nnx.Module):
+class FusedTower(ItemTower):
   """Any towers, each `[U, dim]`, fused into one vector of an item.
 
   What an item lacks is not zeros but a learned vector of that tower, its *absence*. A tower of content is absent where
@@ -38,6 +43,14 @@ class FusedTower(nnx.Module):
   preferences so), and for an item that training never names: its row would be its random start. So items that are new
   look as dropped ones did. No item loses everything by dropout: one that would, loses nothing. The padding item keeps
   its ID.
+
+  Towers start equally loud (`norm="matched"`). A tower of content makes vectors of a variance of about 1, where a
+  row of an ID table has 2 / (num_items + 1 + dim): IDs would be drowned for hundreds of steps, and the first logits,
+  which are products of such vectors, would be far from equal.
+
+  An ID that `id_shrinkage` shrinks counts by n / (n + id_shrinkage), n the item's training interactions: the posterior
+  mean of an effect seen n times. What is common to items is then left to their content, and an item that training never
+  names has no ID without one having been dropped.
 
   Fusions of the towers' v_1 to v_M, in the order in which they are named:
 
@@ -60,8 +73,9 @@ class FusedTower(nnx.Module):
     heads: int = 4,
     id_dropout: float = 0.0,
     modality_dropout: float = 0.0,
-    layer_norm: bool = False,
-    item_facts: Mapping[str, Any] = {},
+    id_shrinkage: float = 0.0,
+    norm: str = "matched",
+    item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the towers and their fusion.
@@ -75,8 +89,11 @@ class FusedTower(nnx.Module):
       heads: of `attention`.
       id_dropout: the share of items whose ID a training step does not see.
       modality_dropout: likewise of each tower of content.
-      layer_norm: whether each tower's vectors are normalised before they are fused.
-      item_facts: what towers may ask for, by name. Without `train_counts`, `[num_items + 1]` int, no ID is absent at
+      id_shrinkage: how many training interactions make an item's ID count half; 0 for no shrinking.
+      norm: of each tower's vectors before they are fused, one of `NORMS`: `matched` normalises those of content and
+        starts their scale as that of an ID's row, `layer` normalises all and starts them at 1, `none` takes them as
+        they are.
+      item_data: what towers may ask for, by name. Without `train_counts`, `[num_items + 1]` int, no ID is absent at
         evaluation.
       rngs: random streams for the parameters.
 
@@ -84,24 +101,33 @@ class FusedTower(nnx.Module):
       ValueError: no tower, an unknown name, or an option that is wrong.
     """
     if not towers:
-      raise ValueError("config.model.item.towers must name a tower or more, such as {'id': {'name': 'id'}}")
+      raise OptionError("towers", "must name a tower or more, such as {'id': {'name': 'id'}}")
     if fusion not in FUSIONS:
-      raise ValueError(f"config.model.item.fusion = {fusion!r}: {closest(fusion, FUSIONS)}")
+      raise OptionError("fusion", f"= {fusion!r}: {closest(fusion, FUSIONS)}")
+    if norm not in NORMS:
+      raise OptionError("norm", f"= {norm!r}: {closest(norm, NORMS)}")
+    if id_shrinkage < 0:
+      raise OptionError("id_shrinkage", f"= {id_shrinkage} must be at least 0")
     for name, rate in (("id_dropout", id_dropout), ("modality_dropout", modality_dropout)):
       if not 0 <= rate < 1:
-        raise ValueError(f"config.model.item.{name} = {rate} must be at least 0 and below 1")
+        raise OptionError(name, f"= {rate} must be at least 0 and below 1")
     self.names = tuple(towers)
     self.towers = nnx.Dict({
-      name: _tower(name, options, num_items, dim, item_facts, rngs=rngs)
+      name: _tower(name, options, num_items, dim, item_data, rngs=rngs)
       for name, options in towers.items()
     })  # fmt: skip
-    self.rates = tuple(id_dropout if self._is_id(name) else modality_dropout for name in self.names)
+    self.rates = tuple(id_dropout if self.towers[name].by_id else modality_dropout for name in self.names)
     self.absences = nnx.Dict({name: nnx.Param(jnp.zeros(dim)) for name in self.names})
-    self.norms = nnx.Dict(
-      {name: LayerNorm(dim, _EPSILON, rngs=rngs) for name in self.names} if layer_norm else {}
-    )  # fmt: skip
-    counts = item_facts.get("train_counts")
-    self.counts = None if counts is None else Frozen(jnp.asarray(counts, jnp.int32))
+    normed = [name for name in self.names if norm == "layer" or (norm == "matched" and not self.towers[name].by_id)]
+    self.norms = nnx.Dict({name: LayerNorm(dim, _EPSILON, rngs=rngs) for name in normed})
+    if norm == "matched":
+      for layer in self.norms.values():
+        layer.scale = nnx.Param(jnp.full(dim, math.sqrt(2 / (num_items + 1 + dim))))
+    counts = item_data.get("train_counts")
+    self.counts = None if counts is None else DataArray(jnp.asarray(counts, jnp.int32))
+    if id_shrinkage and counts is None:
+      raise OptionError("id_shrinkage", f"= {id_shrinkage} needs the training counts of items")
+    self.id_shrinkage = id_shrinkage
     self.fusion = FUSIONS[fusion](len(self.names), dim, hidden=hidden or 2 * dim, heads=heads, rngs=rngs)
 
   @property
@@ -109,50 +135,43 @@ class FusedTower(nnx.Module):
     """What the towers read, below their names, and which items have it."""
     needs = {}
     for name in self.names:
-      for content, need in self._content_of(name).items():
+      for content, need in self.towers[name].reads.items():
         needs[f"{name}/{content}"] = need
-        needs[f"{name}/{content}{THERE}"] = Need((), "bool")
+        needs[f"{name}/{content}{PRESENT}"] = Need((), "bool")
     return needs
 
   @property
   def recipes(self) -> dict[str, Recipe]:
     """What makes, or reads, the arrays that `reads` names."""
-    return {
-      f"{name}/{content}": recipe
-      for name in self.names
-      for content, recipe in getattr(self.towers[name], "recipes", {}).items()
-    }
+    return {f"{name}/{content}": recipe for name in self.names for content, recipe in self.towers[name].recipes.items()}
 
   def __call__(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
     """Vectors `[U, dim]` of items `[U]` and of what `reads` names of each."""
-    present = self._present(items, content, context)
+    present = self.present(items, content, context)
     vectors = []
     for place, name in enumerate(self.names):
-      read = {key: content[f"{name}/{key}"] for key in self._content_of(name)}
+      read = {key: content[f"{name}/{key}"] for key in self.towers[name].reads}
       vector = self.towers[name](items, read, context)
       if name in self.norms:
         vector = self.norms[name](vector)
+      if self.towers[name].by_id and self.id_shrinkage and self.counts is not None:
+        counts = self.counts[...][items].astype(vector.dtype)[:, None]
+        vector = vector * jnp.where(items[:, None] == 0, 1, counts / (counts + self.id_shrinkage))
       vectors.append(jnp.where(present[:, place, None], vector, self.absences[name][...]))
     return self.fusion(jnp.stack(vectors, axis=1), present, self._familiarity(items))
 
-  def _content_of(self, name: str) -> Mapping[str, Need]:
-    return getattr(self.towers[name], "reads", {})
-
-  def _is_id(self, name: str) -> bool:
-    return getattr(self.towers[name], "by_id", False)
-
-  def _present(self, items: Array, content: Mapping[str, Array], context: Context) -> Array:
+  def present(self, items: Array, content: Mapping[str, Array], context: Context) -> Array:
     """`[U, M]` bool: which towers see which items."""
     there = []
     for name in self.names:
-      flags = [content[f"{name}/{key}{THERE}"] for key in self._content_of(name)]
-      if self._is_id(name) and self.counts is not None:
+      flags = [content[f"{name}/{key}{PRESENT}"] for key in self.towers[name].reads]
+      if self.towers[name].by_id and self.counts is not None:
         flags.append(self.counts[...][items] > 0)
       there.append(jnp.stack([jnp.ones(len(items), bool), *flags]).all(0))
     present = jnp.stack(there, axis=1)
     if context.rngs is not None and any(self.rates):
       present = kept(present, self.rates, context.rngs.dropout())
-    is_id = jnp.asarray([self._is_id(name) for name in self.names])
+    is_id = jnp.asarray([self.towers[name].by_id for name in self.names])
     return present | ((items == 0)[:, None] & is_id)
 
   def _familiarity(self, items: Array) -> Array:
@@ -163,11 +182,12 @@ class FusedTower(nnx.Module):
 
 
 def _tower(
-  name: str, options: Mapping[str, Any], num_items: int, dim: int, item_facts: Mapping[str, Any], *, rngs: nnx.Rngs
-) -> nnx.Module:
-  if "/" in name or name.endswith(THERE):
-    raise ValueError(f"config.model.item.towers: {name!r} can be no tower's name: no / and no end in {THERE}")
-  return make_tower(f"item.towers.{name}", options, num_items, dim, item_facts, rngs=rngs)
+  name: str, options: Mapping[str, Any], num_items: int, dim: int, item_data: Mapping[str, Any], *, rngs: nnx.Rngs
+) -> ItemTower:
+  if "/" in name or name.endswith(PRESENT):
+    raise OptionError("towers", f"names a tower {name!r}: such a name has no / and does not end in {PRESENT}")
+  with options_of(f"towers.{name}"):
+    return create_tower(options, num_items, dim, item_data, rngs=rngs)
 
 
 class Sum(nnx.Module):
@@ -216,7 +236,7 @@ class FiLM(nnx.Module):
   def __init__(self, number: int, dim: int, *, hidden: int, heads: int, rngs: nnx.Rngs):
     del hidden, heads
     if number < 2:
-      raise ValueError("config.model.item.fusion = 'film' needs two towers or more: one that the others act on")
+      raise OptionError("fusion", "= 'film' needs two towers or more: one that the others act on")
     self.modulations = nnx.List(
       [nnx.Linear(dim, 2 * dim, kernel_init=truncated_normal(0.02), rngs=rngs) for _ in range(number - 1)]
     )
@@ -237,7 +257,7 @@ class Attention(nnx.Module):
   def __init__(self, number: int, dim: int, *, hidden: int, heads: int, rngs: nnx.Rngs):
     del hidden
     if heads < 1 or dim % heads:
-      raise ValueError(f"config.model.dim = {dim} must be a multiple of config.model.item.heads = {heads}")
+      raise OptionError("heads", f"= {heads} must divide the width {dim}")
     draw = truncated_normal(0.02)
     self.query = nnx.Param(draw(rngs.params(), (heads, dim // heads)))
     # Which tower a vector is from.

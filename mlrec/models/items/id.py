@@ -7,23 +7,23 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.items.tower import ItemTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.layers.item_table import ItemTable
+from mlrec.models.layers.tables import ItemTable
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 
 
 @models.register("id", kind=ITEM_TOWER)
-class IdTower(nnx.Module):
+class IdTower(ItemTower):
   """A table `[num_items + 1, dim]` with Glorot's normal start.
 
   Row 0, the padding item, is a fixed random vector: it takes no gradient (only weight decay moves it), and user
   encoders that read the padding read it (arXiv 2309.15379, released code).
   """
 
-  # An item that training never names has nothing here.
   by_id = True
   torch_names = ((r"^table\.", "id_encoder."),)
 

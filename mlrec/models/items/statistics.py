@@ -7,23 +7,25 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.tower import ItemTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
-from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import MLP
+from mlrec.models.layers.variables import DataArray
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 
 @models.register("statistics", kind=ITEM_TOWER)
-class StatisticsTower(nnx.Module):
+class StatisticsTower(ItemTower):
   """An MLP of an item's age and of its logarithmic training count.
 
   Micro-videos live for days: what a user watches next is about as old as what it watched last. A user encoder that
   reads ages can tell when it is, and its state can ask for items of that age, those that training hardly names
-  included. Ages are those of `mlrec.data.ages`, made of the order in training rows alone. An age t goes in as t and as
-  bumps exp(-(t - c)^2 / (2 w^2)) around evenly spaced centres c, w apart.
+  included. Ages are those of `mlrec.data.item_ages`, made of the order in training rows alone. An age t goes in as t
+  and as bumps exp(-(t - c)^2 / (2 w^2)) around evenly spaced centres c, w apart.
   """
 
   def __init__(
@@ -54,13 +56,14 @@ class StatisticsTower(nnx.Module):
       ValueError: ages or counts are not known, or a size is out of range.
     """
     if train_counts is None or item_ages is None:
-      raise ValueError("the item tower 'statistics' needs the training rows, which this recommender does not hand on")
-    if hidden < 1 or bumps < 2:
-      raise ValueError(f"config.model.item.hidden = {hidden} must be at least 1, and bumps = {bumps} at least 2")
+      raise OptionError("name", "= 'statistics' needs the training rows, which this recommender does not hand on")
+    for name, value, least in (("hidden", hidden, 1), ("bumps", bumps, 2)):
+      if value < least:
+        raise OptionError(name, f"= {value} must be at least {least}")
     if len(item_ages) != num_items + 1 or len(train_counts) != num_items + 1:
       raise ValueError(f"there are {len(item_ages)} ages and {len(train_counts)} counts of {num_items} items")
-    self.ages = Frozen(jnp.asarray(item_ages, jnp.float32))
-    self.counts = Frozen(jnp.asarray(train_counts, jnp.int32)) if counted else None
+    self.ages = DataArray(jnp.asarray(item_ages, jnp.float32))
+    self.counts = DataArray(jnp.asarray(train_counts, jnp.int32)) if counted else None
     self.centres = tuple(np.linspace(-3, 3, bumps).tolist())
     self.mlp = MLP(bumps + 1 + counted, hidden, dim, kernel_init=xavier_normal, rngs=rngs)
 

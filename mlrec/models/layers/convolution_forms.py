@@ -10,6 +10,7 @@ these.
 from collections.abc import Callable
 import functools
 
+from einops import rearrange
 import jax
 from jax import Array
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def _dense(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int) 
   window, inputs, outputs = kernel.shape[:3], x.shape[-1], kernel.shape[-1]
   out = lengths(x.shape[1:4], window, stride, padding)
   if window == stride and padding == (0, 0, 0) and groups == 1:
-    return _patches(x, window, out) @ kernel.reshape(-1, outputs)
+    return _patches(x, window, out) @ rearrange(kernel, "i j k c o -> (i j k c) o")
   if window[0] == 1 and not padding[0]:
     return _frames(x[:, :: stride[0]], kernel[0], stride, padding, groups)
   if groups == 1 and window[0] > 1 and inputs * x.shape[1] <= outputs * out[0] <= _FEW:
@@ -108,7 +109,7 @@ def _dense(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int) 
   if groups == 1 and window[0] * inputs <= outputs:
     padded = pad_axes(x, (padding[0], 0, 0))
     taps = [padded[:, tap : tap + (out[0] - 1) * stride[0] + 1 : stride[0]] for tap in range(window[0])]
-    beside = jnp.moveaxis(kernel, 0, 2).reshape(*window[1:], -1, outputs)
+    beside = rearrange(kernel, "i j k c o -> j k (i c) o")
     return _frames(jnp.concatenate(taps, axis=-1), beside, stride, padding, groups)
   spans = [span(tap, stride[0], padding[0], x.shape[1], out[0]) for tap in range(window[0])]
   met = sum(end - first for first, end in spans)
@@ -135,9 +136,9 @@ def _all_frames_at_once(x: Array, kernel: Array, stride: Sizes, padding: Sizes, 
   for frame in range(x.shape[1]):
     taps = [frame + padding[0] - stride[0] * number for number in range(out[0])]
     blocks.append(jnp.concatenate([kernel[tap] if 0 <= tap < len(kernel) else none for tap in taps], axis=-1))
-  flat = x.transpose(0, 2, 3, 1, 4).reshape(x.shape[0], *x.shape[2:4], -1)
+  flat = rearrange(x, "b t h w c -> b h w (t c)")
   y = _flat(flat, jnp.concatenate(blocks, axis=2), stride[1:], padding[1:])
-  return y.reshape(x.shape[0], *out[1:], out[0], -1).transpose(0, 3, 1, 2, 4)
+  return rearrange(y, "b h w (t o) -> b t h w o", t=out[0])
 
 
 def _one_product(x: Array, kernel: Array, padding: Sizes, out: Sizes) -> Array:
@@ -156,19 +157,19 @@ def _patches(x: Array, window: Sizes, out: Sizes) -> Array:
   """Windows that tile `x`, `[B, T', H', W', k * k * k * C]`."""
   if window == (1, 1, 1):
     return x
-  (t, h, w), (i, j, k), channels = out, window, x.shape[-1]
-  tiles = x[:, : t * i, : h * j, : w * k].reshape(-1, t, i, h, j, w, k, channels)
-  return tiles.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, t, h, w, i * j * k * channels)
+  (t, h, w), (i, j, k) = out, window
+  whole = x[:, : t * i, : h * j, : w * k]
+  return rearrange(whole, "b (t i) (h j) (w k) c -> b t h w (i j k c)", i=i, j=j, k=k)
 
 
 def _frames(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int) -> Array:
   """Convolves each frame of `x [B, T, H, W, C]` with `kernel [k, k, C / groups, O]`."""
   if kernel.shape[:2] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
     return x[:, :, :: stride[1], :: stride[2]] @ kernel[0, 0]
-  flat = x.reshape(-1, *x.shape[2:])
+  flat = rearrange(x, "b t h w c -> (b t) h w c")
   geometry = stride[1:], padding[1:]
   y = _flat(flat, kernel, *geometry) if groups == 1 else _nhwc(flat, kernel, *geometry, groups)
-  return y.reshape(*x.shape[:2], *y.shape[1:])
+  return rearrange(y, "(b t) h w o -> b t h w o", t=x.shape[1])
 
 
 def _nhwc(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int = 1) -> Array:
@@ -194,14 +195,15 @@ def _flat_gradients(stride: Sizes, padding: Sizes, saved: tuple[Array, Array], g
     reach = (places - 1) * step + 1
     around_grad.append((wide - 1 - pad, size - reach + pad))
     around_x.append((pad, wide - 1 + reach - size - pad))
+  turned = rearrange(kernel[::-1, ::-1], "j k c o -> j k o c")
   by_input = jax.lax.conv_general_dilated(
-    grad, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), around_grad, lhs_dilation=stride, dimension_numbers=_CANONICAL
+    grad, turned, (1, 1), around_grad, lhs_dilation=stride, dimension_numbers=_CANONICAL
   )
   by_kernel = jax.lax.conv_general_dilated(
-    x.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), around_x, rhs_dilation=stride,
+    rearrange(x, "n h w c -> c h w n"), rearrange(grad, "n h w o -> h w n o"), (1, 1), around_x, rhs_dilation=stride,
     dimension_numbers=_CANONICAL,
   )  # fmt: skip
-  return by_input, by_kernel.transpose(1, 2, 0, 3)
+  return by_input, rearrange(by_kernel, "c j k o -> j k c o")
 
 
 _flat.defvjp(lambda x, kernel, *geometry: (_flat(x, kernel, *geometry), (x, kernel)), _flat_gradients)

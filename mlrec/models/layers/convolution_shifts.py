@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 
+from einops import rearrange
 import jax
 from jax import Array
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def pad_axes(x: Array, padding: Sequence[int], value: float = 0.0) -> Array:
 
 
 def _padded(x: Array, padding: Sequence[int], value: float = 0.0) -> Array:
-  # Fused into what reads it, padding would be decided anew at each of the window's places.
+  # Fused into what reads it, padding would be decided again at each of the window's places.
   return jax.lax.optimization_barrier(pad_axes(x, padding, value)) if any(padding) else x
 
 
@@ -145,6 +146,14 @@ def _to_inputs(
   return whole[:, *[slice(offset, offset + size) for offset, size in zip(offsets, sizes)]]
 
 
+# Places of one phase, along time, height or width, and then the phases.
+_INTERLEAVED = (
+  "b t phase h w c -> b (t phase) h w c",
+  "b t h phase w c -> b t (h phase) w c",
+  "b t h w phase c -> b t h (w phase) c",
+)
+
+
 def _interleave(phases: dict[Sizes, Array], window: Sizes, stride: Sizes) -> Array:
   """`[B, T, H, W, C]` by phase to one array, `stride` times as large; phases that no tap reaches are zero."""
   for axis in (2, 1, 0):
@@ -153,9 +162,7 @@ def _interleave(phases: dict[Sizes, Array], window: Sizes, stride: Sizes) -> Arr
     for phase in {phase[:axis] for phase in phases}:
       parts = [phases[(*phase, offset)] for offset in range(reached)]
       parts += [jnp.zeros_like(parts[0])] * (step - reached)
-      shape = list(parts[0].shape)
-      shape[axis + 1] *= step
-      joined[phase] = parts[0] if step == 1 else jnp.stack(parts, axis=axis + 2).reshape(shape)
+      joined[phase] = parts[0] if step == 1 else rearrange(jnp.stack(parts, axis=axis + 2), _INTERLEAVED[axis])
     phases = joined
   (whole,) = phases.values()
   return whole

@@ -7,6 +7,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.registry import OptionError
+
 
 class Dropout(nnx.Module):
   """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate).
@@ -16,9 +18,9 @@ class Dropout(nnx.Module):
   mask on a CPU.
   """
 
-  def __init__(self, rate: float):
-    if not 0 <= rate < 1:
-      raise ValueError(f"dropout must be at least 0 and below 1, not {rate}")
+  def __init__(self, rate: float, *, option: str = "dropout"):
+    """`option` names the rate in the error for one that is not in [0, 1)."""
+    _check_rate(rate, option)
     self.rate = rate
 
   def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
@@ -35,9 +37,9 @@ class DropPath(nnx.Module):
   Beside a shortcut, an example then skips a layer.
   """
 
-  def __init__(self, rate: float):
-    if not 0 <= rate < 1:
-      raise ValueError(f"drop path must be at least 0 and below 1, not {rate}")
+  def __init__(self, rate: float, *, option: str = "drop_path"):
+    """As of `Dropout`."""
+    _check_rate(rate, option)
     self.rate = rate
 
   def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
@@ -46,6 +48,11 @@ class DropPath(nnx.Module):
       return x
     bits = uniform_bits(rngs.dropout(), (len(x), *[1] * (x.ndim - 1)))
     return jnp.where(bits >= jnp.uint32(round(self.rate * 2**32)), x / (1 - self.rate), 0)
+
+
+def _check_rate(rate: float, option: str) -> None:
+  if not 0 <= rate < 1:
+    raise OptionError(option, f"= {rate} must be at least 0 and below 1")
 
 
 def kept(present: Array, rates: Sequence[float], key: Array) -> Array:

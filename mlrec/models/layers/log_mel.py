@@ -81,7 +81,7 @@ def _spectrum(window: int) -> np.ndarray:
 def _bands(rate: int, length: int, mels: int) -> np.ndarray:
   """`[F, mels]`: how much of each frequency's power is in a band."""
 
-  def mel(hertz):
+  def mel(hertz: np.ndarray | float) -> np.ndarray:
     return 1127 * np.log1p(np.asarray(hertz) / 700)
 
   corners = np.linspace(mel(_LOWEST), mel(rate / 2), mels + 2)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import functools
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 import jax
 from jax import Array
@@ -12,6 +13,7 @@ import numpy as np
 
 from mlrec.models.layers.convolution import Conv3D
 from mlrec.models.layers.initializers import truncated_normal
+from mlrec.registry import OptionError
 
 _INIT = truncated_normal(0.02)
 
@@ -42,12 +44,9 @@ class PatchEmbedding(Conv3D):
         f"expected clips [B, T, H, W, 3] of at least T = {frames} frames, H and W multiples of {size}, "
         f"not an array of shape {x.shape}"
       )
-    dtype = self.dtype or x.dtype
-    batch, length, height, width = x.shape[0], x.shape[1] // frames, x.shape[2] // size, x.shape[3] // size
-    x = x[:, : length * frames].reshape(batch, length, frames, height, size, width, size, 3)
-    x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, length, height, width, -1).astype(dtype)
-    out = x @ kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
-    return out if self.bias is None else out + self.bias[...].astype(dtype)
+    whole = x[:, : x.shape[1] // frames * frames]
+    patches = rearrange(whole, "b (t f) (h p) (w q) c -> b t h w (f p q c)", f=frames, p=size, q=size)
+    return _projected(patches, rearrange(kernel, "f p q c d -> (f p q c) d"), self.bias, self.dtype)
 
 
 class ImagePatches(nnx.Conv):
@@ -75,11 +74,17 @@ class ImagePatches(nnx.Conv):
       raise ValueError(
         f"expected images [B, H, W, 3], H and W multiples of {size}, not an array of shape {tuple(x.shape)}"
       )
-    dtype = self.dtype or x.dtype
-    batch, height, width = x.shape[0], x.shape[1] // size, x.shape[2] // size
-    x = x.reshape(batch, height, size, width, size, 3).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, height, width, -1).astype(dtype) @ kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
-    return x if self.bias is None else x + self.bias[...].astype(dtype)
+    patches = rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=size, q=size)
+    return _projected(patches, rearrange(kernel, "p q c d -> (p q c) d"), self.bias, self.dtype)
+
+
+def _projected(patches: Array, kernel: Array, bias: nnx.Param | None, dtype: Any) -> Array:
+  """`patches [..., P]` through a linear layer of `kernel [P, D]`, in `dtype` or, where there is none, the patches'."""
+  dtype = dtype or patches.dtype
+  # Over one long list of patches the kernel's gradient is a plain product; over several axes a CPU copies for it.
+  out = patches.reshape(-1, len(kernel)).astype(dtype) @ kernel.astype(dtype)
+  out = out.reshape(*patches.shape[:-1], -1)
+  return out if bias is None else out + bias[...].astype(dtype)
 
 
 def whole_windows(x: Array, frames: int) -> Array:
@@ -107,9 +112,9 @@ def grid_sinusoids(height: int, width: int, dim: int) -> np.ndarray:
     ValueError: `dim` is no multiple of 4.
   """
   if dim % 4:
-    raise ValueError(f"dim = {dim} must be a multiple of 4: the nearest is {4 * max(1, round(dim / 4))}")
+    raise OptionError("dim", f"= {dim} must be a multiple of 4: the nearest is {4 * max(1, round(dim / 4))}")
   frequencies = 10000.0 ** -(np.arange(dim // 4) / (dim // 4))
-  rows, columns = np.indices((height, width)).reshape(2, -1, 1) * frequencies
+  rows, columns = rearrange(np.indices((height, width)), "yx h w -> yx (h w) 1") * frequencies
   return np.concatenate([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)], axis=1).astype(np.float32)
 
 

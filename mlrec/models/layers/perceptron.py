@@ -11,6 +11,7 @@ from mlrec.models.layers.batch_norm import BatchNorm
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.registry import OptionError
 
 
 class Perceptron(nnx.Module):
@@ -45,7 +46,7 @@ class Perceptron(nnx.Module):
     """
     hidden = tuple(hidden)
     if any(not isinstance(width, int) or width < 1 for width in hidden):
-      raise ValueError(f"config.model.hidden = {hidden}: expected widths of at least 1")
+      raise OptionError("hidden", f"= {hidden} must be widths of at least 1")
     widths = (inputs, *hidden)
     self.width, self.activation = widths[-1], activation
     self.dropout = Dropout(dropout)

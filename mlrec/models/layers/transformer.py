@@ -1,10 +1,11 @@
-"""Parts of transformers that encoders of content share; `Block` is the one of vision transformers, whose norms come
-first (Dosovitskiy et al., ICLR 2021).
+"""Parts of transformers that encoders of content and of users share; `Block` is the one of vision transformers, whose
+norms come first (Dosovitskiy et al., ICLR 2021).
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 import jax
 from jax import Array
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
+from mlrec.registry import OptionError
 
 _INIT = truncated_normal(0.02)
 # The widest head that cuDNN's fused attention takes on all GPUs that have it.
@@ -30,7 +32,7 @@ class LayerNorm(nnx.LayerNorm):
 
 
 class Attention(nnx.Module):
-  """Each position mixes the values of all, in several heads."""
+  """Each position mixes the values of all that it sees, in several heads (Vaswani et al., 2017, section 3.2.2)."""
 
   def __init__(
     self,
@@ -38,6 +40,7 @@ class Attention(nnx.Module):
     heads: int,
     *,
     biases: str = "qkv",
+    out_bias: bool = True,
     dropout: float = 0.0,
     kernel_init: Any = _INIT,
     dtype: Any = None,
@@ -48,34 +51,53 @@ class Attention(nnx.Module):
     Args:
       dim: channels.
       heads: their number.
-      biases: which of the projections to queries (q), keys (k) and values (v) have one; the output's has.
+      biases: which of the projections to queries (q), keys (k) and values (v) have one.
+      out_bias: whether the projection of the result has one.
       dropout: of the weights that values are mixed by, where `rngs` are given in the call.
       kernel_init: of all four projections.
-      dtype: of the computation.
+      dtype: of the computation; where there is none, that of inputs and parameters together.
       rngs: the stream `params`.
 
     Raises:
       ValueError: `dim` is no multiple of `heads`.
     """
     if heads < 1 or dim % heads:
-      raise ValueError(f"dim = {dim} must be a multiple of heads = {heads}")
+      raise OptionError("dim", f"= {dim} must be a multiple of heads = {heads}")
 
-    def linear(bias: bool):
+    def linear(bias: bool) -> nnx.Linear:
       return nnx.Linear(dim, dim, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
     self.heads = heads
     self.query, self.key, self.value = (linear(name in biases) for name in "qkv")
-    self.out = linear(True)
+    self.out = linear(out_bias)
     self.dropout = Dropout(dropout)
 
   def __call__(self, x: Array, mask: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:
     """`x [B, N, D]` to the same shape; `mask` is that of `attend`."""
-    flat = flattened(x)
+    return self.joined(attend(*self.projected(x), mask, dropout=self.dropout, rngs=rngs))
+
+  def projected(self, x: Array) -> tuple[Array, Array, Array]:
+    """Queries, keys and values `[..., N, H, D / H]` of `x [..., N, D]`.
+
+    They are one product, which a small model feels: there the number of operations is what costs.
+    """
+    layers = self.query, self.key, self.value
+    kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
+    dtype = self.query.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+    out = flattened(x).astype(dtype) @ kernel.astype(dtype)
+    if any(layer.bias is not None for layer in layers):
+      none = jnp.zeros(len(kernel), kernel.dtype)
+      bias = jnp.concatenate([none if layer.bias is None else layer.bias[...] for layer in layers])
+      out = out + bias.astype(dtype)
     query, key, value = (
-      layer(flat).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value)
+      rearrange(part.reshape(x.shape), "... (h c) -> ... h c", h=self.heads) for part in jnp.split(out, 3, axis=1)
     )
-    mixed = attend(query, key, value, mask, dropout=self.dropout, rngs=rngs)
-    return self.out(flattened(mixed.reshape(x.shape))).reshape(x.shape)
+    return query, key, value
+
+  def joined(self, mixed: Array) -> Array:
+    """The result `[..., N, D]` of what each head mixed, `[..., N, H, D / H]`."""
+    mixed = rearrange(mixed, "... h c -> ... (h c)")
+    return self.out(flattened(mixed)).reshape(mixed.shape)
 
 
 def gelu(x: Array) -> Array:
@@ -161,40 +183,80 @@ def attend(
   value: Array,
   mask: Array | None = None,
   *,
+  bias: Array | None = None,
+  cap: float | None = None,
   dropout: Dropout | None = None,
   rngs: nnx.Rngs | None = None,
 ) -> Array:
-  """Scaled dot-product attention.
+  """Scaled dot-product attention, in each of H heads: softmax(query key' / sqrt(C)) value.
 
-  Scores are summed and normalised in float32. In half precision a GPU that can fuses all of it, and keeps no scores;
-  not so with a mask, or where weights are dropped.
+  Scores are summed and normalised in float32. In half precision a CUDA GPU runs all of it at once and keeps no scores,
+  unless a mask, a bias, a cap or dropout changes them.
 
   Args:
-    query: `[B, N, H, C]`.
-    key: `[B, M, H, C]`.
-    value: `[B, M, H, C]`.
-    mask: bool, broadcast to `[B, H, N, M]`: which keys a query sees, at least one of them; None where it sees all.
+    query: `[..., N, H, C]`.
+    key: `[..., M, H, C]`.
+    value: `[..., M, H, C]`.
+    mask: bool, broadcast to `[..., H, N, M]`: which keys a query sees; None where it sees all. One that sees none gets
+      the mean of all values.
+    bias: float32, broadcast likewise: what is added to the scores.
+    cap: the scores s become cap tanh(s / cap), before the bias, so that none leaves (-cap, cap).
     dropout: of the weights.
     rngs: the stream `dropout`; None where nothing is drawn.
 
   Returns:
-    `[B, N, H, C]` of the same dtype: softmax(query key' / sqrt(C)) value, in each of H heads.
+    `[..., N, H, C]` of the same dtype.
   """
-  if rngs is None or dropout is None or dropout.rate == 0:
-    implementation: Any = "cudnn" if mask is None and _fuses(query) else "xla"
-    return jax.nn.dot_product_attention(query, key, value, None, mask, implementation=implementation)
-  scores = jnp.einsum("bnhc,bmhc->bhnm", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+  drops = dropout is not None and dropout.rate > 0 and rngs is not None
+  if mask is None and bias is None and cap is None and not drops and _may_be_fused(query, key, value):
+    return jax.lax.platform_dependent(query, key, value, cuda=_fused, default=_mixed)
+  return _mixed(query, key, value, mask, bias, cap, dropout, rngs)
+
+
+def _mixed(
+  query: Array,
+  key: Array,
+  value: Array,
+  mask: Array | None = None,
+  bias: Array | None = None,
+  cap: float | None = None,
+  dropout: Dropout | None = None,
+  rngs: nnx.Rngs | None = None,
+) -> Array:
+  scores = jnp.einsum("...nhc,...mhc->...hnm", query, key, preferred_element_type=jnp.float32)
+  scores = scores * query.shape[-1] ** -0.5
+  if cap is not None:
+    scores = cap * jnp.tanh(scores / cap)
+  if bias is not None:
+    scores = scores + bias
   if mask is not None:
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-  weights = dropout(jax.nn.softmax(scores), rngs).astype(value.dtype)
-  return jnp.einsum("bhnm,bmhc->bnhc", weights, value)
+  weights = jax.nn.softmax(scores)
+  if dropout is not None:
+    weights = dropout(weights, rngs)
+  return jnp.einsum("...hnm,...mhc->...nhc", weights.astype(value.dtype), value)
 
 
-def _fuses(query: Array) -> bool:
-  if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] % 8 or query.shape[-1] > _WIDEST_FUSED_HEAD:
+def _fused(query: Array, key: Array, value: Array) -> Array:
+  return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+
+
+def _may_be_fused(query: Array, key: Array, value: Array) -> bool:
+  """Whether cuDNN's attention takes such arrays, should the program be lowered for CUDA."""
+  if query.ndim != 4 or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] > _WIDEST_FUSED_HEAD:
     return False
-  if jax.default_backend() != "gpu":
+  try:
+    # JAX refuses what cuDNN does not take, and everything where there is no cuDNN.
+    jax.eval_shape(_fused, query, key, value)
+  except RuntimeError:
     return False
-  # "8.0" and above; other makers' names of their devices are no numbers.
-  major = str(getattr(jax.local_devices()[0], "compute_capability", "")).split(".")[0]
-  return major.isdecimal() and int(major) >= 8
+  return not _has_old_gpu()
+
+
+def _has_old_gpu() -> bool:
+  """Whether this process has a CUDA GPU from before cuDNN's fused attention (compute capability 8.0)."""
+  try:
+    devices = jax.local_devices(backend="cuda")
+  except RuntimeError:
+    return False
+  return any(int(device.compute_capability.split(".")[0]) < 8 for device in devices)

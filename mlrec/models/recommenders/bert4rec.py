@@ -14,12 +14,14 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import uniform_bits
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import LayerNorm
-from mlrec.models.recommenders.over_items import OverItems
 from mlrec.models.recommenders.sequential import in_batch_sums
 from mlrec.models.recommenders.sequential import own_columns
+from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.users.sasrec import SASRec
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-6
 
@@ -32,7 +34,7 @@ class Bidirectional(SASRec):
 
 
 @models.register("bert4rec", kind=RECOMMENDER)
-class BERT4Rec(OverItems):
+class BERT4Rec(TowerRecommender):
   """Items of a training row are replaced by the vector [MASK] and predicted from all others, over any item tower.
 
   In training each item of a row is masked with `mask_probability` (section 3.6, the cloze task); a row of which none is
@@ -42,7 +44,7 @@ class BERT4Rec(OverItems):
   The state of a masked place is GELU(h W + b), normalised as in the authors' released code, and its score for an item
   the dot product with the item's vector (equation 7). The paper's loss is a softmax over all items with a learned bias
   for each. Here it is, as for the other sequential models, to be comparable and to allow any item tower: the
-  popularity-debiased softmax over the items of the batch, those of the row struck; its popularity term stands for the
+  popularity-debiased softmax over the items of the batch, those of the row excluded; its popularity term stands for the
   bias.
   """
 
@@ -60,7 +62,7 @@ class BERT4Rec(OverItems):
     dropout: float = 0.1,
     mask_probability: float = 0.4,
     last_probability: float = 0.2,
-    item_facts: Mapping[str, Any] = {},
+    item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the tower and the transformer.
@@ -75,19 +77,18 @@ class BERT4Rec(OverItems):
       dropout: of the inputs, the attention weights and the layers' outputs.
       mask_probability: of each item in training.
       last_probability: of a row, that its last item is masked alone.
-      item_facts: what item towers may ask for, by name.
+      item_data: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
       ValueError: a name is unknown, or a value out of range.
     """
-    if num_items < 1 or max_length < 1 or dim < 1:
-      raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
+    at_least(1, num_items=num_items, max_length=max_length, dim=dim)
     for name, value in {"mask_probability": mask_probability, "last_probability": last_probability}.items():
       if not 0 <= value <= 1:
-        raise ValueError(f"config.model.{name} = {value} must be between 0 and 1")
+        raise OptionError(name, f"= {value} must be between 0 and 1")
     self.mask_probability, self.last_probability = mask_probability, last_probability
-    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
+    self.make_items(item, num_items, dim, item_data=item_data, rngs=rngs)
     self.layers = Bidirectional(dim, max_length=max_length + 1, heads=heads, blocks=blocks, dropout=dropout, rngs=rngs)
     self.mask = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (dim,)))
     self.out = nnx.Linear(dim, dim, kernel_init=xavier_normal, rngs=rngs)
@@ -126,7 +127,7 @@ class BERT4Rec(OverItems):
     number = batch.slots.shape[0]
     users = jnp.arange(number).reshape(-1, batch.counts.shape[0]).T.ravel()
     tokens = jnp.take(batch.slots, users, axis=0)
-    masked = self._masked(tokens, rngs)
+    masked = self.masked_places(tokens, rngs)
     states = self.row_states(vectors, tokens, masked, rngs=rngs)
     places = batch._replace(
       targets=tokens,
@@ -136,7 +137,7 @@ class BERT4Rec(OverItems):
     total, weight = in_batch_sums(states, vectors, own_columns(batch), places)
     return total / jnp.maximum(weight, 1.0)
 
-  def _masked(self, tokens: Array, rngs: nnx.Rngs | None) -> Array:
+  def masked_places(self, tokens: Array, rngs: nnx.Rngs | None) -> Array:
     """`[R, S]` bool, the places of rows `tokens [R, S]` to be predicted: real ones, of each real row at least one."""
     real = tokens != 0
     last = real & (jnp.arange(tokens.shape[1]) == tokens.shape[1] - 1)

@@ -13,6 +13,7 @@ from mlrec.models.recommenders.row_model import Candidates
 from mlrec.models.recommenders.row_model import RowModel
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import OptionError
 
 # Channels whose pairs are summed in one pass.
 _AT_ONCE = 16
@@ -74,9 +75,9 @@ class DeepFM(RowModel):
     super().__init__(num_items, max_length, dim, rngs=rngs)
     hidden = hidden or dim
     if hidden < 0:
-      raise ValueError(f"config.model.hidden = {hidden} must be at least 1, or 0 for dim")
+      raise OptionError("hidden", f"= {hidden} must be at least 1, or 0 for dim")
     if reference and hidden != dim:
-      raise ValueError(f"config.model.hidden = {hidden} must be config.model.dim = {dim} with config.model.reference")
+      raise OptionError("hidden", f"= {hidden} must be dim = {dim} with reference = True")
     self.dropout = Dropout(dropout)
     # One matrix W1, the history's slots first: its start has the variance of the whole.
     self.hidden = nnx.Linear((max_length + 1) * dim, hidden, use_bias=False, kernel_init=xavier_normal, rngs=rngs)
@@ -98,7 +99,7 @@ class DeepFM(RowModel):
   def pairs(self, states: User, items: tuple[Array, ...]) -> Array:
     """Scores `[T, B]` of T items for B users."""
     vectors, hidden = items
-    # A product with w2, not a fused sum, which would be computed anew for each of its uses.
+    # A product with w2, not a fused sum, which would be computed again for each of its uses.
     return self._added(states, vectors, self.out(nnx.relu(states.hidden + hidden[:, None]))[..., 0])
 
   def score(self, states: User, items: tuple[Array, ...]) -> Array:

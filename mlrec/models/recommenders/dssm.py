@@ -9,21 +9,26 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec import losses
+from mlrec.content.base import Need
 from mlrec.data.batches import EvalBatch
-from mlrec.data.content import Need
-from mlrec.data.examples import ExampleBatch
-from mlrec.data.examples import INTERACTIONS
+from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.items.features import require_vectors
 from mlrec.models.items.features import vectors_read
 from mlrec.models.items.id import IdTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
-from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.perceptron import Perceptron
+from mlrec.models.layers.tables import UserTable
+from mlrec.models.layers.variables import ENCODER
+from mlrec.models.layers.variables import Frozen
+from mlrec.models.layers.variables import put_in_group
 from mlrec.models.recommenders.recommender import Recommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 
 @models.register("dssm", kind=RECOMMENDER)
@@ -36,8 +41,8 @@ class DSSM(Recommender):
   on the parts from IDs.
 
   Trained on single interactions (u_a, i_a) of a batch by the in-batch softmax over logits
-  f(u_a) · g(i_b) - log p(i_b) with label a (Yi et al., RecSys 2019); places b of the same item as a's are struck, other
-  items of the user are not (arXiv 2309.15379, released code).
+  f(u_a) · g(i_b) - log p(i_b) with label a (Yi et al., RecSys 2019); places b of the same item as a's are excluded,
+  other items of the user are not (arXiv 2309.15379, released code).
   """
 
   examples = INTERACTIONS
@@ -72,20 +77,22 @@ class DSSM(Recommender):
     Raises:
       ValueError: a value is out of range, or there are no vectors where they are read.
     """
-    if dim < 1 or visual_dim < 0:
-      raise ValueError(f"config.model.dim = {dim} must be at least 1, and visual_dim = {visual_dim} at least 0")
+    at_least(1, dim=dim)
+    at_least(0, visual_dim=visual_dim)
     if reference and not visual_dim:
-      raise ValueError("config.model.reference = True adds a term of the items' vectors: it needs visual_dim above 0")
+      raise OptionError("reference", "= True adds a term of the items' vectors: it needs visual_dim above 0")
     layers: dict[str, Any] = {"activation": jnp.tanh, "batch_norm": True, "dropout": dropout, "rngs": rngs}
-    self.users = nnx.Embed(num_users, dim, embedding_init=xavier_normal, rngs=rngs)
+    self.users = UserTable(num_users, dim, embedding_init=xavier_normal, rngs=rngs)
     self.items = IdTower(num_items, dim, rngs=rngs)
     self.user_layers = Perceptron(dim, hidden, **layers)
     self.item_layers = Perceptron(dim, hidden, **layers)
     self.visual_dim, self.reference, self.feature_dim = visual_dim, reference, feature_dim
     if visual_dim:
       require_vectors(feature_dim, f"'dssm' with config.model.visual_dim = {visual_dim}")
-      self.tastes = nnx.Embed(num_users, visual_dim, embedding_init=xavier_normal, rngs=rngs)
+      self.tastes = UserTable(num_users, visual_dim, embedding_init=xavier_normal, rngs=rngs)
       self.projection = nnx.Linear(feature_dim, visual_dim, use_bias=False, kernel_init=xavier_normal, rngs=rngs)
+      # The published DSSM_ID+V trains it at a rate of its own (released code).
+      put_in_group(self.projection, ENCODER)
     if reference:
       self.visual_bias = Frozen(xavier_normal(rngs.params(), (feature_dim, 1)))
 

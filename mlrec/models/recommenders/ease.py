@@ -12,9 +12,7 @@ from mlrec.models.recommenders.item_to_item import ItemToItem
 from mlrec.models.recommenders.item_to_item import require
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
-
-# Rows that are mirrored, or scaled, at a time.
-_BLOCK = 1024
+from mlrec.registry import OptionError
 
 
 @models.register("ease", kind=RECOMMENDER)
@@ -30,7 +28,6 @@ class EASE(ItemToItem):
 
   def __init__(
     self,
-    train: Rows,
     num_items: int,
     *,
     regularization: float = 500.0,
@@ -38,31 +35,36 @@ class EASE(ItemToItem):
     max_items: int = 32_768,
     popularity: float = 0.0,
   ):
-    """Computes the weights.
+    """Checks the options.
 
     Args:
-      train: users' training rows, of dense ids 1 to `num_items`.
-      num_items: items that exist.
+      num_items: items that exist, padding not counted.
       regularization: λ.
       decay: what an item counts for beside the one after it in the history; 1 is the paper's.
       max_items: refuse more items than these.
       popularity: as for `ItemToItem`.
 
     Raises:
-      ValueError: a value is out of range, or there are too many items.
+      OptionError: a value is out of range, or there are too many items.
     """
     require("regularization", regularization, 0, above=True)
     require("max_items", max_items, 1)
     if num_items > max_items:
-      raise ValueError(
-        f"config.model.max_items = {max_items}: the data has {num_items} items, whose dense weights take "
+      raise OptionError(
+        "max_items",
+        f"= {max_items}: the data has {num_items} items, whose dense weights take "
         f"{4 * (num_items + 1) ** 2 / 2**30:.1f} GiB of memory; raise it if the machine has that, or use the model "
-        "'item_knn', whose weights are sparse"
+        "'item_knn', whose weights are sparse",
       )
-    super().__init__(_weights(train, num_items, regularization), train, decay=decay, popularity=popularity)
+    super().__init__(num_items, decay=decay, popularity=popularity)
+    self._regularization = regularization
+
+  def weights(self, train: Rows, *, at_a_time: int = 1024) -> np.ndarray:
+    """As of `ItemToItem`; so many rows are mirrored, or scaled, at a time."""
+    return _weights(train, self.num_items, self._regularization, at_a_time)
 
 
-def _weights(train: Rows, num_items: int, regularization: float) -> np.ndarray:
+def _weights(train: Rows, num_items: int, regularization: float, at_a_time: int) -> np.ndarray:
   watched = watched_items(train, num_items)
   together = (watched.T @ watched).tocoo()
   # LAPACK works in place on columns.
@@ -73,21 +75,21 @@ def _weights(train: Rows, num_items: int, regularization: float) -> np.ndarray:
   if not failed:
     matrix, failed = scipy.linalg.lapack.spotri(matrix, lower=1, overwrite_c=1)
   if failed:
-    raise ValueError(f"config.model.regularization = {regularization} is too small to invert XᵀX + λI in float32")
+    raise OptionError("regularization", f"= {regularization} is too small to invert XᵀX + λI in float32")
   # What LAPACK leaves below the diagonal of columns lies above that of rows.
   weights = matrix.T
-  _mirror(weights)
+  _mirror(weights, at_a_time)
   scale = -1 / weights.diagonal()
-  for first in range(0, len(weights), _BLOCK):
-    weights[first : first + _BLOCK] *= scale
+  for first in range(0, len(weights), at_a_time):
+    weights[first : first + at_a_time] *= scale
   np.fill_diagonal(weights, 0)
   return weights
 
 
-def _mirror(matrix: np.ndarray) -> None:
+def _mirror(matrix: np.ndarray, at_a_time: int) -> None:
   """Copies what lies above the diagonal below it."""
-  for first in range(0, len(matrix), _BLOCK):
-    last = first + _BLOCK
+  for first in range(0, len(matrix), at_a_time):
+    last = first + at_a_time
     block = matrix[first:last, first:last]
     block[:] = np.triu(block) + np.triu(block, 1).T
     matrix[last:, first:last] = matrix[first:last, last:].T

@@ -6,22 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlrec import losses
-from mlrec.data.examples import ExampleBatch
+from mlrec.data.interaction_batches import ExampleBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.recommenders.propagating import checked_sizes
-from mlrec.models.recommenders.propagating import graph_of
-from mlrec.models.recommenders.propagating import ItemContent
-from mlrec.models.recommenders.propagating import normalized_rows
-from mlrec.models.recommenders.propagating import pair_squares
-from mlrec.models.recommenders.propagating import pairwise_loss
-from mlrec.models.recommenders.propagating import Propagating
+from mlrec.models.layers.variables import rows_of_users
+from mlrec.models.recommenders.graph_recommender import graph_of
+from mlrec.models.recommenders.graph_recommender import GraphRecommender
+from mlrec.models.recommenders.graph_recommender import ItemContent
+from mlrec.models.recommenders.graph_recommender import node_rows
+from mlrec.models.recommenders.graph_recommender import normalized_rows
+from mlrec.models.recommenders.graph_recommender import pair_squares
+from mlrec.models.recommenders.graph_recommender import pairwise_loss
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
 
 
 @models.register("grcn", kind=RECOMMENDER)
-class Grcn(Propagating):
+class Grcn(GraphRecommender):
   """GRCN of one modality (Wei et al., ACM MM 2020) in the form of MMRec (github.com/enoche/MMRec).
 
   v are items' vectors, E a table of users and items, P one of users, c a number for each user and item. With
@@ -75,15 +77,14 @@ class Grcn(Propagating):
     Raises:
       ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
-    checked_sizes(dim=dim, latent=latent, routing=routing, negatives=negatives)
-    if reg < 0:
-      raise ValueError(f"config.model.reg = {reg} must be at least 0")
-    self.reg, self.negatives, self.num_users = reg, negatives, num_users
+    at_least(1, dim=dim, latent=latent, routing=routing, negatives=negatives)
+    at_least(0, reg=reg)
+    self.reg, self.negatives = reg, negatives
     self.routing = 0 if reference else routing
     self.graph = graph_of(train, num_users, num_items)
-    self.ids = nnx.Param(xavier_normal(rngs.params(), (num_users + num_items + 1, dim)))
-    self.preferences = nnx.Param(xavier_normal(rngs.params(), (num_users, latent)))
-    self.confidence = nnx.Param(xavier_normal(rngs.params(), (num_users + num_items + 1, 1)))
+    self.user_ids, self.item_ids = node_rows(num_users, num_items, dim, rngs=rngs)
+    self.preferences = rows_of_users(xavier_normal(rngs.params(), (num_users, latent)))
+    self.user_confidence, self.item_confidence = node_rows(num_users, num_items, 1, rngs=rngs)
     required_by = "'grcn' with config.model.with_features = True" if with_features else ""
     self.content = ItemContent(features, num_items, latent, required_by=required_by, rngs=rngs)
 
@@ -100,11 +101,9 @@ class Grcn(Propagating):
     to_users, to_items = graph.softmax_by_user(scores), graph.softmax_by_item(graph.by_item(scores))
     content = users + graph.to_users(items, to_users), items + graph.to_items(users, to_items)
 
-    confidence = self.confidence[...][:, 0]
-    to_users = nnx.relu(to_users * graph.at_items(confidence[self.num_users :]))
-    to_items = nnx.relu(to_items * graph.at_users(confidence[: self.num_users]))
-    ids = normalized_rows(self.ids[...])
-    users, items = user_sum, item_sum = ids[: self.num_users], ids[self.num_users :]
+    to_users = nnx.relu(to_users * graph.at_items(self.item_confidence[:, 0]))
+    to_items = nnx.relu(to_items * graph.at_users(self.user_confidence[:, 0]))
+    users, items = user_sum, item_sum = normalized_rows(self.user_ids[...]), normalized_rows(self.item_ids[...])
     for _ in range(2):
       users, items = graph.to_users(items, to_users), graph.to_items(users, to_items)
       user_sum, item_sum = user_sum + users, item_sum + items
@@ -113,8 +112,6 @@ class Grcn(Propagating):
   def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32); nothing is dropped, so `rngs` do not matter."""
     preferences = self.preferences[...]
-    squares = (
-      pair_squares(self.ids[: self.num_users], self.ids[self.num_users :], batch) + jnp.square(preferences).mean()
-    )
+    squares = pair_squares(self.user_ids[...], self.item_ids[...], batch) + jnp.square(preferences).mean()
     squares += losses.weighted_mean(jnp.square(preferences[batch.users]).mean(-1), batch.weights)
     return pairwise_loss(*self.propagated(), batch) + self.reg * squares

@@ -13,11 +13,10 @@ from mlrec.models.recommenders.item_to_item import require
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 COSINE, BM25 = "cosine", "bm25"
 SIMILARITIES = (COSINE, BM25)
-# Items whose similarities are computed at a time, so that of all pairs only those of kept neighbours exist at once.
-_ITEMS_AT_A_TIME = 4096
 
 
 @models.register("item_knn", kind=RECOMMENDER)
@@ -37,7 +36,6 @@ class ItemKNN(ItemToItem):
 
   def __init__(
     self,
-    train: Rows,
     num_items: int,
     similarity: str = COSINE,
     *,
@@ -49,11 +47,10 @@ class ItemKNN(ItemToItem):
     window: int = 0,
     popularity: float = 0.0,
   ):
-    """Computes the similarities.
+    """Checks the options.
 
     Args:
-      train: users' training rows, of dense ids 1 to `num_items`.
-      num_items: items that exist.
+      num_items: items that exist, padding not counted.
       similarity: one of `SIMILARITIES`.
       shrink: of the cosine; lowers the similarity of items that few users watched.
       k1: of BM25, as is `b`.
@@ -65,33 +62,37 @@ class ItemKNN(ItemToItem):
       popularity: as for `ItemToItem`.
 
     Raises:
-      ValueError: a name is unknown, or a value out of range.
+      OptionError: a name is unknown, or a value out of range.
     """
     if similarity not in SIMILARITIES:
-      raise ValueError(f"config.model.similarity = {similarity!r}: {closest(str(similarity), SIMILARITIES)}")
+      raise OptionError("similarity", f"= {similarity!r}: {closest(similarity, SIMILARITIES)}")
     require("shrink", shrink, 0)
     require("k1", k1, 0)
     require("b", b, 0, 1)
     require("neighbours", neighbours, 0)
     require("window", window, 0)
-    watched = watched_items(train, num_items)
-    counts = np.bincount(watched.indices, minlength=num_items + 1).astype(np.float32)
-    if similarity == BM25:
-      watched = _bm25(watched, counts, k1, b)
+    super().__init__(num_items, decay=decay, last=window, popularity=popularity)
+    self._similarity, self._shrink, self._k1, self._b, self._neighbours = similarity, shrink, k1, b, neighbours
+
+  def weights(self, train: Rows, *, at_a_time: int = 4096) -> scipy.sparse.csr_array:
+    """As of `ItemToItem`; so many items' similarities exist at once, before only those of kept neighbours are left."""
+    watched = watched_items(train, self.num_items)
+    counts = np.bincount(watched.indices, minlength=self.num_items + 1).astype(np.float32)
+    if self._similarity == BM25:
+      watched = _bm25(watched, counts, self._k1, self._b)
     items = watched.T.tocsr()
     parts = []
-    for first in range(0, num_items + 1, _ITEMS_AT_A_TIME):
-      part = (items[first : first + _ITEMS_AT_A_TIME] @ watched).tocoo()
+    for first in range(0, self.num_items + 1, at_a_time):
+      part = (items[first : first + at_a_time] @ watched).tocoo()
       row, col = part.coords
       values = part.data
-      if similarity == COSINE:
-        values = values / (np.sqrt(counts[first + row] * counts[col]) + np.float32(shrink))
+      if self._similarity == COSINE:
+        values = values / (np.sqrt(counts[first + row] * counts[col]) + np.float32(self._shrink))
       kept = (first + row != col) & (values != 0)
       part = scipy.sparse.csr_array((values[kept], (row[kept], col[kept])), shape=part.shape)
-      parts.append(nearest(part, neighbours) if neighbours else part)
+      parts.append(nearest(part, self._neighbours) if self._neighbours else part)
     # Rows are now the items that are scored; they are to be those of the history.
-    weights = scipy.sparse.vstack(parts).T.tocsr()
-    super().__init__(weights, train, decay=decay, last=window, popularity=popularity)
+    return scipy.sparse.vstack(parts).T.tocsr()
 
 
 def watched_items(train: Rows, num_items: int) -> scipy.sparse.csr_array:

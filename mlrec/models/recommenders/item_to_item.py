@@ -5,6 +5,7 @@ import scipy.sparse
 
 from mlrec.data.interactions import Rows
 from mlrec.models.recommenders.recommender import FittedRecommender
+from mlrec.registry import OptionError
 
 
 class ItemToItem(FittedRecommender):
@@ -13,35 +14,37 @@ class ItemToItem(FittedRecommender):
   An item that occurs twice in the input counts at both places.
   """
 
-  def __init__(
-    self,
-    weights: scipy.sparse.csr_array | np.ndarray,
-    train: Rows,
-    *,
-    decay: float = 1.0,
-    last: int = 0,
-    popularity: float = 0.0,
-  ):
-    """Keeps the weights.
+  def __init__(self, num_items: int, *, decay: float = 1.0, last: int = 0, popularity: float = 0.0):
+    """Checks the options.
 
     Args:
-      weights: W, `[num_items + 1, num_items + 1]` float32, a row for each item of an input.
-      train: users' training rows.
+      num_items: items that exist, padding not counted.
       decay: d, from 0 (the newest item alone) to 1 (a plain sum).
       last: items of the input that are read, the newest; 0 for all.
       popularity: what the most popular item's score is raised by, less popular ones' in proportion to their training
         interactions; a small value orders the items that the history says nothing of.
 
     Raises:
-      ValueError: a value is out of range.
+      OptionError: a value is out of range.
     """
     require("decay", decay, 0, 1)
     require("popularity", popularity, 0)
-    self._weights, self._decay, self._last = weights, decay, last
+    self.num_items, self._decay, self._last, self._popularity = num_items, decay, last, popularity
+
+  def weights(self, train: Rows) -> scipy.sparse.csr_array | np.ndarray:
+    """W of users' training rows, `[num_items + 1, num_items + 1]` float32, a row for each item of an input.
+
+    Raises:
+      OptionError: an option does not fit the data.
+    """
+    raise NotImplementedError
+
+  def fit(self, train: Rows) -> None:
+    self._weights = self.weights(train)
     self._raise: np.ndarray | None = None
-    if popularity:
-      counts = np.bincount(train.values, minlength=weights.shape[0])
-      self._raise = (popularity / max(int(counts.max()), 1) * counts).astype(np.float32)
+    if self._popularity:
+      counts = np.bincount(train.values, minlength=self.num_items + 1)
+      self._raise = (self._popularity / max(int(counts.max()), 1) * counts).astype(np.float32)
 
   def scores(self, histories: Rows, users: np.ndarray) -> np.ndarray:
     """`[B, num_items + 1]` float32."""
@@ -63,9 +66,9 @@ def require(name: str, value: float, low: float, high: float = np.inf, *, above:
   """Nothing, if an option of that name lies within its bounds.
 
   Raises:
-    ValueError: it does not, or is no number; or, where it must be `above` the lower one, is that.
+    OptionError: it does not, or is no number; or, where it must be `above` the lower one, is that.
   """
   # Written so that NaN fails.
   if not (low < value if above else low <= value) or not value <= high or value == np.inf:
     bound = f"{'above' if above else 'at least'} {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
-    raise ValueError(f"config.model.{name} = {value} must be {bound}")
+    raise OptionError(name, f"= {value} must be {bound}")

@@ -5,18 +5,20 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec import losses
-from mlrec.data.examples import ExampleBatch
+from mlrec.data.interaction_batches import ExampleBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.recommenders.propagating import checked_sizes
-from mlrec.models.recommenders.propagating import graph_of
-from mlrec.models.recommenders.propagating import Propagating
+from mlrec.models.layers.variables import rows_of_items
+from mlrec.models.layers.variables import rows_of_users
+from mlrec.models.recommenders.graph_recommender import graph_of
+from mlrec.models.recommenders.graph_recommender import GraphRecommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
 
 
 @models.register("lightgcn", kind=RECOMMENDER)
-class LightGcn(Propagating):
+class LightGcn(GraphRecommender):
   """LightGCN (He et al., SIGIR 2020, equations 7 and 8), trained as in MicroLens's released code.
 
   E⁰ are a vector for each user and item. Each layer is E^(l+1) = Â E^l, where Â has 1 / sqrt(deg(u) deg(i)) for each
@@ -42,11 +44,11 @@ class LightGcn(Propagating):
     Raises:
       ValueError: an option out of range, or rows that make no graph.
     """
-    checked_sizes(dim=dim, layers=layers)
+    at_least(1, dim=dim, layers=layers)
     self.layers = layers
     self.graph = graph_of(train, num_users, num_items)
-    self.users = nnx.Param(xavier_normal(rngs.params(), (num_users, dim)))
-    self.items = nnx.Param(xavier_normal(rngs.params(), (num_items + 1, dim)))
+    self.users = rows_of_users(xavier_normal(rngs.params(), (num_users, dim)))
+    self.items = rows_of_items(xavier_normal(rngs.params(), (num_items + 1, dim)))
 
   def propagated(self) -> tuple[Array, Array]:
     """The means over layers of all users `[num_users, D]` and of all items `[num_items + 1, D]`."""
@@ -71,7 +73,7 @@ class LightGcn(Propagating):
       states @ columns.T,
       jnp.sum(states * columns[batch.targets], axis=-1),
       targets=batch.targets,
-      struck=batch.targets[:, None] == jnp.arange(batch.items.shape[0]),
+      excluded=batch.targets[:, None] == jnp.arange(batch.items.shape[0]),
       counts=batch.counts,
       log_popularity=batch.log_popularity,
       weights=batch.weights,

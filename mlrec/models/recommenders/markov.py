@@ -25,33 +25,35 @@ class Markov(ItemToItem):
 
   def __init__(
     self,
-    train: Rows,
     num_items: int,
     *,
     window: int = 1,
     decay: float = 1.0,
     popularity: float = 0.0,
   ):
-    """Counts what follows what.
+    """Checks the options.
 
     Args:
-      train: users' training rows, of dense ids 1 to `num_items`.
-      num_items: items that exist.
+      num_items: items that exist, padding not counted.
       window: the largest distance at which an item still follows.
       decay: what an item counts for beside the one after it in the history; 0 for the newest item alone.
       popularity: as for `ItemToItem`.
 
     Raises:
-      ValueError: a value is out of range.
+      OptionError: a value is out of range.
     """
     require("window", window, 1)
-    shape = num_items + 1, num_items + 1
+    super().__init__(num_items, decay=decay, popularity=popularity)
+    self._window = window
+
+  def weights(self, train: Rows) -> scipy.sparse.csr_array:
+    shape = self.num_items + 1, self.num_items + 1
     rows = np.repeat(np.arange(len(train)), train.lengths)
     weights = scipy.sparse.csr_array(shape, dtype=np.float32)
     longest = int(train.lengths.max(initial=0))
-    for distance in range(1, min(window, longest - 1) + 1):
+    for distance in range(1, min(self._window, longest - 1) + 1):
       leads, follows = train.values[:-distance], train.values[distance:]
       kept = (rows[:-distance] == rows[distance:]) & (leads != follows)
       values = np.full(int(kept.sum()), 1 / distance, np.float32)
       weights = weights + scipy.sparse.csr_array((values, (leads[kept], follows[kept])), shape=shape)
-    super().__init__(weights, train, decay=decay, popularity=popularity)
+    return weights

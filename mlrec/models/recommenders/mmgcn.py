@@ -5,27 +5,30 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from mlrec.data.examples import ExampleBatch
+from mlrec.data.interaction_batches import ExampleBatch
 from mlrec.data.interactions import Rows
-from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.graph import Graph
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.recommenders.propagating import checked_sizes
-from mlrec.models.recommenders.propagating import graph_of
-from mlrec.models.recommenders.propagating import ItemContent
-from mlrec.models.recommenders.propagating import linear
-from mlrec.models.recommenders.propagating import normalized_rows
-from mlrec.models.recommenders.propagating import pair_squares
-from mlrec.models.recommenders.propagating import pairwise_loss
-from mlrec.models.recommenders.propagating import Propagating
+from mlrec.models.layers.variables import freeze
+from mlrec.models.layers.variables import rows_of_users
+from mlrec.models.recommenders.graph_recommender import graph_of
+from mlrec.models.recommenders.graph_recommender import GraphRecommender
+from mlrec.models.recommenders.graph_recommender import ItemContent
+from mlrec.models.recommenders.graph_recommender import linear
+from mlrec.models.recommenders.graph_recommender import node_rows
+from mlrec.models.recommenders.graph_recommender import normalized_rows
+from mlrec.models.recommenders.graph_recommender import pair_squares
+from mlrec.models.recommenders.graph_recommender import pairwise_loss
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 _LAYERS = 3
 
 
 @models.register("mmgcn", kind=RECOMMENDER)
-class Mmgcn(Propagating):
+class Mmgcn(GraphRecommender):
   """MMGCN of one modality (Wei et al., ACM MM 2019) in the form of MMRec (github.com/enoche/MMRec).
 
   v are items' vectors, E a table of users and items, P one of users. x⁰ are the rows of [P; W v + b], each divided by
@@ -77,23 +80,23 @@ class Mmgcn(Propagating):
     Raises:
       ValueError: an option out of range, features of another shape, not finite or missing, or rows that make no graph.
     """
-    checked_sizes(dim=dim, latent=latent, layers=layers, negatives=negatives)
-    if reg < 0:
-      raise ValueError(f"config.model.reg = {reg} must be at least 0")
+    at_least(1, dim=dim, latent=latent, layers=layers, negatives=negatives)
+    at_least(0, reg=reg)
     if reference and layers != _LAYERS:
-      raise ValueError(f"config.model.layers = {layers}: under config.model.reference it must be {_LAYERS}")
-    self.reg, self.negatives, self.num_users = reg, negatives, num_users
+      raise OptionError("layers", f"= {layers} must be {_LAYERS} with reference = True")
+    self.reg, self.negatives = reg, negatives
     self.graph = graph_of(train, num_users, num_items)
-    table = Frozen if reference else nnx.Param
-    self.ids = table(xavier_normal(rngs.params(), (num_users + num_items + 1, dim)))
-    self.preferences = table(xavier_normal(rngs.params(), (num_users, latent)))
+    self.user_ids, self.item_ids = node_rows(num_users, num_items, dim, rngs=rngs)
+    self.preferences = rows_of_users(xavier_normal(rngs.params(), (num_users, latent)))
+    if reference:
+      freeze(self, [("user_ids",), ("item_ids",), ("preferences",)])
     required_by = "'mmgcn' with config.model.with_features = True" if with_features else ""
     self.content = ItemContent(features, num_items, latent, required_by=required_by, rngs=rngs)
     self.layers = nnx.List([Layer(latent if not n else dim, dim, rngs=rngs) for n in range(layers)])
 
   def propagated(self) -> tuple[Array, Array]:
     """The vectors of all users `[num_users, dim]` and of all items `[num_items + 1, dim]`."""
-    ids = self.ids[: self.num_users], self.ids[self.num_users :]
+    ids = self.user_ids[...], self.item_ids[...]
     x = normalized_rows(self.preferences[...]), normalized_rows(self.content())
     for layer in self.layers:
       x = layer(self.graph, x, ids)
@@ -101,7 +104,7 @@ class Mmgcn(Propagating):
 
   def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32); nothing is dropped, so `rngs` do not matter."""
-    squares = pair_squares(self.ids[: self.num_users], self.ids[self.num_users :], batch)
+    squares = pair_squares(self.user_ids[...], self.item_ids[...], batch)
     squares += jnp.square(self.preferences[...]).mean()
     return pairwise_loss(*self.propagated(), batch) + self.reg * squares
 
@@ -118,7 +121,7 @@ class Layer(nnx.Module):
     users, items = (part @ self.neighbours[...] for part in x)
     sums = graph.to_users(items), graph.to_items(users)
 
-    def one(total, degrees, x, ids):
+    def one(total: Array, degrees: Array, x: Array, ids: Array) -> Array:
       h = nnx.leaky_relu(total / jnp.maximum(degrees, 1.0)[:, None])
       own = nnx.leaky_relu(self.own(x)) + ids
       return nnx.leaky_relu(self.joined(jnp.concatenate([h, own], axis=-1)))

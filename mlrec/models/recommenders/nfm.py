@@ -11,6 +11,7 @@ from mlrec.models.recommenders.row_model import Candidates
 from mlrec.models.recommenders.row_model import RowModel
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import OptionError
 
 
 @models.register("nfm", kind=RECOMMENDER)
@@ -59,7 +60,7 @@ class NFM(RowModel):
     """
     super().__init__(num_items, max_length, dim, rngs=rngs)
     if hidden < 0:
-      raise ValueError(f"config.model.hidden = {hidden} must be at least 1, or 0 for dim")
+      raise OptionError("hidden", f"= {hidden} must be at least 1, or 0 for dim")
     self.norm = BatchNorm(dim)
     self.dropout = Dropout(dropout)
     self.hidden = nnx.Linear(dim, hidden or dim, kernel_init=xavier_normal, rngs=rngs)

@@ -12,9 +12,12 @@ from mlrec.models.registry import RECOMMENDER
 class Popularity(FittedRecommender):
   """Scores an item by how often it occurs in the training rows."""
 
-  def __init__(self, train: Rows, num_items: int):
-    """`train`: users' training rows, of dense ids 1 to `num_items`."""
-    self._counts = np.bincount(train.values, minlength=num_items + 1).astype(np.float32)
+  def __init__(self, num_items: int):
+    """`num_items`: items that exist, padding not counted."""
+    self._num_items = num_items
+
+  def fit(self, train: Rows) -> None:
+    self._counts = np.bincount(train.values, minlength=self._num_items + 1).astype(np.float32)
 
   def scores(self, histories: Rows, users: np.ndarray) -> np.ndarray:
     """`[B, num_items + 1]` float32, the same for all users."""

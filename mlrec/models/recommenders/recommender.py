@@ -7,10 +7,11 @@ from flax import nnx
 from jax import Array
 import numpy as np
 
+from mlrec.content.base import Need
 from mlrec.data.batches import EvalBatch
-from mlrec.data.content import Need
-from mlrec.data.examples import SEQUENCES
+from mlrec.data.interaction_batches import SEQUENCES
 from mlrec.data.interactions import Rows
+from mlrec.models.items.recipe import Recipe
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 
@@ -22,9 +23,9 @@ class Recommender(nnx.Module):
   `max_length`, `train` (the training rows, `Rows` of dense ids, a row a user), `feature_dim` (the width of the
   vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
   Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. What item
-  towers may ask for is handed on in `item_facts`, a mapping whose values are made when they are looked up:
+  towers may ask for is handed on in `item_data`, a mapping whose values are made when they are looked up:
   `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item) and
-  `item_ages` (`[num_items + 1]` float32, `mlrec.data.ages`).
+  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`).
 
   Attributes:
     examples: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `ExampleBatch`).
@@ -45,6 +46,11 @@ class Recommender(nnx.Module):
   @property
   def reads(self) -> Mapping[str, Need]:
     """What is read of each item of a batch beside its id."""
+    return {}
+
+  @property
+  def recipes(self) -> Mapping[str, Recipe]:
+    """Of what `reads` names, the encoders that it is read for, or made by."""
     return {}
 
   def loss(self, batch: Any, *, rngs: nnx.Rngs | None = None) -> Array:
@@ -78,10 +84,10 @@ class Recommender(nnx.Module):
 
 
 class FittedRecommender:
-  """Computed by its constructor from the training rows, on the host, and scored there.
+  """Computed from the training rows at once, on the host, and scored there.
 
-  A constructor takes options and facts as a `Recommender`'s does, but no `rngs`: the same data gives the same model, so
-  none is kept on disk.
+  A constructor takes its options and, by name, the sizes of the data as a `Recommender`'s does, but no `rngs`: the same
+  data gives the same model, so none is kept on disk. It checks them, and `fit` does the work.
 
   Attributes:
     fitted: true.
@@ -89,8 +95,19 @@ class FittedRecommender:
 
   fitted: bool = True
 
+  def fit(self, train: Rows) -> None:
+    """Computes the model.
+
+    Args:
+      train: users' training rows, of dense item ids 1 to `num_items`.
+
+    Raises:
+      OptionError: an option does not fit the data.
+    """
+    raise NotImplementedError
+
   def scores(self, histories: Rows, users: np.ndarray) -> np.ndarray:
-    """Scores of all items for users.
+    """Scores of all items for users, once the model is fitted.
 
     Args:
       histories: what each user's model input is: dense item ids, oldest first, at most `max_length`.

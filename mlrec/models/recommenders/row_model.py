@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.examples import ExampleBatch
-from mlrec.data.examples import INTERACTIONS
+from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.layers.item_table import ItemTable
+from mlrec.models.layers.tables import ItemTable
 from mlrec.models.recommenders.recommender import Recommender
+from mlrec.registry import at_least
 
 
 class Candidates(NamedTuple):
@@ -39,7 +40,7 @@ class RowModel(Recommender):
   Trained as MicroLens's released code trains its NFM and DeepFM. An example is one item of a user's training row, the
   target, and the row without it, those after it too, as the input. Each example is scored with every distinct item of
   the batch, inputs and targets of all examples; the loss is the popularity-debiased softmax of
-  `losses.scored_softmax_sums`, an item counting as often as the batch's slots hold it, the row's own items struck. At
+  `losses.scored_softmax_sums`, an item counting as often as the batch's slots hold it, the row's own items excluded. At
   evaluation the input is the history. The embedding of the padding, id 0, is zero.
 
   Pairs are scored by what is computed once for a user (`read`) and once for an item (`features`).
@@ -62,8 +63,7 @@ class RowModel(Recommender):
     Raises:
       ValueError: a size is below 1.
     """
-    if num_items < 1 or max_length < 1 or dim < 1:
-      raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
+    at_least(1, num_items=num_items, max_length=max_length, dim=dim)
     self.table = ItemTable(num_items + 1, dim, embedding_init=xavier_normal, rngs=rngs)
 
   def embeddings(self, items: Array) -> Array:
@@ -110,9 +110,9 @@ class RowModel(Recommender):
     among = Candidates(vectors, batch.counts.astype(jnp.float32), batch.weights) if rngs is not None else None
     scores = self.pairs(self.read(history, among=among, rngs=rngs), self.features(vectors)).T
     row = jnp.concatenate([batch.inputs, batch.targets[:, None]], axis=1)
-    struck = jnp.zeros(scores.shape, bool).at[jnp.arange(len(row))[:, None], row].set(True)
+    excluded = jnp.zeros(scores.shape, bool).at[jnp.arange(len(row))[:, None], row].set(True)
     total, weight = losses.scored_softmax_sums(
-      scores, jnp.take_along_axis(scores, batch.targets[:, None], axis=1)[:, 0], targets=batch.targets, struck=struck,
-      counts=batch.counts, log_popularity=batch.log_popularity, weights=batch.weights,
+      scores, jnp.take_along_axis(scores, batch.targets[:, None], axis=1)[:, 0], targets=batch.targets,
+      excluded=excluded, counts=batch.counts, log_popularity=batch.log_popularity, weights=batch.weights,
     )  # fmt: skip
     return total / jnp.maximum(weight, 1.0)

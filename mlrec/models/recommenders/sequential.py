@@ -12,13 +12,16 @@ from mlrec import losses
 from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
-from mlrec.models.items.making import named
 from mlrec.models.layers.context import Context
-from mlrec.models.recommenders.over_items import OverItems
+from mlrec.models.recommenders.tower_recommender import TowerRecommender
+from mlrec.models.registry import choose
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import at_least
 from mlrec.registry import closest
+from mlrec.registry import OptionError
+from mlrec.registry import options_of
 
 # What a position's target is told apart from: the items of the batch, or items drawn at random.
 IN_BATCH, SAMPLED, CALIBRATED = "in_batch_softmax", "sampled_softmax", "gbce"
@@ -26,7 +29,7 @@ LOSSES = (IN_BATCH, SAMPLED, CALIBRATED)
 
 
 @models.register("sequential", kind=RECOMMENDER)
-class Sequential(OverItems):
+class Sequential(TowerRecommender):
   """A user encoder over any item tower (arXiv 2309.15379, section 4).
 
   Trained by MicroLens's in-batch softmax, or against items drawn at random by a softmax or by gSASRec's loss.
@@ -46,7 +49,7 @@ class Sequential(OverItems):
     negatives: int = 0,
     calibration: float = 0.75,
     from_prior: bool = False,
-    item_facts: Mapping[str, Any] = {},
+    item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds both towers.
@@ -61,26 +64,26 @@ class Sequential(OverItems):
       negatives: items drawn for each batch, which the other losses than the in-batch softmax need.
       calibration: t of `losses.calibrated_bce_sums`.
       from_prior: likewise.
-      item_facts: what item towers may ask for, by name.
+      item_data: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
       ValueError: a name is unknown, or a value out of range.
     """
     if loss not in LOSSES:
-      raise ValueError(f"config.model.loss = {loss!r}: {closest(loss, LOSSES)}")
+      raise OptionError("loss", f"= {loss!r}: {closest(loss, LOSSES)}")
     if (loss == IN_BATCH) != (negatives == 0) or negatives < 0:
-      needed = "draws none: it must be 0" if loss == IN_BATCH else f"of {loss} must be at least 1"
-      raise ValueError(f"config.model.negatives = {negatives} {needed}")
+      needed = "0, as the loss draws none" if loss == IN_BATCH else "at least 1"
+      raise OptionError("negatives", f"= {negatives} must be {needed}, with loss = {loss!r}")
     if not 0 <= calibration <= 1:
-      raise ValueError(f"config.model.calibration = {calibration} must be between 0 and 1")
-    if num_items < 1 or max_length < 1 or dim < 1:
-      raise ValueError(f"num_items, max_length and dim must be at least 1, not {num_items}, {max_length} and {dim}")
-    user = named("user", user)
+      raise OptionError("calibration", f"= {calibration} must be between 0 and 1")
+    at_least(1, num_items=num_items, max_length=max_length, dim=dim)
     self.num_items, self.loss_name, self.negatives = num_items, loss, negatives
     self.calibration, self.from_prior = calibration, from_prior
-    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
-    self.users = models.create(user.pop("name"), dim, kind=USER_ENCODER, max_length=max_length, rngs=rngs, **user)
+    self.make_items(item, num_items, dim, item_data=item_data, rngs=rngs)
+    with options_of("user"):
+      name, options = choose(user, USER_ENCODER)
+      self.users = models.create(name, dim, kind=USER_ENCODER, section=options, max_length=max_length, rngs=rngs)
 
   @property
   def reads_padding(self) -> bool:  # type: ignore[override]
@@ -138,10 +141,10 @@ def in_batch_sums(states: Array, vectors: Array, own: Array, batch: Batch) -> tu
     batch: the targets, users and weights of the places, and the groups' counts.
   """
 
-  def grouped(x):
+  def grouped(x: Array) -> Array:
     return x.reshape(batch.counts.shape[0], -1, *x.shape[2:])
 
-  def sums(states, targets, users, weights, counts):
+  def sums(states: Array, targets: Array, users: Array, weights: Array, counts: Array) -> tuple[Array, Array]:
     return losses.in_batch_softmax_sums(
       states, vectors, targets=targets, users=users, own=own, counts=counts, log_popularity=batch.log_popularity,
       weights=weights,

@@ -8,20 +8,22 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec import losses
+from mlrec.content.base import Need
 from mlrec.data.batches import EvalBatch
-from mlrec.data.content import Need
-from mlrec.data.examples import ExampleBatch
-from mlrec.data.examples import INTERACTIONS
+from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.items.features import require_vectors
 from mlrec.models.items.features import vectors_read
 from mlrec.models.items.id import IdTower
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.initializers import xavier_normal
-from mlrec.models.layers.item_table import ItemTable
+from mlrec.models.layers.tables import ItemTable
+from mlrec.models.layers.tables import UserTable
 from mlrec.models.recommenders.recommender import Recommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
 
 
 @models.register("vbpr", kind=RECOMMENDER)
@@ -61,14 +63,11 @@ class VBPR(Recommender):
     Raises:
       ValueError: a value is out of range, or there are no vectors.
     """
-    sizes = {"dim": dim, "visual_dim": visual_dim, "negatives": negatives}
-    for name, size in sizes.items():
-      if size < 1:
-        raise ValueError(f"config.model.{name} must be at least 1, not {size}")
+    at_least(1, dim=dim, visual_dim=visual_dim, negatives=negatives)
     require_vectors(feature_dim, "'vbpr'")
     self.negatives, self.feature_dim = negatives, feature_dim
-    self.users = nnx.Embed(num_users, dim, embedding_init=xavier_normal, rngs=rngs)
-    self.tastes = nnx.Embed(num_users, visual_dim, embedding_init=xavier_normal, rngs=rngs)
+    self.users = UserTable(num_users, dim, embedding_init=xavier_normal, rngs=rngs)
+    self.tastes = UserTable(num_users, visual_dim, embedding_init=xavier_normal, rngs=rngs)
     self.items = IdTower(num_items, dim, rngs=rngs)
     self.bias = ItemTable(num_items + 1, 1, embedding_init=nnx.initializers.zeros, rngs=rngs)
     self.projection = nnx.Linear(feature_dim, visual_dim, use_bias=False, kernel_init=xavier_normal, rngs=rngs)

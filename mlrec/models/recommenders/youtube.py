@@ -11,18 +11,20 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.examples import ExampleBatch
-from mlrec.data.examples import INTERACTIONS
+from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.perceptron import Perceptron
-from mlrec.models.recommenders.over_items import OverItems
+from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 
 @models.register("youtube", kind=RECOMMENDER)
-class YouTube(OverItems):
+class YouTube(TowerRecommender):
   """The candidate generation of Covington et al. (RecSys 2016, section 3), in MicroLens's setting.
 
   s(u, i) = MLP(mean of g(j) over the items j of the history) · g(i), with one item tower g for both, and ReLU layers,
@@ -46,7 +48,7 @@ class YouTube(OverItems):
     *,
     hidden: Sequence[int] = (),
     dropout: float = 0.0,
-    item_facts: Mapping[str, Any] = {},
+    item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
     """Builds the tower and the layers.
@@ -57,18 +59,17 @@ class YouTube(OverItems):
       item: `name` of the item tower and its options.
       hidden: widths of the user's layers; the last one must be `dim`.
       dropout: of the input of each of those layers.
-      item_facts: what item towers may ask for, by name.
+      item_data: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
     Raises:
       ValueError: a name is unknown, or a value out of range.
     """
-    if dim < 1:
-      raise ValueError(f"config.model.dim must be at least 1, not {dim}")
-    self.make_items(item, num_items, dim, item_facts=item_facts, rngs=rngs)
+    at_least(1, dim=dim)
+    self.make_items(item, num_items, dim, item_data=item_data, rngs=rngs)
     self.layers = Perceptron(dim, hidden, activation=jax.nn.relu, batch_norm=False, dropout=dropout, rngs=rngs)
     if self.layers.width != dim:
-      raise ValueError(f"config.model.hidden = {tuple(hidden)} must end in config.model.dim = {dim}, as items have it")
+      raise OptionError("hidden", f"= {tuple(hidden)} must end in dim = {dim}, the width of item vectors")
 
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
     """The states `[B, D]` of users by their histories, a left-padded row each."""

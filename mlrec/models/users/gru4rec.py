@@ -2,6 +2,7 @@
 
 import math
 
+from einops import rearrange
 from flax import nnx
 import jax
 from jax import Array
@@ -12,6 +13,7 @@ from mlrec.models.layers.initializers import uniform
 from mlrec.models.layers.initializers import xavier_uniform
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import at_least
 
 
 @models.register("gru4rec", kind=USER_ENCODER)
@@ -26,8 +28,7 @@ class GRU4Rec(nnx.Module):
   )
 
   def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, dropout: float = 0.1, rngs: nnx.Rngs):
-    if blocks < 1:
-      raise ValueError(f"blocks must be at least 1, not {blocks}")
+    at_least(1, blocks=blocks)
     del max_length  # recurrence knows no longest history
     self.dropout = Dropout(dropout)
     self.layers = nnx.List([GRU(dim, first=layer == 0, rngs=rngs) for layer in range(blocks)])
@@ -52,10 +53,10 @@ class GRU(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`x [R, W, D]` to `[R, W, D]`."""
-    gates = jnp.swapaxes(self.input(x), 0, 1)
+    gates = rearrange(self.input(x), "r w gates -> w r gates")
     kernel = self.hidden.kernel[...].astype(gates.dtype)
 
-    def step(state, gates):
+    def step(state: Array, gates: Array) -> tuple[Array, Array]:
       reset, update, new = jnp.split(gates, 3, axis=-1)
       from_reset, from_update, from_new = jnp.split(state @ kernel, 3, axis=-1)
       new = jnp.tanh(new + jax.nn.sigmoid(reset + from_reset) * from_new)
@@ -64,4 +65,4 @@ class GRU(nnx.Module):
       return state, state
 
     _, states = jax.lax.scan(step, jnp.zeros(x[:, 0].shape, gates.dtype), gates)
-    return jnp.swapaxes(states, 0, 1)
+    return rearrange(states, "w r d -> r w d")

@@ -2,6 +2,7 @@
 
 import math
 
+from einops import rearrange
 from flax import nnx
 import jax
 from jax import Array
@@ -11,6 +12,8 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-6
 # As the authors' released code starts the projection and the biases.
@@ -48,8 +51,9 @@ class HSTU(nnx.Module):
     dropout: float = 0.1,
     rngs: nnx.Rngs,
   ):
-    if heads < 1 or blocks < 1 or dim % heads:
-      raise ValueError(f"dim = {dim} must be a multiple of heads = {heads}, and blocks = {blocks} at least 1")
+    at_least(1, heads=heads, blocks=blocks)
+    if dim % heads:
+      raise OptionError("heads", f"= {heads}: dim = {dim} must be a multiple of heads = {heads}")
     init = jax.nn.initializers.normal(1 / math.sqrt(dim))
     self.position = nnx.Embed(max_length, dim, embedding_init=init, rngs=rngs)
     self.dropout = Dropout(dropout)
@@ -97,12 +101,12 @@ class Block(nnx.Module):
       rngs: the `dropout` stream.
     """
     gate, value, query, key = jnp.split(nnx.silu(self.project(_normed(x))), 4, axis=-1)
-    query, key, value = (part.reshape(*x.shape[:2], self.heads, -1) for part in (query, key, value))
+    query, key, value = (rearrange(part, "r w (h d) -> r w h d", h=self.heads) for part in (query, key, value))
     scores = jnp.einsum("rqhd,rkhd->rhqk", query, key).astype(jnp.float32)
     # One gather serves all heads; keys that are hidden may lie on either side of the table.
     scores += self.bias[...][jnp.clip(ago, 0, self.max_length - 1)][:, None]
     weights = jnp.where(visible[:, None], nnx.silu(scores) / self.max_length, 0.0).astype(x.dtype)
-    mixed = jnp.einsum("rhqk,rkhd->rqhd", weights, value).reshape(x.shape)
+    mixed = rearrange(jnp.einsum("rhqk,rkhd->rqhd", weights, value), "r q h d -> r q (h d)")
     return x + self.out(self.dropout(_normed(mixed) * gate, rngs))
 
 

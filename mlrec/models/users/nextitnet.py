@@ -2,6 +2,7 @@
 
 import math
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import uniform
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import at_least
 
 _TAPS = 3
 _EPSILON = 1e-8
@@ -27,8 +29,7 @@ class NextItNet(nnx.Module):
 
   def __init__(self, dim: int = 512, *, max_length: int = 10, blocks: int = 2, dropout: float = 0.0, rngs: nnx.Rngs):
     """`dropout` acts on the input vectors; the published network has none."""
-    if blocks < 1:
-      raise ValueError(f"blocks must be at least 1, not {blocks}")
+    at_least(1, blocks=blocks)
     del max_length  # convolutions know no longest history
     self.dropout = Dropout(dropout)
     self.blocks = nnx.List([Block(dim, dilation, rngs=rngs) for dilation in [1, 4] * blocks])
@@ -70,9 +71,9 @@ class CausalConv(nnx.Conv):
 
   def __call__(self, x: Array) -> Array:  # type: ignore[override]
     """`x [R, W, D]` to `[R, W, D]`."""
-    _, width, dim = x.shape
+    width = x.shape[1]
     shifts = [self.dilation * past for past in reversed(range(_TAPS))]
     taps = [jnp.pad(x, ((0, 0), (shift, 0), (0, 0)))[:, :width] for shift in shifts]
-    kernel = self.kernel[...].reshape(_TAPS * dim, dim).astype(x.dtype)
-    y = jnp.concatenate(taps, axis=-1).reshape(-1, _TAPS * dim) @ kernel
+    kernel = rearrange(self.kernel[...], "1 tap d out -> (tap d) out").astype(x.dtype)
+    y = rearrange(jnp.concatenate(taps, axis=-1), "r w taps -> (r w) taps") @ kernel
     return (y + self.bias[...].astype(x.dtype)).reshape(x.shape)  # type: ignore[index]

@@ -1,19 +1,22 @@
 """SASRec (Kang and McAuley, ICDM 2018), in the post-norm form of the MicroLens benchmark."""
 
 from collections.abc import Callable
-import math
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import Attention
+from mlrec.models.layers.transformer import flattened
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-6
-_MASKED = -1e9
 
 
 @models.register("sasrec", kind=USER_ENCODER)
@@ -49,8 +52,9 @@ class SASRec(nnx.Module):
     dropout: float = 0.1,
     rngs: nnx.Rngs,
   ):
-    if heads < 1 or blocks < 1 or dim % heads:
-      raise ValueError(f"dim = {dim} must be a multiple of heads = {heads}, and blocks = {blocks} at least 1")
+    at_least(1, heads=heads, blocks=blocks)
+    if dim % heads:
+      raise OptionError("heads", f"= {heads}: dim = {dim} must be a multiple of heads = {heads}")
     self.position = nnx.Embed(max_length, dim, embedding_init=xavier_normal, rngs=rngs)
     self.norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.dropout = Dropout(dropout)
@@ -71,8 +75,7 @@ class SASRec(nnx.Module):
     shape = x.shape
     # All layers but the attention see one long list of places: gradients of their kernels are then plain products,
     # which a compiler need not transpose for.
-    x = (x + self.position(positions)).reshape(-1, shape[-1])
-    x = self.dropout(self.norm(x), rngs)
+    x = self.dropout(self.norm(flattened(x + self.position(positions))), rngs)
     mask = attention_mask(segments, causal=self.causal)
     for block in self.blocks:
       x = block(x, mask, rngs)
@@ -80,12 +83,12 @@ class SASRec(nnx.Module):
 
 
 def attention_mask(segments: Array, *, causal: bool) -> Array:
-  """Additive float32 mask `[R, 1, W, W]`: 0 where the query may see the key, else a very negative number."""
+  """`[R, 1, W, W]` bool: whether a query (last but one axis) sees a key."""
   place = jnp.arange(segments.shape[1])
   visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
   if causal:
     visible &= place[:, None] >= place[None, :]
-  return jnp.where(visible, 0.0, _MASKED)[:, None]
+  return rearrange(visible, "r query key -> r 1 query key")
 
 
 class Block(nnx.Module):
@@ -93,7 +96,9 @@ class Block(nnx.Module):
 
   def __init__(self, dim: int, heads: int, dropout: float, activation: Callable[[Array], Array], *, rngs: nnx.Rngs):
     self.activation = activation
-    self.attention = Attention(dim, heads, dropout, rngs=rngs)
+    self.attention = Attention(
+      dim, heads, biases="", out_bias=False, dropout=dropout, kernel_init=xavier_normal, rngs=rngs
+    )
     self.attention_norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.up = nnx.Linear(dim, 4 * dim, kernel_init=xavier_normal, rngs=rngs)
     self.down = nnx.Linear(4 * dim, dim, kernel_init=xavier_normal, rngs=rngs)
@@ -101,33 +106,7 @@ class Block(nnx.Module):
     self.dropout = Dropout(dropout)
 
   def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
-    """`x [R * W, D]` and an additive `mask [R, 1, W, W]` to `[R * W, D]`."""
-    x = self.attention_norm(x + self.dropout(self.attention(x, mask, rngs), rngs))
+    """`x [R * W, D]` and a bool `mask [R, 1, W, W]` to `[R * W, D]`."""
+    mixed = self.attention(rearrange(x, "(r w) d -> r w d", r=len(mask)), mask, rngs)
+    x = self.attention_norm(x + self.dropout(flattened(mixed), rngs))
     return self.feed_forward_norm(x + self.dropout(self.down(self.activation(self.up(x))), rngs))
-
-
-class Attention(nnx.Module):
-  """Scaled dot-product attention of several heads, without biases."""
-
-  def __init__(self, dim: int, heads: int, dropout: float, *, rngs: nnx.Rngs):
-    def linear():
-      return nnx.Linear(dim, dim, use_bias=False, kernel_init=xavier_normal, rngs=rngs)
-
-    self.heads = heads
-    self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
-    self.dropout = Dropout(dropout)
-
-  def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
-    """`x [R * W, D]` and an additive `mask [R, 1, W, W]` to `[R * W, D]`."""
-    rows, _, width, _ = mask.shape
-    dim = x.shape[-1]
-
-    # One product instead of three: on small models the number of operations is what costs.
-    kernels = [layer.kernel[...].astype(x.dtype) for layer in (self.query, self.key, self.value)]
-    projected = (x @ jnp.concatenate(kernels, axis=1)).reshape(rows, width, 3, self.heads, dim // self.heads)
-    query, key, value = (projected[:, :, n] for n in range(3))
-    scores = jnp.einsum("rqhd,rkhd->rhqk", query, key)
-    weights = nnx.softmax(scores.astype(jnp.float32) / math.sqrt(dim // self.heads) + mask)
-    weights = self.dropout(weights, rngs).astype(x.dtype)
-    mixed = jnp.einsum("rhqk,rkhd->rqhd", weights, value)
-    return self.out(mixed.reshape(-1, dim))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from einops import rearrange
+from einops import repeat
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -21,6 +23,8 @@ from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import AUDIO_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-12
@@ -84,14 +88,11 @@ class AST(AudioEncoder):
     Raises:
       ValueError: sizes do not fit, or there is no block.
     """
-    if depth < 1:
-      raise ValueError(f"depth = {depth} must be at least 1")
-    if stride < 1 or patch < 1 or min(frames, mels) < patch:
-      raise ValueError(
-        f"frames = {frames} and mels = {mels} must be at least patch = {patch}, and patch and stride = {stride} 1"
-      )
+    at_least(1, dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, stride=stride)
+    if min(frames, mels) < patch:
+      raise OptionError("frames", f"= {frames} and mels = {mels} must be at least patch = {patch}")
     if samples < 0:
-      raise ValueError(f"samples = {samples} must be at least 1, or 0 for those of the encoder")
+      raise OptionError("samples", f"= {samples} must be at least 1, or 0 for those of the encoder")
     self.spec = dataclasses.replace(
       spec, features=dim, samples=samples or min(spec.samples, _samples_of(frames, spec.rate)),
       top=f"encoder.layer.{max(depth - 2, 0)}", half=f"encoder.layer.{depth // 2}",
@@ -132,7 +133,8 @@ class AST(AudioEncoder):
     table = np.asarray(prepared.get(name, ()))
     rows = _TOKENS + int(np.prod(self.published_grid))
     if table.shape == (1, rows, self.spec.features) and self.grid != self.published_grid:
-      grid = _fitted(table[0, _TOKENS:].reshape(*self.published_grid, -1), self.grid)
+      bands, times = self.published_grid
+      grid = _fitted(rearrange(table[0, _TOKENS:], "(f t) c -> f t c", f=bands, t=times), self.grid)
       prepared[name] = np.concatenate([table[0, :_TOKENS], grid])[None]
     return prepared
 
@@ -154,10 +156,9 @@ class Embedding(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`[B, T, mels]` to `[B, 2 + N, dim]`, patches in the order frequency, time."""
-    patches = self.patches(x.swapaxes(1, 2)[..., None])
-    batch, dim = len(patches), patches.shape[-1]
+    patches = rearrange(self.patches(rearrange(x, "b t f -> b f t 1")), "b f t d -> b (f t) d")
     tokens = jnp.concatenate([self.token[...], self.distilled[...]], axis=1).astype(patches.dtype)
-    tokens = jnp.concatenate([jnp.broadcast_to(tokens, (batch, _TOKENS, dim)), patches.reshape(batch, -1, dim)], axis=1)
+    tokens = jnp.concatenate([repeat(tokens, "1 n d -> b n d", b=len(x)), patches], axis=1)
     return tokens + self.positions[...].astype(patches.dtype)
 
 
@@ -172,8 +173,7 @@ def _fitted(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
   for axis, wanted in enumerate(grid):
     first = table.shape[axis] // 2 - wanted // 2
     table = np.take(table, np.arange(first, first + wanted), axis) if wanted < table.shape[axis] else table
-  old = table.shape[:2]
-  return np.asarray(resized(table.reshape(-1, table.shape[-1]), old, grid))
+  return np.asarray(resized(rearrange(table, "f t c -> (f t) c"), table.shape[:2], grid))
 
 
 # Name: options, specification. AudioSet's clips last ten seconds: 998 rows, and 26 of zeros.

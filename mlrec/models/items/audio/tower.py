@@ -8,13 +8,14 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
 from mlrec.models.items.audio.encoder import Spec
 from mlrec.models.items.encoded import EncodedTower
-from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.recipe import Recipe
 from mlrec.models.registry import AUDIO_ENCODER
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class AudioTower(EncodedTower):
   MicroLens's released code has no audio tower; this one is made as its image tower is.
   """
 
+  encodes = AUDIO_ENCODER
   net_name = ("audio_encoder", "audio_net")
 
   def __init__(
@@ -80,4 +82,5 @@ class AudioTower(EncodedTower):
       ValueError: a name or a combination is not possible.
     """
     del num_items
+    at_least(0, samples=samples)
     super().__init__(functools.partial(AudioRecipe, samples=samples), dim, encoder=encoder, rngs=rngs, **shared)

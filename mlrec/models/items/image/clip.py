@@ -82,7 +82,7 @@ class CLIP(ImageEncoder):
     Raises:
       ValueError: sizes do not fit, or there is no block.
     """
-    check_transformer(depth=depth, patch=patch, size=size)
+    check_transformer(dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, size=size)
     layer = "vision_model.encoder.layers"
     self.spec = dataclasses.replace(
       SPEC, size=size, features=dim, top=f"{layer}.{max(depth - 2, 0)}", half=f"{layer}.{depth // 2}"

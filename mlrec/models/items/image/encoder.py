@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from einops import rearrange
+from einops import repeat
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from mlrec.models.items.encoder import Encoder
 from mlrec.models.layers.patches import grid_sinusoids
 from mlrec.models.layers.patches import ImagePatches
 from mlrec.models.layers.patches import resized
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 # Statistics of the pixels, on a scale of 0 to 1, that published encoders were trained with.
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -63,27 +67,25 @@ class Tokens(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """`[B, H, W, 3]` to `[B, N, C]`; the table is interpolated, cubically, for a grid of another size."""
     patches = self.patches(x)
-    batch, height, width, dim = patches.shape
+    height, width, dim = patches.shape[1:]
+    tokens = rearrange(patches, "b h w d -> b (h w) d")
     if self.positions is None:
-      grid = jnp.asarray(grid_sinusoids(height, width, dim))
-      return patches.reshape(batch, -1, dim) + grid.astype(patches.dtype)
+      return tokens + jnp.asarray(grid_sinusoids(height, width, dim)).astype(tokens.dtype)
     first, grid = jnp.split(self.positions[...].reshape(-1, dim), [0 if self.token is None else 1])
-    grid = resized(grid, (self.side, self.side), (height, width), cubic=True)
-    tokens = patches.reshape(batch, -1, dim) + grid.astype(patches.dtype)
+    tokens = tokens + resized(grid, (self.side, self.side), (height, width), cubic=True).astype(tokens.dtype)
     if self.token is None:
       return tokens
-    token = (self.token[...].reshape(1, dim) + first).astype(patches.dtype)
-    return jnp.concatenate([jnp.broadcast_to(token, (batch, 1, dim)), tokens], axis=1)
+    token = (self.token[...].reshape(1, dim) + first).astype(tokens.dtype)
+    return jnp.concatenate([repeat(token, "1 d -> b 1 d", b=len(tokens)), tokens], axis=1)
 
 
-def check_transformer(*, depth: int, patch: int, size: int) -> None:
+def check_transformer(*, patch: int, size: int, **others: int) -> None:
   """Sees to it that a transformer has blocks, and its table of positions whole patches.
 
   Raises:
     ValueError: `depth` is below 1, or `size` is no multiple of `patch`.
   """
-  if depth < 1:
-    raise ValueError(f"depth = {depth} must be at least 1")
-  if patch < 1 or size < patch or size % patch:
-    nearest = max(patch, 1) * max(1, round(size / max(patch, 1)))
-    raise ValueError(f"size = {size} must be a multiple of patch = {patch}: the nearest is {nearest}")
+  at_least(1, patch=patch, **others)
+  if size < patch or size % patch:
+    nearest = patch * max(1, round(size / patch))
+    raise OptionError("size", f"= {size} must be a multiple of patch = {patch}: the nearest is {nearest}")

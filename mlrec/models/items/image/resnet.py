@@ -17,6 +17,8 @@ from mlrec.models.layers.convolution import max_pool
 from mlrec.models.layers.initializers import kaiming_normal_fan_out
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 
@@ -55,8 +57,9 @@ class ResNet(ImageEncoder):
     Raises:
       ValueError: `depths` are not those of four stages of a block or more.
     """
+    at_least(1, stem=stem)
     if len(depths) != 4 or min(depths) < 1:
-      raise ValueError(f"depths = {tuple(depths)} must be of four stages, each of at least one block")
+      raise OptionError("depths", f"= {tuple(depths)} must be of four stages, each of at least one block")
     block = Bottleneck if bottleneck else BasicBlock
     self.conv1 = _conv(3, stem, 7, 2, dtype=dtype, rngs=rngs)
     self.bn1 = BatchNorm(stem)

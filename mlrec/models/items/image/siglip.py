@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from einops import rearrange
+from einops import repeat
 from flax import nnx
 import jax
 from jax import Array
@@ -26,6 +28,7 @@ from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-6
 _INIT = nnx.initializers.glorot_uniform()
@@ -86,9 +89,9 @@ class SigLIP(ImageEncoder):
     Raises:
       ValueError: sizes do not fit, there is no block, or no such feature.
     """
-    check_transformer(depth=depth, patch=patch, size=size)
+    check_transformer(dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, size=size)
     if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
+      raise OptionError("feature", f"= {feature!r}: {closest(feature, FEATURES)}")
     pooled = feature == "pooled"
     layer = "vision_model.encoder.layers"
     self.spec = dataclasses.replace(
@@ -155,12 +158,12 @@ class Pool(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """`x [B, N, D]` to `[B, D]`."""
-    batch, dim = len(x), x.shape[-1]
-    probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (batch, 1, dim))
+    dim = x.shape[-1]
+    probe = repeat(self.probe[...].astype(x.dtype), "1 1 d -> b 1 d", b=len(x))
     kernel, bias = self.in_proj.kernel[...].astype(x.dtype), self.in_proj.bias
     assert bias is not None
     query = probe @ kernel[:, :dim] + bias[:dim].astype(x.dtype)
     key, value = jnp.split(x @ kernel[:, dim:] + bias[dim:].astype(x.dtype), 2, axis=-1)
-    query, key, value = (part.reshape(batch, -1, self.heads, dim // self.heads) for part in (query, key, value))
-    pooled = self.out_proj(attend(query, key, value).reshape(batch, dim))
+    query, key, value = (rearrange(part, "b n (h c) -> b n h c", h=self.heads) for part in (query, key, value))
+    pooled = self.out_proj(rearrange(attend(query, key, value), "b 1 h c -> b (h c)"))
     return pooled + self.mlp(self.norm(pooled))

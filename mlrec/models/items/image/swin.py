@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
-import math
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -19,16 +19,18 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import DropPath
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.patches import ImagePatches
+from mlrec.models.layers.transformer import attend
+from mlrec.models.layers.transformer import Attention
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-5
 _INIT = truncated_normal(0.02)
-# Added to the scores of places that lie beside each other only because the image was rolled.
-_APART = -100.0
 
 
 class Swin(ImageEncoder):
@@ -86,11 +88,10 @@ class Swin(ImageEncoder):
       ValueError: stages do not fit, or `drop_path` is no probability below 1.
     """
     if not depths or len(depths) != len(heads) or min(depths) < 1:
-      raise ValueError(
-        f"depths = {tuple(depths)} and heads = {tuple(heads)} must be of the same stages, each of at least one block"
+      raise OptionError(
+        "depths", f"= {tuple(depths)} and heads = {tuple(heads)} must be of the same stages, each of at least one block"
       )
-    if window < 1:
-      raise ValueError(f"window = {window} must be at least 1")
+    at_least(1, dim=dim, window=window, patch=patch)
     widths = [dim * 2**n for n in range(len(depths))]
     last = len(depths) - 1
     top, half = f"swin.encoder.layers.{last}.blocks.0", f"swin.encoder.layers.{max(last - 1, 0)}.blocks.0"
@@ -170,10 +171,8 @@ class Merge(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """`[B, H, W, C]` to `[B, H / 2, W / 2, 2 C]`, rounded up."""
     x = _filled(x, 2)
-    batch, height, width, dim = x.shape
     # The order of the four: down the columns first.
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, dim).transpose(0, 1, 3, 4, 2, 5)
-    return self.reduction(self.norm(x.reshape(batch, height // 2, width // 2, 4 * dim)))
+    return self.reduction(self.norm(rearrange(x, "b (h p) (w q) c -> b h w (q p c)", p=2, q=2)))
 
 
 class Block(nnx.Module):
@@ -196,40 +195,33 @@ class Block(nnx.Module):
     shift = self.shift if window < min(height, width) else 0
     rolled = jnp.roll(_filled(self.attention_norm(x), window), (-shift, -shift), (1, 2))
     windows, grid = _windows(rolled, window)
-    mixed = self.attention(windows, window, _apart(*rolled.shape[1:3], window, shift) if shift else None)
+    mixed = self.attention(windows, window, _adjacent(*rolled.shape[1:3], window, shift) if shift else None)
     mixed = jnp.roll(_joined(mixed, grid, window), (shift, shift), (1, 2))[:, :height, :width]
     x = x + self.drop_path(mixed, context.rngs if context.train else None)
     return x + self.mlp(self.mlp_norm(x))
 
 
-class WindowAttention(nnx.Module):
+class WindowAttention(Attention):
   """Attention among the tokens of a window, whose scores have a learned bias for the way from one to the other."""
 
   def __init__(self, dim: int, heads: int, window: int, *, dtype: Any, rngs: nnx.Rngs):
     if heads < 1 or dim % heads:
-      raise ValueError(f"channels {dim} of a stage must be a multiple of its heads = {heads}")
-
-    def linear() -> nnx.Linear:
-      return nnx.Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-
-    self.heads, self.window = heads, window
+      raise OptionError("heads", f"has {heads}: channels {dim} of a stage must be a multiple of its heads = {heads}")
+    self.window = window
     self.table = nnx.Param(_INIT(rngs.params(), ((2 * window - 1) ** 2, heads)))
-    self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
+    super().__init__(dim, heads, kernel_init=_INIT, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: Array, window: int, apart: np.ndarray | None) -> Array:
+  def __call__(self, x: Array, window: int, adjacent: np.ndarray | None) -> Array:  # type: ignore[override]
     """`x [B, M, N, C]` to the same shape.
 
     Args:
       x: M windows of an image, of N tokens each.
       window: their height and width, at most that of the table.
-      apart: `[M, N, N]`, what the scores of windows have added; None for nothing.
+      adjacent: `[M, N, N]` bool, which tokens of a window see each other; None for all.
     """
-    query, key, value = (layer(x).reshape(*x.shape[:3], self.heads, -1) for layer in (self.query, self.key, self.value))
-    scores = jnp.einsum("bmqhc,bmkhc->bmhqk", query, key, preferred_element_type=jnp.float32)
-    bias = self.table[...][_ways(window, self.window)].transpose(2, 0, 1)
-    scores = scores / math.sqrt(query.shape[-1]) + (bias if apart is None else bias + apart[:, None])
-    weights = nnx.softmax(scores).astype(x.dtype)
-    return self.out(jnp.einsum("bmhqk,bmkhc->bmqhc", weights, value).reshape(x.shape))
+    bias = rearrange(self.table[...][_ways(window, self.window)], "query key h -> h query key")
+    mask = None if adjacent is None else jnp.asarray(rearrange(adjacent, "m query key -> m 1 query key"))
+    return self.joined(attend(*self.projected(x), mask, bias=bias))
 
 
 def _filled(x: Array, size: int) -> Array:
@@ -240,37 +232,37 @@ def _filled(x: Array, size: int) -> Array:
 
 def _windows(x: Array, size: int) -> tuple[Array, tuple[int, int]]:
   """`x [B, H, W, C]` as `[B, M, size * size, C]`, and how many windows are in a column and in a row."""
-  batch, height, width, dim = x.shape
-  grid = height // size, width // size
-  x = x.reshape(batch, grid[0], size, grid[1], size, dim).swapaxes(2, 3)
-  return x.reshape(batch, -1, size * size, dim), grid
+  grid = x.shape[1] // size, x.shape[2] // size
+  return rearrange(x, "b (h p) (w q) c -> b (h w) (p q) c", p=size, q=size), grid
 
 
 def _joined(x: Array, grid: tuple[int, int], size: int) -> Array:
   """What `_windows` took apart."""
-  x = x.reshape(len(x), *grid, size, size, x.shape[-1]).swapaxes(2, 3)
-  return x.reshape(len(x), grid[0] * size, grid[1] * size, x.shape[-1])
+  return rearrange(x, "b (h w) (p q) c -> b (h p) (w q) c", h=grid[0], w=grid[1], p=size, q=size)
 
 
 @functools.lru_cache(maxsize=64)
 def _ways(size: int, widest: int) -> np.ndarray:
   """`[N, N]`: the row, in a table for windows of `widest`, of the way between two of a window's N places."""
-  places = np.indices((size, size)).reshape(2, -1)
+  places = rearrange(np.indices((size, size)), "yx p q -> yx (p q)")
   down, right = places[:, :, None] - places[:, None] + widest - 1
   return down * (2 * widest - 1) + right
 
 
 @functools.lru_cache(maxsize=64)
-def _apart(height: int, width: int, size: int, shift: int) -> np.ndarray:
-  """`[M, N, N]`: what is added to scores within the windows of an image rolled by `shift`."""
+def _adjacent(height: int, width: int, size: int, shift: int) -> np.ndarray:
+  """`[M, N, N]` bool: which tokens of a window see each other in an image rolled by `shift`.
+
+  Not those that lie beside each other only because it was rolled.
+  """
 
   def region(length: int) -> np.ndarray:
     place = np.arange(length)
     return (place >= length - size).astype(int) + (place >= length - shift)
 
   regions = 3 * region(height)[:, None] + region(width)
-  regions = regions.reshape(height // size, size, width // size, size).swapaxes(1, 2).reshape(-1, size * size)
-  return np.where(regions[:, :, None] == regions[:, None], 0, _APART).astype(np.float32)
+  regions = rearrange(regions, "(h p) (w q) -> (h w) (p q)", p=size, q=size)
+  return regions[:, :, None] == regions[:, None]
 
 
 def _spec(weights: str, source: str) -> Spec:

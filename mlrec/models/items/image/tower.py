@@ -8,13 +8,14 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
 from mlrec.models.items.encoded import EncodedTower
-from mlrec.models.items.encoded import Recipe
 from mlrec.models.items.image.encoder import Spec
+from mlrec.models.items.recipe import Recipe
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
+from mlrec.registry import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ImageRecipe(Recipe):
 class ImageTower(EncodedTower):
   """A projection of an image encoder's output, without an activation, as in MicroLens's released code."""
 
+  encodes = IMAGE_ENCODER
   net_name = ("image_encoder", "image_net")
 
   def __init__(
@@ -75,4 +77,5 @@ class ImageTower(EncodedTower):
       ValueError: a name or a combination is not possible.
     """
     del num_items
+    at_least(0, size=size)
     super().__init__(functools.partial(ImageRecipe, size=size), dim, encoder=encoder, rngs=rngs, **shared)

@@ -19,6 +19,7 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 POSITIONS = ("sinusoid", "learned")
 
@@ -60,8 +61,8 @@ class ViT(ImageEncoder):
       ValueError: sizes do not fit, or there is no such kind of positions.
     """
     if positions not in POSITIONS:
-      raise ValueError(f"positions = {positions!r}: {closest(positions, POSITIONS)}")
-    check_transformer(depth=depth, patch=patch, size=size)
+      raise OptionError("positions", f"= {positions!r}: {closest(positions, POSITIONS)}")
+    check_transformer(dim=dim, depth=depth, heads=heads, hidden=hidden or 1, patch=patch, size=size)
     self.spec = Spec(
       size=size, **IMAGENET, features=dim, weights="", licence="", source="trained from a random start",
       top=f"blocks.{max(depth - 2, 0)}", half=f"blocks.{depth // 2}",

@@ -18,13 +18,14 @@ from mlrec.models.items.image.encoder import Spec
 from mlrec.models.items.image.encoder import Tokens
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import uniform_bits
-from mlrec.models.layers.frozen import Frozen
 from mlrec.models.layers.patches import grid_sinusoids
 from mlrec.models.layers.patches import ImagePatches
 from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
+from mlrec.models.layers.variables import Frozen
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-12
 _INIT = nnx.initializers.normal(0.02)
@@ -88,14 +89,14 @@ class ViTMAE(ImageEncoder):
     Raises:
       ValueError: sizes do not fit, there is no block, or `mask_ratio` leaves no patch.
     """
-    check_transformer(depth=depth, patch=patch, size=size)
+    check_transformer(dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, size=size)
     if reference and mask_ratio not in (0, _PRETRAINING_RATIO):
-      raise ValueError(
-        f"reference=True stands for mask_ratio = {_PRETRAINING_RATIO}, not {mask_ratio}: give one of them"
+      raise OptionError(
+        "reference", f"= True stands for mask_ratio = {_PRETRAINING_RATIO}, not {mask_ratio}: give one of them"
       )
     self.mask_ratio = _PRETRAINING_RATIO if reference else mask_ratio
     if not 0 <= self.mask_ratio < 1:
-      raise ValueError(f"mask_ratio = {mask_ratio} must be at least 0 and below 1")
+      raise OptionError("mask_ratio", f"= {mask_ratio} must be at least 0 and below 1")
     self.spec = dataclasses.replace(
       SPEC, size=size, features=dim, top=f"encoder.layer.{max(depth - 2, 0)}", half=f"encoder.layer.{depth // 2}"
     )
@@ -116,21 +117,23 @@ class ViTMAE(ImageEncoder):
   def stage(self, index: int, x: Array, context: Context) -> Array:
     """Tokens are `[B, 1 + N, D]`; the last stage's result is float32 `[B, D]`."""
     if index == 0:
-      return self._masked(self.embedding(x), context)
+      tokens = self.embedding(x)
+      return self.masked(tokens, self.noise(tokens, context)) if self.mask_ratio else tokens
     if index <= len(self.blocks):
       return self.blocks[index - 1](x)
     return self.norm(x[:, 0]).astype(jnp.float32)
 
-  def _masked(self, tokens: Array, context: Context) -> Array:
-    """The class token and those patches of each image for which the least noise is drawn."""
+  def noise(self, tokens: Array, context: Context) -> Array:
+    """`[B, N]` drawn for the patches of `tokens [B, 1 + N, D]`; always the same in evaluation."""
+    key = jax.random.key(0) if context.rngs is None else context.rngs.dropout()
+    return uniform_bits(key, (len(tokens), tokens.shape[1] - 1))
+
+  def masked(self, tokens: Array, noise: Array) -> Array:
+    """The class token, and of each image those patches of the least `noise [B, N]`, of `tokens [B, 1 + N, D]`."""
     patches = tokens.shape[1] - 1
     kept = int(patches * (1 - self.mask_ratio))
-    if kept == patches:
-      return tokens
     if kept < 1:
       raise ValueError(f"mask_ratio = {self.mask_ratio} leaves none of an image's {patches} patches")
-    key = jax.random.key(0) if context.rngs is None else context.rngs.dropout()
-    noise = uniform_bits(key, (len(tokens), patches))
     read = jnp.sort(jnp.argsort(noise, axis=1)[:, :kept], axis=1) + 1
     read = jnp.concatenate([jnp.zeros_like(read[:, :1]), read], axis=1)
     return jnp.take_along_axis(tokens, read[:, :, None], axis=1)

@@ -19,6 +19,7 @@ from mlrec.models.layers.dropout import kept
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
+from mlrec.registry import OptionError
 
 _EPSILON = 1e-6
 # Odd and large: pairs of ids are spread over the buckets by their multiples.
@@ -62,9 +63,9 @@ class BagOfTokens(TextEncoder):
     """
     for name, value, least in (("dim", dim, 1), ("vocabulary", vocabulary, 1), ("bigrams", bigrams, 0)):
       if value < least:
-        raise ValueError(f"{name} = {value} must be at least {least}")
+        raise OptionError(name, f"= {value} must be at least {least}")
     if not 0 <= token_dropout < 1:
-      raise ValueError(f"token_dropout = {token_dropout} must be at least 0 and below 1")
+      raise OptionError("token_dropout", f"= {token_dropout} must be at least 0 and below 1")
     self.spec = Spec(
       vocabulary=vocabulary, features=dim, weights="", licence="", top="embeddings", source="arXiv 1607.01759"
     )

@@ -6,6 +6,7 @@ import re
 from typing import Any
 from typing import NamedTuple
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 # The first token's vector, or the mean of those of all that are there.
@@ -106,13 +108,14 @@ class BERT(TextEncoder):
       ValueError: `dim` is no multiple of `heads`, `feature` is unknown, or a number is out of range.
     """
     if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
+      raise OptionError("feature", f"= {feature!r}: {closest(feature, FEATURES)}")
     for name, value, least in (
-      ("depth", depth, 1), ("vocabulary", vocabulary, 1), ("token_types", token_types, 1),
+      ("dim", dim, 1), ("depth", depth, 1), ("heads", heads, 1), ("hidden", hidden, 1),
+      ("vocabulary", vocabulary, 1), ("token_types", token_types, 1),
       ("first_position", first_position, 0), ("positions", positions, first_position + 1),
     ):  # fmt: skip
       if value < least:
-        raise ValueError(f"{name} = {value} must be at least {least}")
+        raise OptionError(name, f"= {value} must be at least {least}")
     self.spec = dataclasses.replace(
       spec, vocabulary=vocabulary, features=dim,
       top=f"encoder.layer.{max(depth - 2, 0)}", half=f"encoder.layer.{depth // 2}",
@@ -130,7 +133,7 @@ class BERT(TextEncoder):
     if index == 0:
       ids, there = ids_and_mask(x)
       return Tokens(self.embeddings(ids, context.rngs), there)
-    y = self.blocks[index - 1](x.x, seen(x.there)[:, None, None], context.rngs)
+    y = self.blocks[index - 1](x.x, rearrange(seen(x.there), "b key -> b 1 1 key"), context.rngs)
     return x._replace(x=y) if index < len(self.blocks) else self._pooled(x._replace(x=y))
 
   def _pooled(self, tokens: Tokens) -> Array:

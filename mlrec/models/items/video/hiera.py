@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-6
@@ -72,12 +75,13 @@ class Hiera(VideoEncoder):
       ValueError: an option is not possible.
     """
     if len(depths) != _STAGES or min(depths) < 1:
-      raise ValueError(f"depths = {tuple(depths)} must be of {_STAGES} stages, each of at least one block")
-    if heads < 1 or dim % heads:
-      raise ValueError(f"dim = {dim} must be a multiple of heads = {heads}")
+      raise OptionError("depths", f"= {tuple(depths)} must be of {_STAGES} stages, each of at least one block")
+    at_least(1, dim=dim, heads=heads)
+    if dim % heads:
+      raise OptionError("dim", f"= {dim} must be a multiple of heads = {heads}")
     for name, given, unit in (("num_frames", num_frames, _STRIDE[0]), ("size", size, _STRIDE[1] * _SIDE)):
       if given < 1 or given % unit:
-        raise ValueError(f"{name} = {given} must be a multiple of {unit}: the nearest is {_nearest(given, unit)}")
+        raise OptionError(name, f"= {given} must be a multiple of {unit}: the nearest is {_nearest(given, unit)}")
     self.spec = dataclasses.replace(spec, features=dim * _SIDE, frames=num_frames, size=size)
     blocks = tuple(f"blocks.{n}" for n in range(sum(depths)))
     self.stages = ("pos_embed_spatial", "pos_embed_temporal", "patch_embed", *blocks, "norm")
@@ -116,10 +120,10 @@ class Hiera(VideoEncoder):
     del context  # Nothing here acts otherwise in training.
     if index == 0:
       self._check(x)
-      return x, self.pos_embed_spatial[...].reshape(1, *self.grid[1:], -1)
+      return x, rearrange(self.pos_embed_spatial[...], "1 (h w) c -> 1 h w c", h=self.grid[1])
     if index == 1:
       frames, positions = x
-      return frames, positions + self.pos_embed_temporal[...].reshape(self.grid[0], 1, 1, -1)
+      return frames, positions + rearrange(self.pos_embed_temporal[...], "1 t c -> t 1 1 c")
     if index == 2:
       frames, positions = x
       tokens = self.patches(frames)
@@ -171,17 +175,16 @@ class Block(nnx.Module):
     return x + self.mlp(self.mlp_norm(x))
 
   def _mixed(self, x: Array) -> Array:
-    batch, units = x.shape[:2]
     query, key, value = jnp.split(self.qkv(x), 3, axis=-1)
-    query = self._pooled(query)
-    shape = query.shape
-    rows = batch * units if self.within else batch
-    query, key, value = (part.reshape(rows, -1, self.heads, shape[-1] // self.heads) for part in (query, key, value))
-    return self.out(attend(query, key, value).reshape(shape))
+    attended = "(b u) p" if self.within else "b (u p)"
+    query, key, value = (
+      rearrange(part, f"b u p (h c) -> {attended} h c", h=self.heads) for part in (self._pooled(query), key, value)
+    )
+    return self.out(rearrange(attend(query, key, value), f"{attended} h c -> b u p (h c)", u=x.shape[1]))
 
   def _pooled(self, x: Array) -> Array:
     """The largest of each four tokens that become one."""
-    return x.reshape(*x.shape[:2], 4, -1, x.shape[-1]).max(2) if self.pools else x
+    return rearrange(x, "b u (four p) c -> b u four p c", four=4).max(2) if self.pools else x
 
 
 def in_units(x: Array) -> Array:
@@ -190,12 +193,9 @@ def in_units(x: Array) -> Array:
   A place in the unit has three bits for each of height and width; neighbours differ in the lowest, which is the slowest
   here.
   """
-  batch, length, height, width, channels = x.shape
-  bits = (2,) * (_STAGES - 1)
-  x = x.reshape(batch, length, height // _SIDE, *bits, width // _SIDE, *bits, channels)
-  # Axes: 0 clip, 1 time, 2 unit's row, 3 to 5 bits from the highest, 6 unit's column, 7 to 9 bits, 10 channel.
-  x = x.transpose(0, 1, 2, 6, 5, 9, 4, 8, 3, 7, 10)
-  return x.reshape(batch, -1, _SIDE * _SIDE, channels)
+  return rearrange(
+    x, "b t (h h4 h2 h1) (w w4 w2 w1) c -> b (t h w) (h1 w1 h2 w2 h4 w4) c", h4=2, h2=2, h1=2, w4=2, w2=2, w1=2
+  )
 
 
 def _nearest(given: int, unit: int) -> int:

@@ -9,6 +9,8 @@ import math
 import re
 from typing import Any
 
+from einops import rearrange
+from einops import repeat
 from flax import nnx
 import jax
 from jax import Array
@@ -31,6 +33,8 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-6
@@ -114,10 +118,12 @@ class MViT(VideoEncoder):
     Raises:
       ValueError: blocks or heads do not fit, or `feature` is unknown.
     """
+    at_least(1, dim=dim, heads=heads, kv_stride=kv_stride, size=size, num_frames=num_frames, num_classes=num_classes)
     if depth < 1 or dim % heads or not all(0 < n < depth for n in halved):
-      raise ValueError(
-        f"halved = {tuple(halved)} must be among blocks 1 to depth - 1 = {depth - 1}, and dim = {dim} a multiple of "
-        f"heads = {heads}"
+      raise OptionError(
+        "halved",
+        f"= {tuple(halved)} must be among blocks 1 to depth - 1 = {depth - 1}, and dim = {dim} a multiple of "
+        f"heads = {heads}",
       )
     widths = [dim * 2 ** sum(n <= block for n in halved) for block in range(depth)]
     scored = self.scores_classes(feature)
@@ -192,7 +198,7 @@ class MViT(VideoEncoder):
 
   def _embedded(self, x: Array) -> Tokens:
     x = self.patches(x)
-    return Tokens(x.reshape(len(x), -1, x.shape[-1]), x.shape[1:4])  # type: ignore[arg-type]
+    return Tokens(rearrange(x, "b t h w c -> b (t h w) c"), x.shape[1:4])  # type: ignore[arg-type]
 
 
 class ImageMViT(MViT):
@@ -208,8 +214,8 @@ class ImageMViT(MViT):
 
   def _embedded(self, x: Array) -> Tokens:
     images = x.shape[1]
-    x = self.patches(x.reshape(-1, *x.shape[2:]))
-    return Tokens(x.reshape(len(x), -1, x.shape[-1]), (1, *x.shape[1:3]), images)  # type: ignore[arg-type]
+    x = self.patches(rearrange(x, "b t h w c -> (b t) h w c"))
+    return Tokens(rearrange(x, "b h w c -> b (h w) c"), (1, *x.shape[1:3]), images)  # type: ignore[arg-type]
 
 
 class Positions(nnx.Module):
@@ -229,8 +235,8 @@ class Positions(nnx.Module):
     dtype = x.values.dtype
     temporal = resized(self.temporal[0], self.grid[:1], x.grid[:1])
     spatial = resized(self.spatial[0], self.grid[1:], x.grid[1:])
-    patches = x.values + (temporal[:, None] + spatial).reshape(x.values.shape[1:]).astype(dtype)
-    token = jnp.broadcast_to(self.token[...] + self.of_token[...], (len(patches), 1, patches.shape[-1]))
+    patches = x.values + rearrange(temporal[:, None] + spatial, "t s c -> (t s) c").astype(dtype)
+    token = repeat(self.token[...] + self.of_token[...], "1 1 c -> b 1 c", b=len(patches))
     return dataclasses.replace(x, values=jnp.concatenate([token.astype(dtype), patches], axis=1))
 
 
@@ -283,7 +289,7 @@ class PoolingAttention(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    def linear():
+    def linear() -> nnx.Linear:
       return nnx.Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
 
     self.heads = heads
@@ -305,34 +311,31 @@ class PoolingAttention(nnx.Module):
     key, _ = self._projected("key", x, grid)
     value, _ = self._projected("value", x, grid)
     mixed = attend(query, key, value)
-    return self.out(mixed.reshape(*mixed.shape[:2], -1)), grid_after
+    return self.out(rearrange(mixed, "b n h c -> b n (h c)")), grid_after
 
   def _projected(self, name: str, x: Array, grid: tuple[int, int, int]) -> tuple[Array, tuple[int, int, int]]:
-    x = getattr(self, name)(x)
-    x = x.reshape(*x.shape[:2], self.heads, -1)
+    x = rearrange(getattr(self, name)(x), "b n (head c) -> b n head c", head=self.heads)
     if name not in self.pooled:
       return x, grid
-    batch, _, heads, width = x.shape
     # Heads share the kernel, so they are so many more examples; the class token has no place in the grid.
-    patches = jnp.moveaxis(x[:, 1:].reshape(batch, *grid, heads, width), 4, 1).reshape(-1, *grid, width)
+    patches = rearrange(x[:, 1:], "b (t h w) head c -> (b head) t h w c", t=grid[0], h=grid[1], w=grid[2])
     patches = getattr(self, f"pool_{name}")(patches)
     grid = patches.shape[1:4]
-    patches = jnp.moveaxis(patches.reshape(batch, heads, -1, width), 1, 2)
+    patches = rearrange(patches, "(b head) t h w c -> b (t h w) head c", head=self.heads)
     return getattr(self, f"norm_{name}")(jnp.concatenate([x[:, :1], patches], axis=1)), grid
 
 
 def _shortened(values: Array, grid: tuple[int, int, int], stride: int) -> Array:
   """The largest of windows of patches, the class token kept."""
-  batch, _, width = values.shape
-  patches = values[:, 1:].reshape(batch, *grid, width)
+  patches = rearrange(values[:, 1:], "b (t h w) c -> b t h w c", t=grid[0], h=grid[1], w=grid[2])
   window, padding = stride + 1, (stride + 1) // 2
   patches = max_pool(patches, (1, window, window), (1, stride, stride), (0, padding, padding))
-  return jnp.concatenate([values[:, :1], patches.reshape(batch, -1, width)], axis=1)
+  return jnp.concatenate([values[:, :1], rearrange(patches, "b t h w c -> b (t h w) c")], axis=1)
 
 
 def _averaged(values: Array, images: int) -> Array:
   """`[B * images, 1, C]` to float32 `[B, C]`."""
-  return values.reshape(-1, images, values.shape[-1]).mean(1, dtype=jnp.float32)
+  return rearrange(values, "(b images) 1 c -> b images c", images=images).mean(1, dtype=jnp.float32)
 
 
 def _fitted(entries: Mapping[str, Any], name: str, wanted: tuple[int, ...], old: Callable) -> dict[str, np.ndarray]:

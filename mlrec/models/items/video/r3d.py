@@ -15,6 +15,8 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.convolution import Conv3D
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 SPEC = Spec(
   frames=5, interval=1, size=224, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989), features=512,
@@ -46,8 +48,9 @@ class R3D(VideoEncoder):
     Raises:
       ValueError: `depths` are not those of four stages of a block or more.
     """
+    at_least(1, stem=stem)
     if len(depths) != 4 or min(depths) < 1:
-      raise ValueError(f"depths = {tuple(depths)} must be of four stages, each of at least one block")
+      raise OptionError("depths", f"= {tuple(depths)} must be of four stages, each of at least one block")
     self.spec = dataclasses.replace(SPEC, features=8 * stem)
     self.stem = ConvNorm(3, stem, (3, 7, 7), (1, 2, 2), dtype=dtype, rngs=rngs)
     self.layers: nnx.List[nnx.List[BasicBlock]] = nnx.List([])

@@ -20,6 +20,8 @@ from mlrec.models.layers.resnet3d import ResStem
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 
 _DEPTHS_50, _DEPTHS_101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
@@ -91,9 +93,10 @@ class ResNet3D(VideoEncoder):
     Raises:
       ValueError: `feature` is unknown, or `depths` are not those of four stages of a block or more.
     """
+    at_least(1, stem=stem, num_classes=num_classes)
     depths = tuple(variant.depths if depths is None else depths)
     if len(depths) != 4 or min(depths) < 1:
-      raise ValueError(f"depths = {depths} must be of four stages, each of at least one block")
+      raise OptionError("depths", f"= {depths} must be of four stages, each of at least one block")
     width = 32 * stem
     scored = self.scores_classes(feature)
     self.spec = dataclasses.replace(variant.spec, features=num_classes if scored else width)

@@ -21,6 +21,8 @@ from mlrec.models.layers.resnet3d import ResStem
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 # Blocks of the third stage, from its first, whose convolutions cover time: all of 6, but not all of 23.
@@ -85,18 +87,19 @@ class SlowFast(VideoEncoder):
       ValueError: an option is not possible.
     """
     if len(depths) != 4 or min(depths) < 1:
-      raise ValueError(f"depths = {tuple(depths)} must be of four stages, each of at least one block")
+      raise OptionError("depths", f"= {tuple(depths)} must be of four stages, each of at least one block")
+    at_least(1, lateral_kernel=lateral_kernel, alpha=alpha, num_classes=num_classes)
     if lateral_kernel % 2 != 1:
-      raise ValueError(f"lateral_kernel = {lateral_kernel} must be odd, so that both pathways have the same times")
-    if alpha < 1 or len(widths) != 2:
-      raise ValueError(f"alpha = {alpha} must be at least 1, and widths = {tuple(widths)} of two pathways")
+      raise OptionError("lateral_kernel", f"= {lateral_kernel} must be odd, so that both pathways have the same times")
+    if len(widths) != 2 or min(widths) < 1:
+      raise OptionError("widths", f"= {tuple(widths)} must be of two pathways, each of at least one channel")
     slow, fast = widths
     width, scored = 32 * (slow + fast), self.scores_classes(feature)
     self.spec = dataclasses.replace(spec, features=num_classes if scored else width)
     self.alpha = alpha
     options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
 
-    def lateral(channels):
+    def lateral(channels: int) -> Lateral:
       return Lateral(channels, lateral_kernel, alpha, **options)
 
     stems = ResStem(slow, (1, 7, 7), **options), ResStem(fast, (5, 7, 7), **options)

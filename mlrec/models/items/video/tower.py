@@ -9,17 +9,19 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from mlrec.data.content import Need
+from mlrec.content.base import Need
 from mlrec.models.items.encoded import EncodedTower
-from mlrec.models.items.encoded import Recipe
+from mlrec.models.items.recipe import Recipe
 from mlrec.models.items.video.encoder import Spec
-from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.transformer import gelu
+from mlrec.models.layers.variables import ENCODER
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 PIXELS = ("spec", "double", "reference")
 
@@ -41,14 +43,12 @@ class VideoRecipe(Recipe):
   size: int = 0
   pixels: str = "spec"
 
-  def build(self, *, rngs: nnx.Rngs) -> VideoEncoder:
-    """The encoder, at random."""
+  def encoder_options(self) -> dict[str, Any]:
     fitted = {}
     if getattr(models.get(self.encoder, kind=VIDEO_ENCODER), "fitted_to_clips", False):
       # Built for other clips, it would interpolate a file's positions twice, and lose some in between.
       fitted = {name: value for name, value in (("num_frames", self.frames), ("size", self.size)) if value}
-    options = fitted | dict(self.options)
-    return models.create(self.encoder, kind=VIDEO_ENCODER, rngs=rngs, dtype=jnp.dtype(self.dtype), **options)
+    return fitted | dict(self.options)
 
   def completed(self, spec: Spec) -> "VideoRecipe":
     return dataclasses.replace(self, frames=self.frames or spec.frames, size=self.size or spec.size)
@@ -69,8 +69,9 @@ class VideoRecipe(Recipe):
 class VideoTower(EncodedTower):
   """GELU of a projection of a video encoder's output (arXiv 2309.15379, section 4.1, and its released code)."""
 
+  encodes = VIDEO_ENCODER
   net_name = ("video_encoder", "video_net")
-  projection_path = "projection"
+  projection_group = ENCODER
 
   def __init__(
     self,
@@ -101,7 +102,8 @@ class VideoTower(EncodedTower):
     """
     del num_items
     if pixels not in PIXELS:
-      raise ValueError(f"config.model.item.pixels = {pixels!r}: {closest(pixels, PIXELS)}")
+      raise OptionError("pixels", f"= {pixels!r}: {closest(pixels, PIXELS)}")
+    at_least(0, frames=frames, size=size)
     recipe = functools.partial(VideoRecipe, frames=frames, size=size, pixels=pixels)
     super().__init__(recipe, dim, encoder=encoder, rngs=rngs, **shared)
 

@@ -5,6 +5,7 @@ import dataclasses
 import re
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from mlrec.models.layers.patches import sinusoids
 from mlrec.models.layers.transformer import Block
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
 from mlrec.registry import variant
 
 _EPSILON = 1e-12
@@ -84,8 +86,7 @@ class VideoMAE(VideoEncoder):
     Raises:
       ValueError: `dim` is no multiple of `heads`, or there is no block.
     """
-    if depth < 1:
-      raise ValueError(f"depth = {depth} must be at least 1")
+    at_least(1, dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, tubelet=tubelet)
     self.spec = dataclasses.replace(spec, features=dim)
     self.stages = ("embeddings", *(f"encoder.layer.{n}" for n in range(depth)))
     self.embedding = PatchEmbedding(dim, tubelet, patch, kernel_init=_INIT, dtype=dtype, rngs=rngs)
@@ -103,8 +104,7 @@ class VideoMAE(VideoEncoder):
   def stage(self, index: int, x: Array, context: Context) -> Array:
     del context  # Nothing here acts otherwise in training.
     if index == 0:
-      tokens = self.embedding(x)
-      tokens = tokens.reshape(len(tokens), -1, tokens.shape[-1])
+      tokens = rearrange(self.embedding(x), "b t h w d -> b (t h w) d")
       return tokens + sinusoids(*tokens.shape[1:]).astype(tokens.dtype)
     tokens = self.blocks[index - 1](x)
     return tokens.mean(1, dtype=jnp.float32) if index == len(self.blocks) else tokens

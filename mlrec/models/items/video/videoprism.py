@@ -6,10 +6,11 @@ here: names and shapes are those that the code of google-deepmind/videoprism (`e
 
 from collections.abc import Mapping
 import dataclasses
-import math
+import functools
 import re
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 import jax
 from jax import Array
@@ -18,72 +19,52 @@ import numpy as np
 
 from mlrec.models.convert import FlaxEntry
 from mlrec.models.convert import from_flax
-from mlrec.models.convert.flax_names import same
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.encoder import VideoEncoder
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.patches import PatchEmbedding
+from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import Attention
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _INIT = nnx.initializers.lecun_normal()
 
 
-def _transposed(array: np.ndarray) -> np.ndarray:
-  return array.T
-
-
-def _heads_joined(array: np.ndarray) -> np.ndarray:
-  """`[heads, head]` to `[dim]`."""
-  return array.reshape(-1)
-
-
-def _from_heads(array: np.ndarray) -> np.ndarray:
-  """`[dim, heads, head]`, from heads to channels, to `[dim, dim]`, the outputs first."""
-  return array.reshape(len(array), -1)
-
-
-def _to_heads(array: np.ndarray) -> np.ndarray:
-  """`[dim, heads, head]`, from channels to heads, to `[dim, dim]`, the outputs first."""
-  return array.reshape(len(array), -1).T
-
-
-def _one_more(array: np.ndarray) -> np.ndarray:
-  return array[None]
-
-
-# A block in Google's file: names there, the sizes of their axes, names here, and how one is made of the other.
+# A block in Google's file: name and axes there, name and axes here; a kernel's outputs come first here.
 _FLAX_BLOCK = (
-  ("layer_norm/scale", "dim", "layernorm_before.weight", same),
-  ("layer_norm/bias", "dim", "layernorm_before.bias", same),
-  ("self_attention/query/w", "dim heads head", "attention.q_proj.weight", _to_heads),
-  ("self_attention/query/b", "heads head", "attention.q_proj.bias", _heads_joined),
-  ("self_attention/key/w", "dim heads head", "attention.k_proj.weight", _to_heads),
-  ("self_attention/key/b", "heads head", "attention.k_proj.bias", _heads_joined),
-  ("self_attention/value/w", "dim heads head", "attention.v_proj.weight", _to_heads),
-  ("self_attention/value/b", "heads head", "attention.v_proj.bias", _heads_joined),
-  ("self_attention/post/w", "dim heads head", "attention.o_proj.weight", _from_heads),
-  ("self_attention/post/b", "dim", "attention.o_proj.bias", same),
-  ("ff_layer/layer_norm/scale", "dim", "layernorm_after.weight", same),
-  ("ff_layer/layer_norm/bias", "dim", "layernorm_after.bias", same),
-  ("ff_layer/ffn_layer1/linear/kernel", "dim hidden", "mlp.fc1.weight", _transposed),
-  ("ff_layer/ffn_layer1/linear/bias", "hidden", "mlp.fc1.bias", same),
-  ("ff_layer/ffn_layer2/linear/kernel", "hidden dim", "mlp.fc2.weight", _transposed),
-  ("ff_layer/ffn_layer2/linear/bias", "dim", "mlp.fc2.bias", same),
+  ("layer_norm/scale", "dim", "layernorm_before.weight", "dim"),
+  ("layer_norm/bias", "dim", "layernorm_before.bias", "dim"),
+  ("self_attention/query/w", "dim heads head", "attention.q_proj.weight", "(heads head) dim"),
+  ("self_attention/query/b", "heads head", "attention.q_proj.bias", "(heads head)"),
+  ("self_attention/key/w", "dim heads head", "attention.k_proj.weight", "(heads head) dim"),
+  ("self_attention/key/b", "heads head", "attention.k_proj.bias", "(heads head)"),
+  ("self_attention/value/w", "dim heads head", "attention.v_proj.weight", "(heads head) dim"),
+  ("self_attention/value/b", "heads head", "attention.v_proj.bias", "(heads head)"),
+  # From heads to channels, though its axes are in the order of those above.
+  ("self_attention/post/w", "dim heads head", "attention.o_proj.weight", "dim (heads head)"),
+  ("self_attention/post/b", "dim", "attention.o_proj.bias", "dim"),
+  ("ff_layer/layer_norm/scale", "dim", "layernorm_after.weight", "dim"),
+  ("ff_layer/layer_norm/bias", "dim", "layernorm_after.bias", "dim"),
+  ("ff_layer/ffn_layer1/linear/kernel", "dim hidden", "mlp.fc1.weight", "hidden dim"),
+  ("ff_layer/ffn_layer1/linear/bias", "hidden", "mlp.fc1.bias", "hidden"),
+  ("ff_layer/ffn_layer2/linear/kernel", "hidden dim", "mlp.fc2.weight", "dim hidden"),
+  ("ff_layer/ffn_layer2/linear/bias", "dim", "mlp.fc2.bias", "dim"),
 )
 # Beside the blocks, likewise. A norm's scale is the difference from 1 there too.
 _FLAX_REST = (
-  ("patch_projection/linear/bias", "dim", "spatial_embeddings.patch_embeddings.projection.bias", same),
-  ("spatial_pos_emb/emb_var", "places dim", "spatial_embeddings.position_embeddings", _one_more),
-  ("spatial_ln/scale", "dim", "layernorm1.weight", same),
-  ("spatial_ln/bias", "dim", "layernorm1.bias", same),
-  ("temporal_pos_emb/emb_var", "times dim", "temporal_embeddings.position_embeddings", _one_more),
-  ("temporal_ln/scale", "dim", "layernorm2.weight", same),
-  ("temporal_ln/bias", "dim", "layernorm2.bias", same),
+  ("patch_projection/linear/bias", "dim", "spatial_embeddings.patch_embeddings.projection.bias", "dim"),
+  ("spatial_pos_emb/emb_var", "places dim", "spatial_embeddings.position_embeddings", "1 places dim"),
+  ("spatial_ln/scale", "dim", "layernorm1.weight", "dim"),
+  ("spatial_ln/bias", "dim", "layernorm1.bias", "dim"),
+  ("temporal_pos_emb/emb_var", "times dim", "temporal_embeddings.position_embeddings", "1 times dim"),
+  ("temporal_ln/scale", "dim", "layernorm2.weight", "dim"),
+  ("temporal_ln/bias", "dim", "layernorm2.bias", "dim"),
 )
 # What models for text hold beside the encoder.
 _FLAX_DROPPED = r"^params/(auxiliary_encoder|contrastive_vision_pooler|text_encoder)/"
@@ -140,16 +121,13 @@ class VideoPrism(VideoEncoder):
     Raises:
       ValueError: an option is not possible.
     """
-    if spatial_depth < 1 or temporal_depth < 1 or num_frames < 1:
-      raise ValueError(
-        f"spatial_depth = {spatial_depth}, temporal_depth = {temporal_depth} and num_frames = {num_frames} must all "
-        "be at least 1"
-      )
+    at_least(1, spatial_depth=spatial_depth, temporal_depth=temporal_depth, num_frames=num_frames)
+    at_least(1, dim=dim, heads=heads, hidden=hidden, patch=patch)
     if cap <= 0:
-      raise ValueError(f"cap = {cap} must be above 0")
+      raise OptionError("cap", f"= {cap} must be above 0")
     if size < patch or size % patch:
       nearest = patch * max(1, round(size / patch))
-      raise ValueError(f"size = {size} must be a multiple of patch = {patch}: the nearest is {nearest}")
+      raise OptionError("size", f"= {size} must be a multiple of patch = {patch}: the nearest is {nearest}")
     self.spec = dataclasses.replace(spec, features=dim, frames=num_frames, size=size)
     self.stages = (
       "spatial_embeddings", *(f"spatial_layers.{n}" for n in range(spatial_depth)), "layernorm1",
@@ -173,13 +151,13 @@ class VideoPrism(VideoEncoder):
     if name == "spatial_embeddings":
       return self.spatial(x)
     if name == "spatial_layers":
-      return _along(self.spatial_layers[int(number)], x)
+      return _along(self.spatial_layers[int(number)], x, "(b t) n d")
     if name == "layernorm1":
       return self.spatial_norm(x)
     if name == "temporal_embeddings":
       return self.temporal(x)
     if name == "temporal_layers":
-      return _along(self.temporal_layers[int(number)], x.swapaxes(1, 2)).swapaxes(1, 2)
+      return _along(self.temporal_layers[int(number)], x, "(b n) t d")
     return self.temporal_norm(x).mean((1, 2), dtype=jnp.float32)
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,20 +179,22 @@ class VideoPrism(VideoEncoder):
       "places": self.spatial.side**2, "times": self.temporal.table.shape[1],
     }  # fmt: skip
 
-    def shape(axes: str) -> tuple[int, ...]:
-      return tuple(sizes[axis] for axis in axes.split())
+    def entry(prefix: str, name: str, axes: str, renamed: str, axes_here: str, layers: int | None = None) -> FlaxEntry:
+      shape = tuple(sizes[axis] for axis in axes.split())
+      form = functools.partial(rearrange, pattern=f"{axes} -> {axes_here}")
+      return FlaxEntry(f"{prefix}{name}", shape, renamed, form, layers)
 
     def patches(kernel: np.ndarray) -> np.ndarray:
-      return kernel.T.reshape(dim, 1, patch, patch, 3).transpose(0, 4, 1, 2, 3)
+      return rearrange(kernel, "(p q c) dim -> dim c 1 p q", p=patch, q=patch)
 
-    table = [FlaxEntry(f"{prefix}{name}", shape(axes), renamed, form) for name, axes, renamed, form in _FLAX_REST]
+    table = [entry(prefix, *row) for row in _FLAX_REST]
     renamed = "spatial_embeddings.patch_embeddings.projection.weight"
     table.append(FlaxEntry(f"{prefix}patch_projection/linear/kernel", (3 * patch**2, dim), renamed, patches))
     for part, blocks in (("spatial", self.spatial_layers), ("temporal", self.temporal_layers)):
       stack = f"{prefix}{part}_encoder/transformers_stack/x_layers/"
       table += [
-        FlaxEntry(f"{stack}{name}", shape(axes), f"{part}_layers.{{}}.{renamed}", form, len(blocks))
-        for name, axes, renamed, form in _FLAX_BLOCK
+        entry(stack, name, axes, f"{part}_layers.{{}}.{renamed}", axes_here, len(blocks))
+        for name, axes, renamed, axes_here in _FLAX_BLOCK
       ]
     return table
 
@@ -230,9 +210,9 @@ class SpatialEmbedding(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """`x [B, T, H, W, 3]` to `[B, T, N, dim]`."""
     tokens = self.patches(x)
-    batch, length, height, width, dim = tokens.shape
-    places = _interpolated(self.table[...].reshape(self.side, self.side, dim), (height, width, dim))
-    return (tokens + places.astype(tokens.dtype)).reshape(batch, length, height * width, dim)
+    places = rearrange(self.table[...], "1 (h w) d -> h w d", h=self.side)
+    places = _interpolated(places, tokens.shape[2:]).astype(tokens.dtype)
+    return rearrange(tokens + places, "b t h w d -> b t (h w) d")
 
 
 class TemporalEmbedding(nnx.Module):
@@ -273,11 +253,7 @@ class CappedAttention(Attention):
 
   def __call__(self, x: Array) -> Array:  # type: ignore[override]
     """`x [B, N, D]` to the same shape."""
-    query, key, value = (layer(x).reshape(*x.shape[:2], self.heads, -1) for layer in (self.query, self.key, self.value))
-    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)
-    scores = self.cap * jnp.tanh(scores / (self.cap * math.sqrt(query.shape[-1])))
-    weights = nnx.softmax(scores).astype(x.dtype)
-    return self.out(jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(x.shape))
+    return self.joined(attend(*self.projected(x), cap=self.cap))
 
 
 class Block(nnx.Module):
@@ -302,9 +278,10 @@ class Block(nnx.Module):
     return x + self.mlp(self.mlp_norm(x))
 
 
-def _along(block: Block, x: Array) -> Array:
-  """The block over the third axis of `x [B, M, N, D]`."""
-  return block(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+def _along(block: Block, x: Array, sequences: str) -> Array:
+  """The block over `x [B, T, N, D]` as `sequences`, of patches n in a frame t or of times t in a place n."""
+  mixed = block(rearrange(x, f"b t n d -> {sequences}"))
+  return rearrange(mixed, f"{sequences} -> b t n d", t=x.shape[1], n=x.shape[2])
 
 
 def _positions(rngs: nnx.Rngs, rows: int, dim: int) -> Array:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
 from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 POSITIONS = ("sinusoid", "learned")
 
@@ -67,11 +70,11 @@ class ViT(VideoEncoder):
       ValueError: sizes do not fit, or there is no such kind of positions.
     """
     if positions not in POSITIONS:
-      raise ValueError(f"positions = {positions!r}: {closest(positions, POSITIONS)}")
-    if depth < 1 or size % patch or num_frames < 1:
-      raise ValueError(
-        f"size = {size} must be a multiple of patch = {patch}, depth = {depth} and num_frames = {num_frames} at least 1"
-      )
+      raise OptionError("positions", f"= {positions!r}: {closest(positions, POSITIONS)}")
+    at_least(1, dim=dim, depth=depth, heads=heads, hidden=hidden or 1, patch=patch, tubelet=tubelet)
+    at_least(1, size=size, num_frames=num_frames)
+    if size % patch:
+      raise OptionError("size", f"= {size} must be a multiple of patch = {patch}")
     self.spec = Spec(
       frames=num_frames, interval=1, size=size, **KINETICS, features=dim, weights="", licence="",
       source="trained from a random start",      top=f"blocks.{max(depth - 2, 0)}", half=f"blocks.{depth // 2}",
@@ -108,11 +111,11 @@ class Embedding(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """`[B, T, H, W, 3]` to tokens `[B, N, dim]` in the order time, height, width."""
     x = self.patches(whole_windows(x, self.tubelet))
-    batch, time, height, width, dim = x.shape
+    time, height, width, dim = x.shape[1:]
     if self.temporal is not None and self.spatial is not None:
       temporal = resized(self.temporal[...], self.grid[:1], (time,))
       spatial = resized(self.spatial[...], self.grid[1:] * 2, (height, width))
-      positions = (temporal[:, None] + spatial).reshape(-1, dim)
+      positions = rearrange(temporal[:, None] + spatial, "t s d -> (t s) d")
     else:
       positions = jnp.asarray(sinusoids(time * height * width, dim))
-    return x.reshape(batch, -1, dim) + positions.astype(x.dtype)
+    return rearrange(x, "b t h w d -> b (t h w) d") + positions.astype(x.dtype)

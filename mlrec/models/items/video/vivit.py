@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from einops import rearrange
+from einops import repeat
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -21,6 +23,8 @@ from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-6
@@ -77,11 +81,10 @@ class ViViT(VideoEncoder):
     Raises:
       ValueError: sizes do not fit.
     """
-    if depth < 1 or temporal_depth < 1 or size % patch or num_frames < 1:
-      raise ValueError(
-        f"size = {size} must be a multiple of patch = {patch}; depth = {depth}, temporal_depth = {temporal_depth} and "
-        f"num_frames = {num_frames} at least 1"
-      )
+    at_least(1, dim=dim, depth=depth, temporal_depth=temporal_depth, heads=heads, hidden=hidden, patch=patch)
+    at_least(1, tubelet=tubelet, size=size, num_frames=num_frames)
+    if size % patch:
+      raise OptionError("size", f"= {size} must be a multiple of patch = {patch}")
     self.spec = dataclasses.replace(spec, features=dim)
     self.stages = (
       "embeddings",
@@ -111,9 +114,11 @@ class ViViT(VideoEncoder):
     spatial = len(self.blocks)
     if index == 0:
       x = self.patches(whole_windows(x, self.tubelet))
-      return self.tokens(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], -1, x.shape[-1])
+      tokens = self.tokens(rearrange(x, "b t h w d -> (b t) h w d"))
+      return rearrange(tokens, "(b t) n d -> b t n d", t=x.shape[1])
     if index <= spatial:
-      return self.blocks[index - 1](x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+      tokens = self.blocks[index - 1](rearrange(x, "b t n d -> (b t) n d"))
+      return rearrange(tokens, "(b t) n d -> b t n d", t=x.shape[1])
     if index == spatial + 1:
       return self.norm(x[:, :, 0])
     if index == spatial + 2:
@@ -137,8 +142,8 @@ class ClassToken(nnx.Module):
     """`[B, *grid, D]`, of any grid, to `[B, 1 + product of grid, D]`."""
     table = self.position_embeddings[0]
     first = self.cls_token[0] + table[:1]
-    first = jnp.broadcast_to(first.astype(x.dtype), (len(x), *first.shape))
-    others = x.reshape(len(x), -1, x.shape[-1]) + resized(table[1:], self.grid, x.shape[1:-1]).astype(x.dtype)
+    first = repeat(first.astype(x.dtype), "1 d -> b 1 d", b=len(x))
+    others = rearrange(x, "b ... d -> b (...) d") + resized(table[1:], self.grid, x.shape[1:-1]).astype(x.dtype)
     return jnp.concatenate([first, others], axis=1)
 
 

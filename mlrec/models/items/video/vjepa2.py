@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from typing import Any
 
+from einops import rearrange
 from flax import nnx
 from jax import Array
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EPSILON = 1e-6
@@ -75,12 +78,12 @@ class VJEPA2(VideoEncoder):
     Raises:
       ValueError: `dim` and `heads` do not fit, or there is no block.
     """
-    if depth < 1:
-      raise ValueError(f"depth = {depth} must be at least 1")
-    if heads < 1 or dim % (2 * heads) or dim < 6 * heads:
-      raise ValueError(
-        f"dim = {dim} must give each of heads = {heads} the same even number of channels, and 6 or more: "
-        f"the nearest is {2 * max(heads, 1) * max(3, round(dim / (2 * max(heads, 1))))}"
+    at_least(1, dim=dim, depth=depth, heads=heads, hidden=hidden, patch=patch, tubelet=tubelet)
+    if dim % (2 * heads) or dim < 6 * heads:
+      raise OptionError(
+        "dim",
+        f"= {dim} must give each of heads = {heads} the same even number of channels, and 6 or more: "
+        f"the nearest is {2 * heads * max(3, round(dim / (2 * heads)))}",
       )
     self.spec = dataclasses.replace(spec, features=dim)
     self.stages = ("encoder.embeddings", *(f"encoder.layer.{n}" for n in range(depth)), "encoder.layernorm")
@@ -112,25 +115,23 @@ class Block(transformer.Block):
 
   def __call__(self, x: Array) -> Array:
     """`x [B, T, H, W, D]` to the same shape."""
-    tokens = self.attention_norm(x).reshape(len(x), -1, x.shape[-1])
-    x = x + self._mixed(tokens, x.shape[1:4]).reshape(x.shape)
+    _, time, height, width, _ = x.shape
+    tokens = rearrange(self.attention_norm(x), "b t h w d -> b (t h w) d")
+    mixed = self._mixed(tokens, (time, height, width))
+    x = x + rearrange(mixed, "b (t h w) d -> b t h w d", t=time, h=height, w=width)
     return x + self.mlp(self.mlp_norm(x))
 
   def _mixed(self, tokens: Array, grid: tuple[int, ...]) -> Array:
-    parts = self.attention
-    query, key, value = (
-      layer(tokens).reshape(*tokens.shape[:2], parts.heads, -1) for layer in (parts.query, parts.key, parts.value)
-    )
-    query, key = (turned(part, grid) for part in (query, key))
-    return parts.out(attend(query, key, value).reshape(tokens.shape))
+    query, key, value = self.attention.projected(tokens)
+    return self.attention.joined(attend(turned(query, grid), turned(key, grid), value))
 
 
 def turned(x: Array, grid: tuple[int, ...]) -> Array:
   """`x [B, N, H, C]` with neighbouring channels turned in pairs by the place of each of the N = T H W tokens."""
   cosines, sines = (jnp.asarray(table)[:, None] for table in rotation(grid, x.shape[-1]))
   exact = x.astype(jnp.float32)
-  pairs = exact.reshape(*x.shape[:-1], -1, 2)
-  across = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+  pairs = rearrange(exact, "b n h (c pair) -> b n h c pair", pair=2)
+  across = rearrange(jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1), "b n h c pair -> b n h (c pair)")
   return (exact * cosines + across * sines).astype(x.dtype)
 
 
@@ -145,7 +146,7 @@ def rotation(grid: tuple[int, ...], channels: int) -> tuple[np.ndarray, np.ndarr
   third = channels // 3 // 2 * 2
   frequencies = np.tile(_BASE ** -(np.arange(third // 2) / (third / 2)), 2)
   angles = np.zeros((np.prod(grid), channels))
-  for axis, places in enumerate(np.indices(grid).reshape(len(grid), -1)):
+  for axis, places in enumerate(rearrange(np.indices(grid), "tyx t h w -> tyx (t h w)")):
     angles[:, axis * third : (axis + 1) * third] = places[:, None] * frequencies
   return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 

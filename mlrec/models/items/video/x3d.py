@@ -20,6 +20,8 @@ from mlrec.models.layers.resnet3d import ResHead
 from mlrec.models.layers.resnet3d import spatial_pool
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
+from mlrec.registry import at_least
+from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _EXPANSION = 2.25
@@ -90,11 +92,15 @@ class X3D(VideoEncoder):
     Raises:
       ValueError: the stages are not as many everywhere, one has no block, or `feature` is unknown.
     """
+    at_least(1, stem=stem, head=head, num_classes=num_classes)
     if not len(depths) == len(widths) == len(strides) == 4 or min(depths) < 1:
-      raise ValueError(
-        f"depths = {tuple(depths)}, widths = {tuple(widths)} and strides = {tuple(strides)} must be of four stages, "
-        "each of at least one block"
+      raise OptionError(
+        "depths",
+        f"= {tuple(depths)}, widths = {tuple(widths)} and strides = {tuple(strides)} must be of four stages, each of "
+        "at least one block",
       )
+    if min(*widths, *strides) < 1:
+      raise OptionError("widths", f"= {tuple(widths)} and strides = {tuple(strides)} must all be at least 1")
     scored = self.scores_classes(feature)
     self.spec = dataclasses.replace(spec, features=num_classes if scored else head)
     inputs = (stem, *widths[:-1])

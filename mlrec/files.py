@@ -1,0 +1,181 @@
+"""Files that appear whole or not at all, JSON that is bounded, and locks that end with their process."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pathlib
+import stat
+from typing import Any
+from typing import IO
+
+_READ_BYTES = 1 << 20
+# The longest integer that JSON may hold here: what fits an int64, with its sign.
+_MOST_DIGITS = 20
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary name beside `path`, which takes its place, on disk, once the block has ended without an error."""
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    yield temporary
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+  finally:
+    # Gone already where all went well.
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or none."""
+  with replacing(path) as temporary:
+    temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a whole file or none. NaN is refused."""
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def canonical_json(value: Any) -> str:
+  """The same text for equal values, for digests."""
+  return json.dumps(value, sort_keys=True)
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+  """Numbers for JSON, which has no NaN: those that are not finite become null."""
+  return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def parse_json(text: str, *, allow_nan: bool = False) -> Any:
+  """The value of a JSON text, in time and memory bounded by its length.
+
+  Args:
+    text: to be parsed.
+    allow_nan: takes `NaN` and `Infinity`, which are no JSON, as Python's own `json` writes them, and numbers beyond a
+      double as infinity.
+
+  Raises:
+    ValueError: it is no JSON, nested too deeply, names a key of an object twice, or holds an integer beyond 64 bits or
+      a number beyond a double.
+  """
+  constant, number = (float, float) if allow_nan else (_no_constant, _finite)
+  try:
+    return json.loads(
+      text, parse_constant=constant, parse_float=number, parse_int=_integer, object_pairs_hook=_object
+    )  # fmt: skip
+  except RecursionError as error:
+    raise ValueError("its values are nested too deeply") from error
+
+
+def read_json(path: pathlib.Path, *, allow_nan: bool = False) -> Any:
+  """The value in a JSON file, as of `parse_json`.
+
+  Raises:
+    ValueError: it holds something else; the message does not name the file.
+    OSError: it cannot be read, or is no file.
+  """
+  return parse_json(read_regular(path).decode("utf-8"), allow_nan=allow_nan)
+
+
+def read_regular(path: pathlib.Path) -> bytes:
+  """The bytes of a regular file; an OSError for a pipe or a device, whose reading might not end."""
+  with open_regular(path) as file:
+    return file.read()
+
+
+def open_regular(path: str | os.PathLike) -> IO[bytes]:
+  """Opens a regular file for reading.
+
+  Raises:
+    OSError: there is none of that name, or it is a folder, a pipe or a device.
+  """
+  # Without waiting for whoever might write into a pipe.
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  mode = os.fstat(descriptor).st_mode
+  if not stat.S_ISREG(mode):
+    os.close(descriptor)
+    raise OSError(0, "it is no regular file", os.fspath(path))
+  return os.fdopen(descriptor, "rb")
+
+
+def sha256(path: pathlib.Path) -> str:
+  """The digest of a file, in hexadecimal digits."""
+  digest = hashlib.sha256()
+  with open_regular(path) as file:
+    while block := file.read(_READ_BYTES):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def try_lock(path: pathlib.Path) -> IO[str] | None:
+  """Locks a file, which is made where it is missing, until what is returned is closed or the process ends.
+
+  Returns:
+    The open file, for the holder to say who it is; None if another process holds it.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  file = path.open("a+", encoding="utf-8")
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.close()
+    return None
+  except OSError:
+    file.close()
+    raise
+  return file
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+  """Whether an error, or one that it came from, says that the disk is full."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    if any(words in str(error).lower() for words in ("no space left", "disk quota exceeded")):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _sync(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _no_constant(name: str) -> Any:
+  raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+  if not math.isfinite(value := float(text)):
+    raise ValueError(f"the number {text[:24]} exceeds a double")
+  return value
+
+
+def _integer(digits: str) -> int:
+  if len(digits) > _MOST_DIGITS or not -(2**63) <= int(digits) < 2**64:
+    raise ValueError(f"the integer {digits[:24]}… of {len(digits)} digits exceeds 64 bits")
+  return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    known: set[str] = set()
+    twice = next(key for key, _ in pairs if key in known or known.add(key))  # type: ignore[func-returns-value]
+    raise ValueError(f"the key {twice[:80]!r} occurs twice in an object")
+  return found

@@ -1,0 +1,77 @@
+"""The machine that a process runs on: its cores, what it has used, and how it gives memory back."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import sys
+
+# From glibc's <malloc.h>.
+_M_ARENA_MAX = -8
+
+
+def usable_cores() -> int:
+  """The cores that this process may run on."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_seconds() -> float:
+  """CPU time so far of this process and of its children that have ended."""
+  used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+  return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def peak_memory() -> dict[str, float]:
+  """The peak resident memory of the process, and that of one of its devices where devices count it, in MiB.
+
+  Under `peak_memory_mib` and `peak_device_memory_mib`. Runs that share a process share these.
+  """
+  import jax  # the others are used where JAX is not
+
+  # In KiB, but on macOS in bytes (getrusage(2)).
+  unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+  found = {"peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+  # None on devices that keep no count, such as CPUs.
+  peak = max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices())
+  return found | ({"peak_device_memory_mib": round(peak / (1 << 20), 1)} if peak else {})
+
+
+def allow_open_files(number: int) -> int:
+  """Raises the limit of files open at once to `number`, as far as the system lets this process; the limit."""
+  soft, hard = (limit if limit != resource.RLIM_INFINITY else sys.maxsize for limit in _open_files_limits())
+  if soft < number and soft < hard:
+    with contextlib.suppress(OSError, ValueError):
+      resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), _open_files_limits()[1]))
+      soft = min(number, hard)
+  return soft
+
+
+def _open_files_limits() -> tuple[int, int]:
+  return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def share_arenas() -> None:
+  """Makes all threads allocate from one arena; to be called before there are many. A no-op without glibc.
+
+  XLA compiles on many threads, in small pieces; glibc gives each thread an arena of its own and returns none of them: a
+  small model's job would hold several times what it uses.
+  """
+  libc = _libc()
+  if libc is not None:
+    libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def trim_memory() -> None:
+  """Returns free pages to the system. A no-op without glibc."""
+  libc = _libc()
+  if libc is not None:
+    libc.malloc_trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+  if not sys.platform.startswith("linux"):
+    return None
+  libc = ctypes.CDLL(None)
+  return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None

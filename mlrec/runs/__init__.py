@@ -1,0 +1,1 @@
+"""Runs from a config to a table: workdirs, results, experiments, sweeps, studies, reports."""

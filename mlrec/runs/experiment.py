@@ -1,0 +1,230 @@
+"""An experiment from config to `result.json`: one seed, or several and their mean."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import importlib.metadata
+import pathlib
+import platform
+
+import jax
+from ml_collections import ConfigDict
+
+from mlrec import config as config_lib
+from mlrec import machine
+from mlrec.config import ConfigError
+from mlrec.content.base import Source
+from mlrec.data import cold_start
+from mlrec.data import leave_one_out
+from mlrec.data.splits import EVALUATED
+from mlrec.data.splits import Split
+from mlrec.data.splits import TEST
+from mlrec.files import finite
+from mlrec.models.registry import choose
+from mlrec.models.registry import models
+from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import OptionError
+from mlrec.registry import options_of
+from mlrec.runs import baselines
+from mlrec.runs.fitted import FittedRun
+from mlrec.runs.result import Result
+from mlrec.runs.result import SeedsResult
+from mlrec.runs.workdir import Workdir
+from mlrec.sources import load_interactions
+from mlrec.train.loop import TrainingRun
+from mlrec.train.run_files import RunFiles
+from mlrec.train.stop import StopSignal
+from mlrec.train.summary import Summary
+
+HEADLINE = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
+_VERSIONS = ("mlrec", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+Say = Callable[[str], None]
+
+
+def run(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  evaluate_only: bool = False,
+  step: int | None = None,
+  splits: Sequence[str] = EVALUATED,
+  sources: Mapping[str, Source] = {},
+  stop: StopSignal | None = None,
+  say: Say = print,
+) -> Result | SeedsResult:
+  """Runs `config.seed`, or each of `config.seeds` in a folder of its own, and returns the result.
+
+  Args:
+    config: validated.
+    workdir: where everything is written; a run found there is resumed.
+    evaluate_only: evaluate the best checkpoint instead of training; the result goes to `evaluation.json`.
+    step: with `evaluate_only`, evaluate the checkpoint of this step instead.
+    splits: what the best parameters are evaluated on; without `test` there is nothing to compare with baselines.
+    sources: content that is open already, by its name (`frames`), in place of what the config names.
+    stop: asked between groups of steps whether to stop; None for one that SIGTERM and SIGINT set.
+    say: prints a line for the user.
+
+  Raises:
+    ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
+  """
+  baselines.check(config)
+  experiment = _Experiment(evaluate_only, step, splits, sources, stop or StopSignal(), say)
+  result = experiment.run(config, Workdir(workdir))
+  if config.baselines and not evaluate_only and TEST in splits:
+    experiment.compare(config, Workdir(workdir), result)
+  return result
+
+
+class _Experiment:
+  """How a config is run: one seed at a time."""
+
+  def __init__(
+    self,
+    evaluate_only: bool,
+    step: int | None,
+    splits: Sequence[str],
+    sources: Mapping[str, Source],
+    stop: StopSignal,
+    say: Say,
+  ):
+    self._evaluate_only, self._step, self._splits = evaluate_only, step, splits
+    self._sources, self._stop, self._say = sources, stop, say
+
+  def run(self, config: ConfigDict, workdir: Workdir) -> Result | SeedsResult:
+    return self._run_seeds(config, workdir) if config.seeds else self._run_one(config, workdir)
+
+  def _run_one(self, config: ConfigDict, workdir: Workdir) -> Result:
+    workdir.check(config)
+    finished = workdir.finished(config)
+    # One that was not evaluated on all of the splits is resumed, to be.
+    if finished and not self._evaluate_only and finished.metrics.keys() >= set(self._splits):
+      self._say(f"{workdir} is finished; delete it, or name another --workdir, to train again.")
+      return self._shown(finished)
+    split = _split(config)
+    self._say(
+      f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept"
+    )
+    training = self._make(config, split, workdir)
+    with _options_named():
+      training.plan()
+      if self._evaluate_only:
+        training.prepare()
+        summary = training.evaluate(self._step)
+      else:
+        self._say(f"workdir {workdir}")
+        with workdir.locked(), self._stop as stop:
+          training.prepare(stop)
+          summary = training.train(stop, started=lambda: workdir.claim(config))
+    result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
+    workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, result)
+    return self._shown(result)
+
+  def _make(self, config: ConfigDict, split: Split, workdir: Workdir) -> TrainingRun | FittedRun:
+    if _is_fitted(config):
+      return FittedRun(config, split, splits=self._splits)
+    return TrainingRun(
+      config, split, workdir.files, splits=self._splits, warm_start=_warm_start(config), sources=self._sources
+    )
+
+  def _run_seeds(self, config: ConfigDict, workdir: Workdir) -> SeedsResult:
+    seeds = list(config.seeds)
+    if _is_fitted(config) and len(seeds) > 1:
+      self._say(f"{config.model.name} draws nothing at random: seed {seeds[0]} stands for all {len(seeds)}.")
+      del seeds[1:]
+    workdir.check(config)
+    with contextlib.nullcontext() if self._evaluate_only else workdir.locked():
+      if not self._evaluate_only:
+        workdir.claim(config)
+      results = [self._run_seed(config, workdir, seed) for seed in seeds]
+    summary = SeedsResult.of(results, self._splits)
+    for name in self._splits:
+      spreads = {key: summary.metrics[name][key] for key in HEADLINE}
+      figures = (f"{key} {spread.mean:.4f} ± {spread.std:.4f}" for key, spread in spreads.items())
+      self._say(f"{name}, mean of {len(results)} seeds: {' · '.join(figures)}")
+    workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, summary)
+    return summary
+
+  def _run_seed(self, config: ConfigDict, workdir: Workdir, seed: int) -> Result:
+    one = config.copy_and_resolve_references()
+    one.seed, one.seeds = seed, ()
+    self._say(f"seed {seed}:")
+    return self._run_one(one, workdir.of_seed(seed))
+
+  def compare(self, config: ConfigDict, workdir: Workdir, result: Result | SeedsResult) -> None:
+    """Runs what `config.baselines` names, and shows all of it in a table."""
+    rows: dict[str, baselines.Row] = {}
+    for name in config.baselines:
+      if name == baselines.POPULARITY:
+        rows[name] = baselines.popularity_row(_split(config))
+      else:
+        self._say("baseline: the same model on item IDs")
+        twin = self.run(baselines.id_twin(config), Workdir(workdir.path / "item_ids"))
+        rows["item IDs"] = twin.metrics[TEST]
+    rows[f"this run ({baselines.label(config)})"] = result.metrics[TEST]
+    workdir.write(workdir.comparison, baselines.table(rows))
+    baselines.show(rows, self._say)
+
+  def _shown(self, result: Result) -> Result:
+    for name, metrics in result.metrics.items():
+      figures = [f"{key} {metrics[key]:.4f}" for key in (*HEADLINE, "mrr", "coverage@10")]
+      if metrics.get("cold/hr@10") is not None:
+        figures.append(f"cold hr@10 {metrics['cold/hr@10']:.4f}")
+      self._say(f"{name:5} {' · '.join(figures)}")
+    return result
+
+
+@contextlib.contextmanager
+def _options_named() -> Iterator[None]:
+  """Has options that are wrong told as what they are, mistakes in the config."""
+  try:
+    yield
+  except OptionError as error:
+    raise ConfigError(str(error)) from error
+
+
+def _warm_start(config: ConfigDict) -> RunFiles | pathlib.Path | None:
+  if not config.init_from:
+    return None
+  path = pathlib.Path(config.init_from).expanduser()
+  return Workdir(path).files if path.is_dir() else path
+
+
+def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str) -> Result:
+  return Result(
+    metrics={name: finite(metrics) for name, metrics in summary.metrics.items()},
+    seed=config.seed,
+    config_hash=config_hash,
+    data=split.fingerprint,
+    best_step=summary.best_step,
+    best_epoch=summary.best_epoch,
+    seconds=round(summary.seconds, 1),
+    cpu_seconds=round(summary.cpu_seconds, 1),
+    users=split.num_users,
+    items=split.num_items,
+    skipped_users=split.num_skipped,
+    parameters=summary.parameters,
+    versions={"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS},
+    devices={"count": jax.device_count(), "kind": jax.devices()[0].device_kind, "processes": jax.process_count()},
+    **machine.peak_memory(),
+  )
+
+
+def _split(config: ConfigDict) -> Split:
+  interactions = load_interactions(config.data.source, config.data.data_dir)
+  split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  return cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
+
+
+def _is_fitted(config: ConfigDict) -> bool:
+  with _options_named(), options_of("config.model"):
+    name, _ = choose(config.model.to_dict(), RECOMMENDER)
+  return models.get(name).fitted
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "not installed"

@@ -1,0 +1,107 @@
+"""Runs of recommenders that are computed from the data at once: fit, then evaluate; nothing to resume."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import concurrent.futures
+
+from ml_collections import ConfigDict
+import numpy as np
+
+from mlrec import metrics
+from mlrec.data.splits import EVALUATED
+from mlrec.data.splits import Split
+from mlrec.machine import usable_cores
+from mlrec.models.recommenders.recommender import FittedRecommender
+from mlrec.registry import options_of
+from mlrec.train.model_builder import ModelBuilder
+from mlrec.train.record import Record
+from mlrec.train.session import Clock
+from mlrec.train.stop import StopSignal
+from mlrec.train.summary import Summary
+
+# Scores that a thread holds at once, so that they stay in its core's cache, and the users that this is at the least.
+_CHUNK_BYTES = 4 << 20
+_LEAST_USERS = 8
+
+
+class FittedRun:
+  """A run of a `FittedRecommender`, with the methods of a `TrainingRun`."""
+
+  def __init__(self, config: ConfigDict, split: Split, *, splits: Sequence[str] = EVALUATED):
+    """Keeps what the run is of; nothing is computed.
+
+    Args:
+      config: validated.
+      split: the data.
+      splits: what the model is evaluated on.
+    """
+    self._config, self._split, self._splits, self._clock = config, split, splits, Clock()
+
+  def plan(self) -> None:
+    """Checks the options.
+
+    Raises:
+      OptionError: one is wrong.
+    """
+    self._builder = ModelBuilder(self._config, self._split)
+    self._model = self._builder.create_fitted()
+
+  def prepare(self, stop: StopSignal | None = None) -> None:
+    """Fits.
+
+    Raises:
+      OptionError: an option does not fit the data.
+    """
+    with options_of("config.model"):
+      self._model.fit(self._split.train)
+    if stop:
+      stop.check()
+
+  @property
+  def fingerprint(self) -> str:
+    """Of all that is read."""
+    return "-".join([self._split.fingerprint, *self._builder.fingerprints])
+
+  def train(self, stop: StopSignal, *, started: Callable[[], None] = lambda: None) -> Summary:
+    """Evaluates: all is computed."""
+    del stop
+    started()
+    return self.evaluate()
+
+  def evaluate(self, step: int | None = None) -> Summary:
+    """Metrics of the run's splits; there are no steps."""
+    del step
+    edges = self._config.eval.buckets
+    found = {name: evaluate(self._model, self._split, name, edges) for name in self._splits}
+    used = self._clock.added_to(Record(self.fingerprint, ids="", config={}))
+    return Summary(found, 0, 0, used.seconds, used.cpu_seconds, parameters=0)
+
+
+def evaluate(
+  model: FittedRecommender,
+  split: Split,
+  name: str,
+  edges: tuple[int, ...] = metrics.BUCKETS,
+  *,
+  chunk_bytes: int = _CHUNK_BYTES,
+) -> dict[str, float]:
+  """Metrics of a fitted recommender on split `name` (`valid` or `test`).
+
+  Users are ranked in small chunks of scores of some `chunk_bytes`, one in each thread: scores of all users never exist
+  at once. `edges` are those of the buckets of targets, as of `metrics.bucket_metrics`.
+
+  Raises:
+    ScoresNotFinite: a score is NaN or infinite.
+  """
+  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  size = max(chunk_bytes // (4 * (split.num_items + 1)), _LEAST_USERS)
+
+  def rank(first: int) -> tuple[np.ndarray, np.ndarray]:
+    users = np.arange(first, min(first + size, split.num_users))
+    scores = model.scores(inputs.take(users), users)
+    return metrics.rank_scores(scores, targets[users], seen.take(users).padded(split.max_length + 2))
+
+  with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
+    found = list(threads.map(rank, range(0, split.num_users, size)))
+  ranks, recommended = (np.concatenate(part) for part in zip(*found))
+  return metrics.all_metrics(ranks, recommended, split.train_counts[targets], split.num_items, edges)

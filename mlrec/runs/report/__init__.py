@@ -1,0 +1,1 @@
+"""Reports: finished workdirs side by side, as Markdown, CSV and a plot."""

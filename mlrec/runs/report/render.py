@@ -1,0 +1,130 @@
+"""The report of finished runs, as text, CSV and a plot."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import pathlib
+import re
+
+from mlrec.config import ConfigError
+from mlrec.data.splits import TEST
+from mlrec.files import write_text
+from mlrec.runs import published
+from mlrec.runs.report import plot
+from mlrec.runs.report import rows
+from mlrec.runs.report import tables
+from mlrec.runs.report.rows import Row
+from mlrec.runs.report.rows import Table
+
+_BUCKET = re.compile(r"(cold|count_(\d+).*)/hr@10")
+
+
+def make(
+  arguments: list[str],
+  *,
+  split: str = TEST,
+  metric: str = "hr@10",
+  out: pathlib.Path | None = None,
+  draw: bool = True,
+  note: Callable[[str], None] = lambda line: None,
+) -> dict[str, str]:
+  """The report as text, `markdown` and `csv`.
+
+  Args:
+    arguments: `WORKDIR` or `NAME=WORKDIR` each.
+    split: whose metrics.
+    metric: what rows are sorted by.
+    out: a folder to write it to; None for nowhere.
+    draw: whether to draw it there, too.
+    note: prints a line on what is left out.
+
+  Raises:
+    ConfigError: a workdir is none, there is nothing to show, or a file cannot be written.
+  """
+  if not arguments:
+    raise ConfigError("name a WORKDIR or more, such as runs/*")
+  if out and draw:
+    plot.require()
+  runs, notes = rows.read(arguments, split=split)
+  found, more = rows.tables(runs, split=split, metric=metric)
+  for line in (*notes, *more):
+    note(line)
+  if not found:
+    raise ConfigError(f"none of the workdirs holds a finished run with {split} metrics")
+  texts = {"markdown": markdown(found, split), "csv": as_csv(found, split)}
+  if out:
+    try:
+      out.mkdir(parents=True, exist_ok=True)
+      write_text(out / "report.md", texts["markdown"])
+      write_text(out / "report.csv", texts["csv"])
+      if draw:
+        plot.draw(found, split, metric, [out / "report.svg", out / "report.png"])
+    except OSError as error:
+      raise ConfigError(f"--out={out} cannot be written: {error.strerror or error}") from error
+  return texts
+
+
+def markdown(found: list[Table], split: str) -> str:
+  """The tables for people: a heading and a table each; columns that no row has are left out."""
+  parts = []
+  for table in found:
+    columns = dict(_columns(table, split))
+    parts.append("\n".join([f"### {tables.escaped(table.title)}", "", *tables.markdown(columns), ""]))
+  return "\n".join(parts)
+
+
+def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
+  """Names of columns and their cells, a cell a row."""
+
+  def metric(name: str) -> list[str]:
+    return [tables.spread(row.metric(split, name), len(row.runs)) for row in table.rows]
+
+  yield "model", [row.label for row in table.rows]
+  yield "seeds", [str(len(row.runs)) for row in table.rows]
+  for name in published.METRICS:
+    yield f"{split} {name}", metric(name)
+    # What was published is of the test split.
+    if split == TEST:
+      beside = [row.published.metrics.get(name) if row.published else None for row in table.rows]
+      yield f"paper {name}", [tables.number(value, ".4f") for value in beside]
+  for name in _buckets(table, split):
+    yield name.removeprefix("count_").replace("/", " "), metric(name)
+  yield "coverage@10", metric("coverage@10")
+  for kind in ("wall", "cpu", "device"):
+    yield f"{kind} min", [tables.number(row.minutes(kind), ".1f") for row in table.rows]
+  yield "peak MiB", [tables.number(row.most("peak_memory_mib"), ",.0f") for row in table.rows]
+  yield "device peak MiB", [tables.number(row.most("peak_device_memory_mib"), ",.0f") for row in table.rows]
+  yield "parameters", [tables.number(row.most("parameters"), ",.0f") for row in table.rows]
+  yield "config", [tables.code(row.config_hash) for row in table.rows]
+
+
+def as_csv(found: list[Table], split: str) -> str:
+  """The tables for programs: a line a row, all metrics to their last digit, an empty cell where there is none."""
+  runs = [run for table in found for row in table.rows for run in row.runs]
+  names = sorted({name for run in runs for name in run.result.metrics[split]})
+  return tables.comma_separated([_line(table, row, split, names) for table in found for row in table.rows])
+
+
+def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, object]:
+  line: dict[str, object] = {
+    "model": row.label, "data": table.data, "source": table.name, "config_hash": row.config_hash,
+    "seeds": " ".join(map(str, row.seeds)),
+  }  # fmt: skip
+  for name in names:
+    spread = row.metric(split, name)
+    line |= {f"{split}/{name}": spread and spread.mean, f"{split}/{name}/std": spread and spread.std}
+  beside = row.published.metrics if row.published and split == TEST else {}
+  line |= {f"paper/{name}": beside.get(name) for name in published.METRICS}
+  line |= {f"{kind}_minutes": row.minutes(kind) for kind in ("wall", "cpu", "device")}
+  line |= {name: row.most(name) for name in ("peak_memory_mib", "peak_device_memory_mib", "parameters")}
+  return line | {"workdirs": " ".join(str(run.workdir) for run in row.runs)}
+
+
+def _buckets(table: Table, split: str) -> list[str]:
+  """HR@10 of the buckets of targets, from those that training never has to those that it has most often."""
+  names = {name for row in table.rows for run in row.runs for name in run.result.metrics[split]}
+
+  def least(name: str) -> int:
+    match = _BUCKET.fullmatch(name)
+    return int(match[2] or 0) if match else 0
+
+  return sorted((name for name in names if _BUCKET.fullmatch(name)), key=least)

@@ -1,0 +1,1 @@
+"""Sweeps: the best settings of a config, by Optuna, on validation alone."""

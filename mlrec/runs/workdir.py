@@ -1,0 +1,262 @@
+"""A run's folder: its files, whose it is, and what of it is finished."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import socket
+import sys
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlrec import config as config_lib
+from mlrec import files
+from mlrec.config import ConfigError
+from mlrec.runs.result import Result
+from mlrec.runs.result import SeedsResult
+from mlrec.train.run_files import RunFiles
+
+# Orbax lists what it has written by patterns that the folder's name becomes a part of (0.11 to 0.12).
+_NOT_IN_NAMES = "[\\"
+
+
+class Workdir:
+  """The folder of a run, of one seed or of several.
+
+  Attributes:
+    path: where it is.
+    config: the file of its config, written when a run claims the folder.
+    result: the file of its result, written when the run is finished.
+    evaluation: the same, of `--evaluate_only`.
+    comparison: the file of the table beside the baselines.
+    files: those that training writes.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self.config, self.result = path / "config.json", path / "result.json"
+    self.evaluation, self.comparison = path / "evaluation.json", path / "comparison.json"
+    self.files = RunFiles(path / "checkpoints", path / "metrics.jsonl", path, path / "ids.safetensors")
+    self._lock_file = path / "run.lock"
+
+  def __str__(self) -> str:
+    return str(self.path)
+
+  def of_seed(self, seed: int) -> "Workdir":
+    """That of one of several seeds."""
+    return Workdir(self.path / f"seed_{seed}")
+
+  def check(self, config: ConfigDict) -> None:
+    """Nothing, if the folder is new or holds a run of this config, or one that has not come to its first checkpoint.
+
+    Raises:
+      ConfigError: it holds a run of another config; each difference is named.
+    """
+    try:
+      str(self.path).encode()
+    except UnicodeEncodeError as error:
+      raise ConfigError(
+        f"--workdir={self}: a name that is no UTF-8 text cannot be opened by all libraries; if it looks right where it "
+        f"was typed, PYTHONUTF8=1 has Python read it so (its encoding is {sys.getfilesystemencoding()})"
+      ) from error
+    unusable = next((character for character in _NOT_IN_NAMES if character in str(self.path.absolute())), None)
+    if unusable:
+      raise ConfigError(
+        f"--workdir={self}: Orbax loses checkpoints whose path has a {unusable!r} in it; name another folder"
+      )
+    for folder in (self.path, *self.path.parents):
+      if _exists(folder) and not folder.is_dir():
+        raise ConfigError(f"--workdir={self} cannot be made: {folder} is a file")
+    saved = self.saved_config()
+    if saved is None or not self.is_begun():
+      return
+    if bool(saved.get("seeds")) != bool(config.seeds):
+      kinds = ("several seeds", "one seed") if saved.get("seeds") else ("one seed", "several seeds")
+      raise ConfigError(
+        f"{self} holds a run of {kinds[0]} and config.seeds asks for {kinds[1]}: name another --workdir"
+      )
+    different = config_lib.differences(saved, config_lib.to_json(config))
+    if different:
+      lines = "\n  ".join(different)
+      raise ConfigError(f"{self} holds a run of another config:\n  {lines}\nName another --workdir, or delete it.")
+
+  def is_begun(self) -> bool:
+    """Whether it holds what took work: a checkpoint, a result, or a begun run of a seed."""
+    if _exists(self.result) or self.checkpoint_steps():
+      return True
+    return any(Workdir(folder).is_begun() for folder in self.path.glob("seed_*") if folder.is_dir())
+
+  def checkpoint_steps(self) -> list[int]:
+    """Steps of its checkpoints, whole or not, ascending."""
+    folder = self.files.checkpoints
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Makes the folder, and keeps other processes' runs out of it while the block runs.
+
+    Raises:
+      ConfigError: the folder cannot be made, or another process has a run in it.
+    """
+    with contextlib.ExitStack() as stack:
+      if _is_first_process():
+        with self._written():
+          self.path.mkdir(parents=True, exist_ok=True)
+          stack.enter_context(self._lock())
+      _wait_for_all(f"lock {self}")
+      yield
+
+  def claim(self, config: ConfigDict) -> None:
+    """Writes the config that the folder belongs to from now on; the folder is locked.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    if _is_first_process():
+      with self._written():
+        # A run that is resumed is no longer finished.
+        self.result.unlink(missing_ok=True)
+        files.write_json(self.config, config_lib.to_json(config))
+    _wait_for_all(f"claim {self}")
+
+  def finished(self, config: ConfigDict) -> Result | None:
+    """The result of the finished run in this folder; None where it is not finished, or is now to be trained for longer.
+
+    Raises:
+      ConfigError: a file is damaged.
+    """
+    saved = self.saved_config()
+    if saved is None or not _exists(self.result):
+      return None
+    limits = {key: value for key, value in config_lib.flatten(saved) if key in ("train.epochs", "train.patience")}
+    if limits != {"train.epochs": config.train.epochs, "train.patience": config.train.patience}:
+      return None
+    return self.read_result()
+
+  def read_result(self) -> Result:
+    """The result of a finished run of one seed.
+
+    Raises:
+      ConfigError: there is none, or it is damaged.
+    """
+    try:
+      return Result.from_json(files.read_json(self.result))
+    except (OSError, ValueError) as error:
+      raise ConfigError(f"{self.result}: it is no result of mlrec.main: {_reason(error)}") from error
+
+  def write(self, path: pathlib.Path, value: Result | SeedsResult | dict[str, Any]) -> None:
+    """Writes one of its JSON files, on the first process.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    if _is_first_process():
+      with self._written():
+        # Evaluation alone may be the first to write here.
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, value if isinstance(value, dict) else value.to_json())
+
+  def saved_config(self) -> dict[str, Any] | None:
+    """The config, as JSON, of the run that the folder holds; None where there is none.
+
+    A config file that is lost or cut off is replaced by what checkpoints say.
+
+    Raises:
+      ConfigError: there is a run, and nothing says of which config.
+    """
+    try:
+      saved = files.read_json(self.config)
+      if isinstance(saved, dict):
+        return saved
+      reason = "it holds no object"
+    except FileNotFoundError:
+      if not self.checkpoint_steps():
+        return None
+      reason = "it is missing"
+    except (OSError, ValueError) as error:
+      reason = _reason(error)
+    if not self.checkpoint_steps():
+      if _exists(self.result):
+        raise ConfigError(f"{self.config} cannot be read ({reason}); delete the folder or name another --workdir")
+      return None
+    # Orbax comes in here alone: reports read workdirs without it.
+    from mlrec.train.checkpoint import CheckpointError
+    from mlrec.train.checkpoint import Checkpoints
+
+    try:
+      with contextlib.closing(Checkpoints(self.files.checkpoints, read_only=True)) as checkpoints:
+        return dict(checkpoints.latest_record().config)
+    except CheckpointError as error:
+      raise ConfigError(f"{self.config} cannot be read ({reason}), nor can its checkpoints: {error}") from error
+
+  @contextlib.contextmanager
+  def _lock(self) -> Iterator[None]:
+    lock = files.try_lock(self._lock_file)
+    if lock is None:
+      raise ConfigError(f"{self} is in use by {self._holder()}: wait for it, or name another --workdir")
+    with lock:
+      lock.truncate(0)
+      json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+      lock.flush()
+      yield
+
+  def _holder(self) -> str:
+    try:
+      holder = files.read_json(self._lock_file)
+      return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+      return "another process"
+
+  @contextlib.contextmanager
+  def _written(self) -> Iterator[None]:
+    """Has a folder that cannot be written told in a line; a full disk passes."""
+    try:
+      yield
+    except OSError as error:
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      raise ConfigError(f"--workdir={self} cannot be written: {error.strerror or error}") from error
+
+
+def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path:
+  """A readable folder for a config file and what its argument, data and model are.
+
+  The same command names the same folder, so that running it again resumes.
+  """
+  model = config.model.to_dict()
+  source = config.data.source
+  data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
+  stem = pathlib.Path(config_file).stem
+  name = model.get("user", {}).get("name", "") or model["name"]
+  dim = f"d{model['dim']}" if "dim" in model else ""
+  parts = [stem, argument, data, "" if name == stem else name, dim, f"seed{config.seed}"]
+  return pathlib.Path("runs") / "_".join(part for part in parts if part)
+
+
+def _is_first_process() -> bool:
+  import jax  # reports read workdirs without it
+
+  return jax.process_index() == 0
+
+
+def _wait_for_all(what: str) -> None:
+  import jax
+
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(what)
+
+
+def _exists(path: pathlib.Path) -> bool:
+  try:
+    return path.exists()
+  except OSError as error:  # such as a name that is too long
+    raise ConfigError(f"--workdir={path} cannot be used: {error.strerror or error}") from error
+
+
+def _reason(error: Exception) -> str:
+  return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,21 @@
+"""Interactions of prepared TFDS data: `microlens/…-sequences`."""
+
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Interactions
+from mlrec.sources import sources
+
+
+@sources.register("microlens")
+def read(name: str, data_dir: str = "") -> Interactions:
+  """Reads `microlens/{50k,100k,1m,full,demo}-sequences`; the demo is made on first use.
+
+  Raises:
+    DataError: the name is unknown, or the data set has not been prepared.
+  """
+  # It brings in TFDS, which reading a pairs file does without.
+  from tfds_microlens import reading
+
+  try:
+    return reading.read_sequences(name, data_dir)
+  except DataError as error:
+    raise DataError(f"config.data.source = {error}") from error

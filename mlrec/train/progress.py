@@ -1,0 +1,118 @@
+"""What training writes and prints: a line of metrics a step, TensorBoard events, progress."""
+
+from collections.abc import Mapping
+import json
+import sys
+import time
+from typing import Any
+from typing import IO
+
+from mlrec import files
+from mlrec import terminal
+from mlrec.files import finite
+from mlrec.train.run_files import RunFiles
+
+_PLAIN_SECONDS = 10.0
+
+
+class MetricWriter:
+  """`metrics.jsonl` and TensorBoard events of a workdir; each step and split stands in the file once.
+
+  On resuming at `step`, lines of later steps are dropped: they will be written again.
+  """
+
+  def __init__(self, run_files: RunFiles, *, step: int, tensorboard: bool, enabled: bool = True):
+    """Opens both; where it is not `enabled` (on all processes but the first) nothing is written."""
+    self._path = run_files.metrics
+    self._file: IO[str] | None = None
+    self._events: Any = None
+    if not enabled:
+      return
+    self._keep_up_to(step)
+    self._file = self._path.open("a", encoding="utf-8")
+    if tensorboard:
+      import tensorboardX  # imports protobuf: only runs that want events pay for it
+
+      self._events = tensorboardX.SummaryWriter(
+        str(run_files.events), purge_step=step + 1 if step else None, flush_secs=30
+      )
+
+  def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    if not self._file:
+      return
+    self._file.write(json.dumps({"step": step, "split": split, **finite(metrics)}, allow_nan=False) + "\n")
+    self._file.flush()
+    if self._events:
+      for name, value in metrics.items():
+        self._events.add_scalar(f"{split}/{name}", value, step)
+
+  def close(self) -> None:
+    for open_file in (self._file, self._events):
+      if open_file:
+        open_file.close()
+
+  def _keep_up_to(self, step: int) -> None:
+    if not self._path.exists():
+      return
+    kept = []
+    for line in self._path.read_bytes().splitlines():
+      try:
+        text = line.decode()
+        whole = json.loads(text)["step"] <= step
+      except (ValueError, KeyError, TypeError):
+        whole = False  # damaged, or cut off when the run was killed
+      if whole:
+        kept.append(text + "\n")
+    files.write_text(self._path, "".join(kept))
+
+
+class Progress:
+  """Rate, loss and time left: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+
+  def __init__(self, *, total: int, done: int, users_per_step: int, enabled: bool = True):
+    self._total, self._first, self._users = total, done, users_per_step
+    self._enabled = enabled
+    self._live = enabled and sys.stderr.isatty()
+    self._start = self._printed = time.monotonic()
+    self._paused = 0.0
+    self._width = 0
+
+  def update(self, step: int, epoch: int, loss: float) -> None:
+    """Shows the state after `step`, of which `loss` is the latest known."""
+    now = time.monotonic()
+    if not self._enabled or now - self._printed < (0.2 if self._live else _PLAIN_SECONDS):
+      return
+    self._printed = now
+    rate = (step - self._first) / max(now - self._start - self._paused, 1e-9)
+    left = _clock((self._total - step) / rate) if rate > 0 else "?"
+    share = f"{100 * step / self._total:.0f} %"
+    self._show(
+      f"epoch {epoch} · step {step}/{self._total} ({share}) · loss {loss:.4f} · "
+      f"{rate:.1f} steps/s, {rate * self._users:,.0f} users/s · {left} left"
+    )
+
+  def pause(self, seconds: float) -> None:
+    """Leaves time spent on something else (validation) out of the rate."""
+    self._paused += seconds
+
+  def message(self, text: str) -> None:
+    """Prints a line that stays."""
+    if not self._enabled:
+      return
+    if self._live and self._width:
+      terminal.write("\r" + " " * self._width + "\r", sys.stderr)
+      self._width = 0
+    terminal.tell(text)
+
+  def _show(self, text: str) -> None:
+    if self._live:
+      terminal.write("\r" + text.ljust(self._width), sys.stderr)
+      self._width = len(text)
+    else:
+      terminal.tell(text)
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

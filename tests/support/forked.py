@@ -1,0 +1,102 @@
+"""Commands in processes of their own, forked from one that has the imports behind it.
+
+A command's own imports take two seconds, most of what a refusal takes. The process here imports libraries once, then
+forks for each command: the child sets environment and folder, and runs the module as `python -m` does.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
+
+# What commands import, as far as importing it starts no thread and no device.
+_IMPORTED = (
+  "absl.app",
+  "flax.nnx",
+  "grain",
+  "jax",
+  "ml_collections",
+  "numpy",
+  "optax",
+  "orbax.checkpoint",
+  "scipy.sparse",
+)
+
+
+class Forked:
+  """Runs commands, one at a time."""
+
+  def __init__(self) -> None:
+    self._process: subprocess.Popen | None = None
+
+  def run(
+    self, module: str, arguments: list[str], *, cwd: pathlib.Path, env: dict[str, str], timeout: float = 300
+  ) -> subprocess.CompletedProcess:
+    """`python -m module arguments`, its output as text."""
+    if self._process is None:
+      self._start(env)
+    with tempfile.TemporaryDirectory() as folder:
+      asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "folder": folder, "s": timeout}
+      self._process.stdin.write(json.dumps(asked) + "\n")
+      self._process.stdin.flush()
+      status = int(self._process.stdout.readline())
+      output, errors = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([module, *arguments], status, output, errors)
+
+  def _start(self, env: dict[str, str]) -> None:
+    self._process = subprocess.Popen(
+      [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(self._process.kill)
+
+
+def _serve() -> None:
+  for name in _IMPORTED:
+    __import__(name)
+  for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+      _become(asked)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _become(asked: dict) -> None:
+  """Runs a command in this process, and ends it as `python -m` would."""
+  import signal
+
+  signal.alarm(int(asked["s"]))
+  os.chdir(asked["cwd"])
+  os.environ.clear()
+  os.environ.update(asked["env"])
+  for name, descriptor in (("stdout", 1), ("stderr", 2)):
+    os.dup2(os.open(pathlib.Path(asked["folder"], name), os.O_CREAT | os.O_WRONLY), descriptor)
+  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+  sys.argv = [asked["module"], *asked["arguments"]]
+  sys.path[0] = asked["cwd"]
+  status = 0
+  try:
+    runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+  except SystemExit as ended:
+    if isinstance(ended.code, str):
+      print(ended.code, file=sys.stderr)
+    status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+  except BaseException:
+    traceback.print_exc()
+    status = 1
+  with contextlib.suppress(Exception):
+    atexit._run_exitfuncs()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+if __name__ == "__main__":
+  _serve()

@@ -1,0 +1,456 @@
+"""MicroLens (arXiv 2309.15379) as a TFDS data set: interactions, leave-one-out sequences, items, frames of videos."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import difflib
+import functools
+import itertools
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+from typing import ClassVar
+
+from absl import logging
+import numpy as np
+from tensorflow_datasets.core import dataset_builder
+from tensorflow_datasets.core import writer as writer_lib
+from tensorflow_datasets.core.utils import file_utils
+import tensorflow_datasets.public_api as tfds
+
+from mlrec import files
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import iter_csv
+from mlrec.data.interactions import iter_tsv
+from mlrec.data.interactions import read_pairs
+from tfds_microlens import audio
+from tfds_microlens import configs
+from tfds_microlens import covers
+from tfds_microlens import digests
+from tfds_microlens import download_options
+from tfds_microlens import errors
+from tfds_microlens import fetch
+from tfds_microlens import item_media
+from tfds_microlens import items as items_lib
+from tfds_microlens import locks
+from tfds_microlens import media
+from tfds_microlens import prepared as prepared_lib
+from tfds_microlens import records
+from tfds_microlens import releases
+from tfds_microlens import sequences
+from tfds_microlens import tf_reader
+from tfds_microlens import videos as videos_lib
+from tfds_microlens.errors import DamagedError
+from tfds_microlens.errors import PrepareError
+from tfds_microlens.media_sources import MISSING
+from tfds_microlens.source_files import SourceFiles
+
+_VIDEO_SHARD_ROWS = 1 << 14  # about 1 GB of five frames of 224 x 224
+_MEDIA_SHARD_ROWS = 1 << 12  # about 1 GB of sound tracks of 10 s
+# A split's examples, and how many there are.
+_Split = tuple[int, Iterable[dict[str, Any]] | Iterable[bytes]]
+_Chunks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+class Builder(dataset_builder.FileReaderBuilder):
+  """Builder of `microlens/{50k,100k,1m,full,demo}-{interactions,sequences,items…,videos-<frames>x<size>}`."""
+
+  name = "microlens"
+  VERSION = tfds.core.Version(fetch.VERSION)
+  RELEASE_NOTES: ClassVar = {
+    "1.0.0": (
+      "Interactions, leave-one-out sequences, items and videos of every release, and a demo; covers and sound tracks "
+      "in items whose names ask for them. A config that got features since has a version of its own."
+    )
+  }
+  BUILDER_CONFIGS = configs.listed()
+  DEFAULT_BUILDER_CONFIG_NAME = "50k-sequences"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "Files that cannot be downloaded are taken from manual_dir (<data_dir>/downloads/manual) under the names that the "
+    "MicroLens server gives them. The full release is by e-mail from its authors only."
+  )
+
+  @tfds.core.utils.classproperty
+  @classmethod
+  @functools.cache
+  def builder_configs(cls) -> configs.Configs:
+    return configs.Configs((config.name, config) for config in cls.BUILDER_CONFIGS)
+
+  def __init__(self, *, file_format: str | tfds.core.FileFormat | None = None, **kwargs: Any):
+    data_dir = os.fspath(kwargs.get("data_dir") or tfds.core.constants.DATA_DIR)
+    if "://" in data_dir:
+      raise PrepareError(
+        f"data_dir={data_dir}: expected a local folder, for files are locked, compared and renamed there"
+      )
+    try:
+      super().__init__(file_format=file_format, **kwargs)
+    except Exception:
+      # TFDS reads the data set's JSON unchecked: its errors do not say what to do.
+      if os.path.lexists(getattr(self, "data_dir", "")):
+        digests.Digests(self._place)
+      raise
+    # TFDS's own default, TFRecord, can be neither written nor read without TensorFlow.
+    if file_format is None and not self.info.initialized:
+      self.info.set_file_format("array_record", override=True)
+
+  def download_and_prepare(
+    self,
+    *,
+    download_dir: str | os.PathLike[str] | None = None,
+    download_config: tfds.download.DownloadConfig | None = None,
+    **kwargs: Any,
+  ) -> None:
+    """As every TFDS builder's. `download_options` says what of `download_config` has an effect.
+
+    Raises:
+      PrepareError: a file is not available or is wrong, the disk is full, another process is preparing the same, an
+        option has no effect, or what is there already is damaged or holds fewer examples than are asked for.
+      DataError: a line of a file is malformed (file and line number are named).
+    """
+    download_config = download_config or tfds.download.DownloadConfig()
+    asked = download_options.extent(download_config)
+    mode = download_config.download_mode
+    kwargs |= {"download_dir": download_dir, "download_config": download_config}
+    updates = mode == tfds.download.GenerateMode.UPDATE_DATASET_INFO
+    if mode.overwrite_dataset or not self._is_there(asked):
+      if updates:
+        raise prepared_lib.not_prepared(self._place)
+      with _alone(self._place):
+        # Another process may have made it meanwhile.
+        if mode.overwrite_dataset or not self._is_there(asked):
+          self._make(asked, **kwargs)
+    elif updates:
+      with _alone(self._place):
+        super().download_and_prepare(**kwargs)
+        digests.write(self._place)
+
+  @property
+  def _place(self) -> digests.Place:
+    return prepared_lib.place_of(self)
+
+  def _is_there(self, asked: download_options.Extent) -> bool:
+    """Whether it is prepared already.
+
+    Raises:
+      PrepareError: it is damaged, or holds another number of examples.
+    """
+    if not self._place.folder.exists():
+      return False
+    digests.Digests(self._place)
+    if not self.info.initialized:
+      self.info.read_from_directory(self.data_dir)
+    holds = dict(self.info.metadata.items()).get(prepared_lib.MOST_EXAMPLES)
+    if holds is not None and holds != asked.most_examples:
+      raise PrepareError(
+        f"{self._place.folder}: it was made with max_examples_per_split={holds}, and {asked.most_examples} is asked "
+        f"for; to prepare all of it: {self._place.command}"
+      )
+    return True
+
+  def _make(
+    self,
+    asked: download_options.Extent,
+    *,
+    download_dir: str | os.PathLike[str] | None,
+    download_config: tfds.download.DownloadConfig,
+    **kwargs: Any,
+  ) -> None:
+    """Makes the data set, with nobody else at it."""
+    downloads = pathlib.Path(os.path.expanduser(download_dir or self.data_dir_root / "downloads"))
+    manual_dir = pathlib.Path(os.path.expanduser(download_config.manual_dir or downloads / "manual"))
+    self._source_files = SourceFiles(self.builder_config, download_dir=downloads / self.name, manual_dir=manual_dir)
+    self._asked = asked
+    place = self._place  # TFDS has it elsewhere while it is being made
+    self._final_dir = place.folder
+    with errors.full_disk_reported(place.root), errors.local_files_reported(place.root):
+      # What a run that was killed has left.
+      for unfinished in place.folder.parent.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):
+        _remove(unfinished)
+      super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
+      self.info.download_size = sum(int(used["bytes"]) for used in self._source_files.used.values())
+      self.info.write_dataset_info_json(self.data_path)
+      digests.write(place, self._described)
+    # The records are packed and in place; their single files are no longer needed.
+    for name in (videos_lib.Frames.name, *item_media.NAMES):
+      shutil.rmtree(self._cache(name), ignore_errors=True)
+    _remove(_aside(place.folder))
+
+  def _log_download_bytes(self) -> None:
+    # TFDS would print "Unknown size" for what it has no record of.
+    print(f"Preparing {self._place.name} in {self.data_dir}", flush=True)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(configs.features(self.builder_config)),
+      homepage="https://github.com/westlake-repl/MicroLens",
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _download_and_prepare(
+    self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig | None = None
+  ) -> None:
+    del dl_manager, download_config  # TFDS's downloader sends no headers, and the server refuses its user agent.
+    makers = {
+      "interactions": self._interactions,
+      "sequences": self._sequences,
+      "items": self._items,
+      configs.VIDEOS: self._videos,
+    }
+    kind = self.builder_config.kind
+    shard_rows = _MEDIA_SHARD_ROWS if any(self.builder_config.media) else None
+    if kind == configs.VIDEOS:
+      shard_rows = _VIDEO_SHARD_ROWS
+    if self._asked.most_examples is not None:
+      self.info.metadata[prepared_lib.MOST_EXAMPLES] = self._asked.most_examples
+    writer = writer_lib.ExampleWriter(self.info.file_format)
+    infos = []
+    with tempfile.TemporaryDirectory(prefix="microlens_demo_") as folder:
+      self._source_files.write_demo(pathlib.Path(folder))
+      for split, (count, examples) in makers[kind]().items():
+        infos.append(
+          records.write_split(
+            split, count, examples, template=self._get_filename_template(split), writer=writer, shard_rows=shard_rows,
+            num_shards=self._asked.num_shards,
+          )
+        )  # fmt: skip
+    if self._source_files.used:
+      self.info.metadata["files"] = self._source_files.used
+    self.info.set_splits(tfds.core.SplitDict(infos))
+    # Now, and not when the data set has its name: there must be little time between that and the digests.
+    self._described = digests.describe(pathlib.Path(self.data_dir))
+
+  def _interactions(self) -> dict[str, _Split]:
+    pairs = self._source_files.any_of("pairs_csv", "pairs_tsv")
+    timed = pairs.suffix == ".csv"
+    self.info.metadata["timestamps"] = "milliseconds" if timed else "place in the sequence"
+    chunks = functools.partial(iter_csv if timed else _placed_chunks, pairs)
+    count = self._limited(sum(len(users) for users, _, _ in chunks()))
+    return {"train": (count, itertools.islice(_interaction_examples(chunks()), count))}
+
+  def _sequences(self) -> dict[str, _Split]:
+    interactions = read_pairs(self._source_files.any_of("pairs_tsv", "pairs_csv"))
+    lines = sequences.without_short_lines(interactions)
+    if not len(lines.users):
+      raise DataError(f"{interactions.source}: no user has {sequences.MIN_LENGTH} items")
+    skipped = len(interactions.users) - len(lines.users)
+    if skipped:
+      logging.warning(
+        "%s: skipped %d of %d users, who have fewer than %d items.",
+        interactions.source, skipped, len(interactions.users), sequences.MIN_LENGTH,
+      )  # fmt: skip
+    lines = sequences.of_first_users(lines, self._limited(len(lines.users)))
+    users, histories = lines.users, lines.histories
+    self.info.metadata.update(sequences.repeats(lines), skipped_users=skipped)
+    return {
+      split: (len(users), _sequence_examples(users, histories, hidden, split != "train"))
+      for split, hidden in (("train", 2), ("validation", 2), ("test", 1))
+    }
+
+  def _items(self) -> dict[str, _Split]:
+    source_files = self._source_files
+    pairs, titles = source_files.any_of("pairs_tsv", "pairs_csv"), source_files.file("titles")
+    likes = source_files.likes(beside=[pairs, titles])
+    more = {}
+    if self.builder_config.has_tags:
+      more = {kind: source_files.optional(kind, f"{kind} are empty") for kind in ("tags", "comments")}
+    found = items_lib.read_items(pairs, titles, likes, **more, quoted_titles=source_files.quoted_titles)
+    found = found.first(self._limited(len(found.ids)))
+    columns = self._media_columns(found.ids)
+    return {"train": (len(found.ids), _item_examples(found, list(more), columns))}
+
+  def _media_columns(self, ids: np.ndarray) -> list[item_media.Column]:
+    """The features of the covers and sound tracks that the name asks for."""
+    asked = self.builder_config.media
+    columns = []
+    if asked.cover == configs.PATH:
+      columns.append(item_media.path_column(covers.Covers.name, self._source_files.covers(), ids))
+    elif asked.cover is not None:
+      columns.append(self._media_column(covers.Covers(self._source_files.covers(), int(asked.cover)), ids))
+    if asked.audio == configs.PATH:
+      columns.append(item_media.path_column(audio.Audio.name, self._source_files.audio(), ids))
+    elif asked.audio is not None:
+      columns.append(self._media_column(audio.Audio(self._source_files.audio(), int(asked.audio)), ids))
+    if columns:
+      np.save(self.data_path / media.ITEMS, ids)
+    return columns
+
+  def _media_column(self, medium: media.Medium, ids: np.ndarray) -> item_media.Column:
+    column = item_media.column(
+      medium, ids, cache_dir=self._cache(medium.name), folder=self.data_path, report_at=self._final_dir
+    )
+    made_of = pathlib.Path(str(medium.source)).name
+    self.info.metadata.update({f"without_{medium.name}": column.without, f"{medium.name}_made_of": made_of})
+    return column
+
+  def _videos(self) -> dict[str, _Split]:
+    source, settings = self._source_files.videos(), self.builder_config.frames
+    frames = videos_lib.Frames(source, settings)
+    prepared = media.prepare(
+      frames, cache_dir=self._cache(frames.name), expected=self._source_files.expected_items(),
+      most=self._asked.most_examples,
+    )  # fmt: skip
+    np.save(self.data_path / media.ITEMS, prepared.items)
+    prepared.write_report(self.data_path / videos_lib.REPORT)
+    self.info.metadata.update(
+      frames=settings.number, size=settings.size, interval=settings.interval, reference=settings.reference,
+      made_of=type(source).__name__.lower(), without_record=len(prepared.problems),
+    )  # fmt: skip
+    if prepared.problems:
+      missing = sum(problem.reason == MISSING for problem in prepared.problems)
+      logging.warning(
+        "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why.",
+        source, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
+      )  # fmt: skip
+    return {"train": (len(prepared.items), prepared.records())}
+
+  def _limited(self, count: int) -> int:
+    return count if self._asked.most_examples is None else min(count, self._asked.most_examples)
+
+  def _cache(self, name: str) -> pathlib.Path:
+    """Single records while a data set is being made; by config, so that one can be removed without the other."""
+    return pathlib.Path(self.data_dir_root) / self.name / f".{self.builder_config.name}.{name}"
+
+  def _as_dataset(
+    self,
+    split: Any,
+    decoders: Any = None,
+    read_config: tfds.ReadConfig | None = None,
+    shuffle_files: bool = False,
+  ) -> Any:
+    read_config = read_config or tfds.ReadConfig()
+    if (read_config.file_format or self.info.file_format) != tfds.core.FileFormat.ARRAY_RECORD:
+      return super()._as_dataset(split, decoders, read_config, shuffle_files)
+    return tf_reader.as_dataset(self, split, decoders=decoders, read_config=read_config, shuffle_files=shuffle_files)
+
+
+def prepare(
+  name: str, *, data_dir: str | os.PathLike[str] | None = None, manual_dir: str | os.PathLike[str] | None = None
+) -> Builder:
+  """The builder of `microlens/…` or of a bare config name, its data prepared.
+
+  What is there already is compared with its digests, whole, and kept if it is what was written. Otherwise it is made
+  again, which is logged, and the damaged one is removed once that has succeeded.
+
+  Raises:
+    PrepareError: there is no such config (the nearest names are given), or its data is not available.
+    DataError: a line of a source file is malformed.
+  """
+  config = Builder.builder_configs.get(name.removeprefix(f"{Builder.name}/"))
+  if config is None:
+    near = difflib.get_close_matches(name.removeprefix(f"{Builder.name}/"), Builder.builder_configs, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(Builder.builder_configs)}"
+    raise PrepareError(f"{name}: no such data set; {hint}")
+  download_config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+  place = _place(config, data_dir)
+  if _problem(place):
+    with _alone(place):
+      # Another process may have made it again meanwhile.
+      if problem := _problem(place):
+        logging.warning("%s\nIt is made again.", problem)
+        with _set_aside(place.folder):
+          Builder(config=config.name, data_dir=data_dir)._make(
+            download_options.Extent(), download_dir=None, download_config=download_config
+          )
+  builder = Builder(config=config.name, data_dir=data_dir)
+  builder.download_and_prepare(download_config=download_config)
+  return builder
+
+
+def _place(config: configs.MicroLensConfig, data_dir: str | os.PathLike[str] | None) -> digests.Place:
+  """Where a config's data lies, or will; without reading anything there."""
+  version = config.version or Builder.VERSION
+  root, folder = file_utils.get_data_dir_and_dataset_dir(
+    given_data_dir=os.fspath(data_dir) if data_dir else None,
+    builder_name=Builder.name,
+    config_name=config.name,
+    version=tfds.core.Version(version),
+  )
+  return digests.Place(f"{Builder.name}/{config.name}", pathlib.Path(root), pathlib.Path(folder))
+
+
+def _problem(place: digests.Place) -> str:
+  """Why what is there cannot be kept, in a line; empty if it can, or nothing is there."""
+  if not os.path.lexists(place.folder):
+    return ""
+  # It takes about a second a GB.
+  print(f"Comparing {place.folder} with its digests", flush=True)
+  try:
+    digests.Digests(place).check_all()
+    most = files.read_json(place.folder / "metadata.json").get(prepared_lib.MOST_EXAMPLES)
+  except DamagedError as error:
+    return str(error)
+  return "" if most is None else f"{place.folder}: it was made with max_examples_per_split={most}"
+
+
+@contextlib.contextmanager
+def _alone(place: digests.Place) -> Iterator[None]:
+  """Keeps other processes from making the same data set; the demo, which is made on first use, waits for them."""
+  folder = place.root / Builder.name
+  config = place.name.partition("/")[2]
+  waits = config.startswith(f"{releases.DEMO}-")
+  with contextlib.ExitStack() as stack:
+    with errors.full_disk_reported(place.root), errors.local_files_reported(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      lock = (locks.waited_for if waits else locks.held)(folder / f".{config}.lock", f"{place.name} is being prepared")
+      stack.enter_context(lock)
+    yield
+
+
+@contextlib.contextmanager
+def _set_aside(folder: pathlib.Path) -> Iterator[None]:
+  """Moves a damaged data set out of the way, for the block to make another; puts it back if that fails."""
+  aside = _aside(folder)
+  _remove(aside)
+  folder.rename(aside)
+  try:
+    yield
+  except BaseException:
+    if not folder.exists():
+      aside.rename(folder)
+    raise
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+  return folder.with_name(f".{folder.name}.damaged")
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def _placed_chunks(path: str | os.PathLike[str]) -> _Chunks:
+  """As `iter_csv`, of a TSV file: each item's place in its line takes the place of the time."""
+  for users, lines in iter_tsv(path):
+    places = np.arange(len(lines.values)) - np.repeat(lines.offsets[:-1], lines.lengths)
+    yield np.repeat(users, lines.lengths), lines.values, places
+
+
+def _interaction_examples(chunks: _Chunks) -> Iterator[dict[str, Any]]:
+  rows = itertools.chain.from_iterable(zip(*(part.tolist() for part in chunk)) for chunk in chunks)
+  for user, item, timestamp in rows:
+    yield {"user": user, "item": item, "timestamp": timestamp}
+
+
+def _sequence_examples(users: np.ndarray, histories: Any, hidden: int, has_target: bool) -> Iterator[dict[str, Any]]:
+  """Rows without their last `hidden` items, of which the first is the target."""
+  for row, user in enumerate(users.tolist()):
+    history = histories[row]
+    target = int(history[-hidden]) if has_target else 0
+    yield {"user": user, "items": history[:-hidden], "target": target}
+
+
+def _item_examples(
+  found: items_lib.Items, lists: list[str], columns: list[item_media.Column]
+) -> Iterator[dict[str, Any]]:
+  """Items with their figures, with those of their `lists` that the config has, and with their media."""
+  plain = (found.ids.tolist(), found.titles, found.likes.tolist(), found.views.tolist(), found.counts.tolist())
+  for place, row in enumerate(zip(*plain)):
+    example = dict(zip(("item", "title", "likes", "views", "count"), row))
+    example |= {name: [text.encode() for text in getattr(found, name)[place]] for name in lists}
+    yield example | {column.feature: column.of(row[0]) for column in columns}
