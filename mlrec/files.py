@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import stat
 from typing import Any
 from typing import IO
@@ -114,6 +115,14 @@ def sha256(path: pathlib.Path) -> str:
     while block := file.read(_READ_BYTES):
       digest.update(block)
   return digest.hexdigest()
+
+
+def remove(path: pathlib.Path) -> None:
+  """Removes a file or a folder, if there is one."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def try_lock(path: pathlib.Path) -> IO[str] | None:

@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
 import struct
 import sys
 import time
@@ -251,7 +250,7 @@ class Cache:
     path = self.path(item)
     rest = self._HEAD.pack(self._medium.mark, *stamp, len(kept.record)) + kept.record + kept.note.encode()
     if path.is_dir():
-      shutil.rmtree(path)
+      files.remove(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

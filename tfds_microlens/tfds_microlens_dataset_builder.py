@@ -167,7 +167,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     with errors.full_disk_reported(place.root), errors.local_files_reported(place.root):
       # What a run that was killed has left.
       for unfinished in place.folder.parent.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):
-        _remove(unfinished)
+        files.remove(unfinished)
       super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
       self.info.download_size = sum(int(used["bytes"]) for used in self._source_files.used.values())
       self.info.write_dataset_info_json(self.data_path)
@@ -175,7 +175,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     # The records are packed and in place; their single files are no longer needed.
     for name in (videos_lib.Frames.name, *item_media.NAMES):
       shutil.rmtree(self._cache(name), ignore_errors=True)
-    _remove(_aside(place.folder))
+    files.remove(_aside(place.folder))
 
   def _log_download_bytes(self) -> None:
     # TFDS would print "Unknown size" for what it has no record of.
@@ -403,7 +403,7 @@ def _alone(place: digests.Place) -> Iterator[None]:
 def _set_aside(folder: pathlib.Path) -> Iterator[None]:
   """Moves a damaged data set out of the way, for the block to make another; puts it back if that fails."""
   aside = _aside(folder)
-  _remove(aside)
+  files.remove(aside)
   folder.rename(aside)
   try:
     yield
@@ -415,13 +415,6 @@ def _set_aside(folder: pathlib.Path) -> Iterator[None]:
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:
   return folder.with_name(f".{folder.name}.damaged")
-
-
-def _remove(path: pathlib.Path) -> None:
-  if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
 
 
 def _placed_chunks(path: str | os.PathLike[str]) -> _Chunks:

@@ -111,8 +111,11 @@ def read_folder(path: str | os.PathLike[str], item_ids: np.ndarray) -> Vectors:
   return _of_split(_open(os.fspath(path), os.fspath(path)), item_ids, os.fspath(path))
 
 
-def check_folder(path: pathlib.Path) -> None:
+def check_folder(path: pathlib.Path) -> dict[str, Any]:
   """Compares a finished folder with the digests that it was finished with.
+
+  Returns:
+    The recipe that it states.
 
   Raises:
     DamagedError: a file is missing, malformed, or not what was written.
@@ -125,6 +128,7 @@ def check_folder(path: pathlib.Path) -> None:
     for name in (VECTORS, ITEMS):
       if files.sha256(path / name) != digests.get(name):
         raise ValueError(f"{name} is not what was written (its digest differs): make the folder again")
+    return {key: value for key, value in recipe.items() if key != "files"}
   except (OSError, ValueError) as error:
     raise DamagedError(f"{path}: {error}") from error
 

@@ -122,7 +122,7 @@ def make(
     ascending, and `recipe.json`; and the fingerprint that names it.
   """
   stated = _stated(recipe, source)
-  fingerprint = hashlib.sha256(files.canonical_json(stated).encode()).hexdigest()[:16]
+  fingerprint = _fingerprint(stated)
   where = (pathlib.Path(folder).expanduser() if folder else _default_folder()) / fingerprint
   if not _is_whole(where, say):
     where.mkdir(parents=True, exist_ok=True)
@@ -134,6 +134,10 @@ def make(
       parts.remove()
     _wait_for_all(f"{fingerprint} joined")
   return where, fingerprint
+
+
+def _fingerprint(stated: Mapping[str, Any]) -> str:
+  return hashlib.sha256(files.canonical_json(stated).encode()).hexdigest()[:16]
 
 
 def _stated(recipe: Recipe, source: Source) -> dict[str, Any]:
@@ -154,12 +158,16 @@ def _is_whole(where: pathlib.Path, say: Callable[[str], None]) -> bool:
   if not (where / vector_files.RECIPE).exists():
     return False
   try:
-    vector_files.check_folder(where)
+    stated = vector_files.check_folder(where)
+    if _fingerprint(stated) != where.name:
+      raise DamagedError(f"{where}: {vector_files.RECIPE} states another recipe than the folder's name")
     return True
   except DamagedError as error:
     say(f"the kept vectors are damaged and are made again ({error})")
     if jax.process_index() == 0:
-      (where / vector_files.RECIPE).unlink(missing_ok=True)
+      # What names the digests goes first: without it the folder is not taken for whole.
+      for name in (vector_files.RECIPE, vector_files.VECTORS, vector_files.ITEMS):
+        files.remove(where / name)
     return False
 
 
@@ -187,7 +195,7 @@ class _Parts:
 
   def remove(self) -> None:
     for path in self._where.glob("part-*.npy"):
-      path.unlink()
+      files.remove(path)
 
   def _load(self, name: str) -> np.ndarray | None:
     rows = 1 if name == _PADDING else min(_PART, self._num_items - int(name))
@@ -200,20 +208,12 @@ class _Parts:
       except (OSError, ValueError, EOFError) as error:
         reason = str(error)
       self._say(f"{path} is damaged and is made again ({reason})")
-      _discard(path)
+      files.remove(path)
     return None
 
 
 def _checksum(array: np.ndarray) -> str:
   return f"{zlib.crc32(np.ascontiguousarray(array).tobytes()):08x}"
-
-
-def _discard(path: pathlib.Path) -> None:
-  """Removes a file, or moves a folder of its name out of the way."""
-  if path.is_dir():
-    path.rename(path.with_suffix(".damaged"))
-  else:
-    path.unlink(missing_ok=True)
 
 
 def _make_parts(
