@@ -64,7 +64,7 @@ class _Plain(std_logging.Formatter):
 def write(text: str, stream: TextIO) -> None:
   """Writes text that is seen at once, or not at all.
 
-  What cannot be written is lost, and the work goes on; but where the reader of a pipe has gone, as that of
+  What cannot be written is lost, and nothing stops for it; but where the reader of a pipe has gone, as that of
   `… | head -1` does, a run is asked to stop (`on_lost_reader`).
   """
   try:

@@ -25,7 +25,7 @@ from mlrec.data.static_shapes import StaticSizes
 SEQUENCES, INTERACTIONS = "sequences", "interactions"
 
 
-class ExampleBatch(NamedTuple):
+class InteractionBatch(NamedTuple):
   """A training batch of B interactions.
 
   Attributes:
@@ -101,12 +101,12 @@ class InteractionBatches:
   def steps_per_epoch(self) -> int:
     return steps_per_epoch(self.split, INTERACTIONS, self.batch_size)
 
-  def batch(self, step: int) -> ExampleBatch:
+  def batch(self, step: int) -> InteractionBatch:
     """The batch of one step, arrays in host memory."""
     raw = self._raw(step)
     return self._sized(raw, *self._sizes.holding([[raw.columns]]))
 
-  def stack(self, first: int, count: int, size: int) -> ExampleBatch:
+  def stack(self, first: int, count: int, size: int) -> InteractionBatch:
     """The batches of `count` steps from `first` on, on a new leading axis of `size` (zeros after the last)."""
     raws = [self._raw(first + n) for n in range(count)]
     (columns,) = self._sizes.holding([[raw.columns] for raw in raws])
@@ -148,7 +148,7 @@ class InteractionBatches:
   def _pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return users.astype(np.int64) * (self.split.num_items + 1) + items
 
-  def _sized(self, raw: "_Raw", num_columns: int) -> ExampleBatch:
+  def _sized(self, raw: "_Raw", num_columns: int) -> InteractionBatch:
     items = np.zeros(num_columns, np.int32)
     items[: raw.columns] = raw.distinct
     counts = np.bincount(np.concatenate([raw.targets, raw.inputs.ravel()]), minlength=num_columns).astype(np.int32)
@@ -159,7 +159,7 @@ class InteractionBatches:
       out[: len(array)] = array
       return out
 
-    return ExampleBatch(
+    return InteractionBatch(
       items,
       counts,
       self._log_popularity[items],
@@ -189,7 +189,7 @@ class _Raw(NamedTuple):
     return len(self.distinct)
 
 
-def steps_per_epoch(split: Split, examples: str, batch_size: int) -> int:
+def steps_per_epoch(split: Split, batches_of: str, batch_size: int) -> int:
   """Batches in which each user (of `SEQUENCES`) or each training interaction comes once."""
-  number = split.num_users if examples == SEQUENCES else int(split.train.offsets[-1])
+  number = split.num_users if batches_of == SEQUENCES else int(split.train.offsets[-1])
   return -(-number // batch_size)

@@ -298,12 +298,12 @@ def _plan(
   def make_model(rngs: nnx.Rngs) -> nnx.Module:
     return builder.create(rngs=rngs)
 
-  steps = steps_per_epoch(split, builder.recommender.examples, config.train.batch_size)
+  steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
   model: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
   layout = Layout.of(split.max_length, packed=not model.reads_padding)
-  on_interactions = model.examples == INTERACTIONS
+  on_interactions = model.batches_of == INTERACTIONS
   shared: dict[str, Any] = {
     "batch_size": config.train.batch_size,
     "seed": config.seed,

@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 import optax
 
 from mlrec.config import ConfigError
+from mlrec.config import SCHEDULES
 from mlrec.models.layers import variables
 from mlrec.models.layers.variables import ENCODER
 from mlrec.models.layers.variables import HEAD
 from mlrec.registry import closest
-
-SCHEDULES = ("constant", "cosine", "linear")
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformationExtraArgs:

@@ -12,7 +12,7 @@ from mlrec.data import leave_one_out
 from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.batches import log_popularity
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.data.interaction_batches import SEQUENCES
@@ -41,7 +41,7 @@ def split() -> Split:
   return _split()
 
 
-def _examples(batch: ExampleBatch) -> list[tuple]:
+def _examples(batch: InteractionBatch) -> list[tuple]:
   """The real examples of a batch: `(user, target, inputs, negatives)` in item ids."""
   return [
     (int(batch.users[n]), int(batch.items[batch.targets[n]]), tuple(batch.items[batch.inputs[n]].tolist()),

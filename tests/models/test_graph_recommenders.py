@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.recommenders.grcn import Grcn
 from mlrec.models.recommenders.lightgcn import LightGcn
@@ -61,7 +61,7 @@ def passed(request) -> Passed:
   return Passed(model, options, *(np.asarray(x, np.float64) for x in (users, items)), loss, gradients)
 
 
-def make_batch(users, targets, negatives=(), *, filler: int = 0) -> ExampleBatch:
+def make_batch(users, targets, negatives=(), *, filler: int = 0) -> InteractionBatch:
   """A batch of item ids, with filler interactions and columns at the end."""
   negatives = np.array(negatives, int).reshape(len(users), -1)
   distinct = np.unique(np.concatenate([[0], targets, negatives.ravel()]))
@@ -74,7 +74,7 @@ def make_batch(users, targets, negatives=(), *, filler: int = 0) -> ExampleBatch
   def filled(x):
     return jnp.asarray(np.concatenate([x, np.zeros((filler, *x.shape[1:]), x.dtype)]))
 
-  return ExampleBatch(
+  return InteractionBatch(
     jnp.asarray(items), jnp.asarray(counts), jnp.asarray(log_popularity, jnp.float32), filled(np.array(users)),
     filled(np.searchsorted(distinct, targets)), jnp.zeros((len(users) + filler, 0), jnp.int32),
     filled(np.searchsorted(distinct, negatives)), filled(np.ones(len(users), np.float32)),

@@ -35,7 +35,7 @@ def registered(**entries: type) -> Iterator[None]:
 class Factors(Recommender):
   """A vector for each user and item, and what the user's other items add, under BPR."""
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
   reads_inputs = True
 
   def __init__(self, num_items: int, num_users: int, max_length: int, dim: int = 8, negatives: int = 3, *, rngs):
@@ -94,7 +94,7 @@ class Straight(Factors):
 class FromFeatures(Recommender):
   """Reads the vectors that `config.data.features` names, given to its constructor."""
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
   negatives = 2
 
   def __init__(self, features: np.ndarray, num_users: int, *, rngs):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mlrec import losses
 from mlrec.content.base import Need
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.items.features import require_vectors
 from mlrec.models.items.features import vectors_read
@@ -45,7 +45,7 @@ class DSSM(Recommender):
   other items of the user are not (arXiv 2309.15379, released code).
   """
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
 
   def __init__(
     self,
@@ -114,7 +114,7 @@ class DSSM(Recommender):
     states = self._user_vectors(batch.users, EVALUATION)
     return jnp.pad(states, ((0, 0), (0, 1)), constant_values=1.0) if self.reference else states
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's interactions (scalar float32)."""
     train = rngs is not None
     # An item counts in the statistics of batch normalisation as often as interactions name it.

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.data.interactions import Rows
 from mlrec.models.items.features import require_vectors
@@ -30,7 +30,7 @@ _EPS = 1e-12
 class GraphRecommender(Recommender):
   """Users and items scored by dot products of vectors that all come from one pass over the graph."""
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
 
   def propagated(self) -> tuple[Array, Array]:
     """The vectors of all users `[num_users, D]` and of all items `[num_items + 1, D]`, the padding item first."""
@@ -60,7 +60,7 @@ def graph_of(train: Rows, num_users: int, num_items: int) -> Graph:
   return Graph(train.lengths, train.values, num_items)
 
 
-def pairwise_loss(users: Array, items: Array, batch: ExampleBatch) -> Array:
+def pairwise_loss(users: Array, items: Array, batch: InteractionBatch) -> Array:
   """BPR's loss of a batch (`losses.bpr`) by dot products of `users [num_users, D]` and `items [num_items + 1, D]`."""
   columns = items[batch.items]
   whom = users[batch.users]
@@ -69,7 +69,7 @@ def pairwise_loss(users: Array, items: Array, batch: ExampleBatch) -> Array:
   return losses.bpr(positive, negative, batch.weights)
 
 
-def pair_squares(users: Array, items: Array, batch: ExampleBatch) -> Array:
+def pair_squares(users: Array, items: Array, batch: InteractionBatch) -> Array:
   """The mean of E_u² + E_i² over the pairs of a batch, each interaction and each drawn one, and over D (scalar).
 
   Args:

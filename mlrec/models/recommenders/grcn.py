@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlrec import losses
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.variables import rows_of_users
@@ -109,7 +109,7 @@ class Grcn(GraphRecommender):
       user_sum, item_sum = user_sum + users, item_sum + items
     return jnp.concatenate([user_sum, content[0]], axis=-1), jnp.concatenate([item_sum, content[1]], axis=-1)
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32); nothing is dropped, so `rngs` do not matter."""
     preferences = self.preferences[...]
     squares = pair_squares(self.user_ids[...], self.item_ids[...], batch) + jnp.square(preferences).mean()

@@ -5,7 +5,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from mlrec import losses
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.variables import rows_of_items
@@ -65,7 +65,7 @@ class LightGcn(GraphRecommender):
       user_sum, item_sum = user_sum + users, item_sum + items
     return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32); nothing is dropped, so `rngs` do not matter."""
     users, items = self.propagated()
     states, columns = users[batch.users], items[batch.items]

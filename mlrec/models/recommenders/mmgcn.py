@@ -5,7 +5,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.graph import Graph
 from mlrec.models.layers.initializers import xavier_normal
@@ -102,7 +102,7 @@ class Mmgcn(GraphRecommender):
       x = layer(self.graph, x, ids)
     return x
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32); nothing is dropped, so `rngs` do not matter."""
     squares = pair_squares(self.user_ids[...], self.item_ids[...], batch)
     squares += jnp.square(self.preferences[...]).mean()

@@ -28,7 +28,7 @@ class Recommender(nnx.Module):
   `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`).
 
   Attributes:
-    examples: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `ExampleBatch`).
+    batches_of: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `InteractionBatch`).
     reads_padding: of sequences: users need whole left-padded rows, not packed ones.
     reads_inputs: of interactions: examples come with the other items of the user's row.
     negatives: items drawn at random; for each interaction, or, of sequences, for the whole batch.
@@ -36,7 +36,7 @@ class Recommender(nnx.Module):
     fitted: false: it is trained.
   """
 
-  examples: str = SEQUENCES
+  batches_of: str = SEQUENCES
   reads_padding: bool = False
   reads_inputs: bool = False
   negatives: int = 0

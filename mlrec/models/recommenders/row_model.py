@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
@@ -46,7 +46,7 @@ class RowModel(Recommender):
   Pairs are scored by what is computed once for a user (`read`) and once for an item (`features`).
   """
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
   reads_padding = True
   reads_inputs = True
   scores_by_dot = False
@@ -103,7 +103,7 @@ class RowModel(Recommender):
     """Scores `[T, B]` float32 at evaluation."""
     return self.pairs(states, items)
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's real examples (scalar float32); without `rngs` as at evaluation."""
     vectors = self.embeddings(batch.items)
     history = jnp.take(vectors, batch.inputs, axis=0, mode="clip")

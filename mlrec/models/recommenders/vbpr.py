@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mlrec import losses
 from mlrec.content.base import Need
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.items.features import require_vectors
 from mlrec.models.items.features import vectors_read
@@ -36,7 +36,7 @@ class VBPR(Recommender):
   [g_i; E v_i; b_i + b · v_i].
   """
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
 
   def __init__(
     self,
@@ -90,7 +90,7 @@ class VBPR(Recommender):
     del table, users  # a user is no more than a row of the tables
     return self._user_vectors(batch.users)
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's interactions (scalar float32)."""
     del rngs
     vectors = self.item_vectors(batch.items, batch.content)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mlrec import losses
 from mlrec.data.batches import EvalBatch
-from mlrec.data.interaction_batches import ExampleBatch
+from mlrec.data.interaction_batches import InteractionBatch
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
@@ -36,7 +36,7 @@ class YouTube(TowerRecommender):
   s - log p(i).
   """
 
-  examples = INTERACTIONS
+  batches_of = INTERACTIONS
   reads_inputs = True
   reads_padding = True
 
@@ -77,7 +77,7 @@ class YouTube(TowerRecommender):
     tokens = batch.history.tokens
     return self._user_vectors(table, tokens[batch.last // tokens.shape[1]], EVALUATION)
 
-  def loss(self, batch: ExampleBatch, *, rngs: nnx.Rngs | None = None) -> Array:
+  def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's examples (scalar float32)."""
     train = rngs is not None
     vectors = self.item_vectors(batch.items, batch.content, Context(train, rngs, batch.items != 0))
