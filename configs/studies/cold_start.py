@@ -15,14 +15,12 @@ their workdirs.
 
 does so on MicroLens-50k, where content is the titles, with the settings of `configs/50k/sasrec_title.py`, whose tower
 of ages makes a fourth series; `titles,buckets` shows the buckets of its natural runs. Ages take what training never
-names for new, which by nature it is, and by force is not. By default content is a small vision transformer over the
-demo's clips, trained end to end. The fused tower loses its IDs in four items of ten of a training step, and for the
-cold ones always. There are no published figures of it.
+names for new, which by nature it is, and by force is not. By default content is the demo's clips, with the settings of
+`configs/demo.py`. There are no published figures of it.
 """
 
 from ml_collections import ConfigDict
 
-from mlrec.config import default_config
 from mlrec.registry import closest
 from mlrec.runs.study import BARS
 from mlrec.runs.study import BUCKETS
@@ -31,13 +29,9 @@ from mlrec.runs.study import Study
 from mlrec.runs.study import StudyRun
 
 _TITLES, _BUCKETS = "titles", "buckets"
-_SHIPPED = "50k/sasrec_title.py"
-_SHARE, _ID_DROPOUT = 0.2, 0.4
-_ID = {"name": "id"}
-_VIDEO = {
-  "name": "video", "encoder": "vit_s", "mode": "scratch", "frames": 4, "size": 32,
-  "options": {"dim": 96, "depth": 2, "heads": 3, "size": 32, "num_frames": 4},
-}  # fmt: skip
+# The config of the demo's clips, and that of the 50k's titles.
+_SHIPPED = "demo.py", "50k/sasrec_title.py"
+_SHARE, _ID, _AGE = 0.2, {"name": "id"}, "age"
 _STARTS = {"natural": 0.0, f"forced, {_SHARE:.0%} of items": _SHARE}
 
 
@@ -50,36 +44,25 @@ def _parsed(argument: str) -> set[str]:
 
 
 def get_config(argument: str = "") -> ConfigDict:
-  if _TITLES in _parsed(argument):
-    config = shipped(__file__, _SHIPPED)
-    config.model.item = ConfigDict(_ID)
-    return config
-  config = default_config()
-  config.data.source = "microlens/demo-sequences"
-  config.data.videos = "microlens/demo-videos-5x64"
-  config.model.dim = 64
+  config = shipped(__file__, _SHIPPED[_TITLES in _parsed(argument)])
+  config.baselines = ()
   config.model.item = ConfigDict(_ID)
-  config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2})
-  config.optimizer.lr = 1e-3
-  config.optimizer.encoder_lr = 1e-3
-  config.train.batch_size = 128
-  config.train.epochs = 25
-  config.train.patience = 0
-  config.train.steps_per_dispatch = 4
   return config
 
 
 def get_study(argument: str = "") -> Study:
   words = _parsed(argument)
-  content, age = {"content": _VIDEO}, {}
-  if _TITLES in words:
-    towers = shipped(__file__, _SHIPPED).model.item.towers.to_dict()
-    content, age = {name: towers[name] for name in ("title", "words")}, {"age": towers["age"]}
-  fused = {"name": "fused", "fusion": "sum"}
-  both = fused | {"towers": {"id": _ID} | content, "id_dropout": _ID_DROPOUT}
-  items = {"ID": _ID, "content": fused | {"towers": content, "id_dropout": 0.0}, "ID and content": both}
-  if age:
-    items["ID, content and age"] = both | {"towers": both["towers"] | age}
+  fused = shipped(__file__, _SHIPPED[_TITLES in words]).model.item.to_dict()
+  towers = fused["towers"]
+  content = {name: tower for name, tower in towers.items() if name not in (_ID["name"], _AGE)}
+  alone = {name: option for name, option in fused.items() if not name.startswith("id_")}
+  items = {
+    "ID": _ID,
+    "content": alone | {"towers": content},
+    "ID and content": fused | {"towers": {"id": _ID} | content},
+  }
+  if _AGE in towers:
+    items["ID, content and age"] = fused | {"towers": {"id": _ID} | content | {_AGE: towers[_AGE]}}
   runs = [
     StudyRun(series, start, {"model.item": item, "data.cold_share": share})
     for start, share in _STARTS.items()

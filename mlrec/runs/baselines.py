@@ -37,9 +37,10 @@ def check(config: ConfigDict) -> None:
 
 
 def label(config: ConfigDict) -> str:
-  """What tells the run apart: its encoder or item tower, or, of a model without one, the model."""
+  """What tells the run apart: its encoders or item towers, or, of a model without one, the model."""
   item = config.model.get("item", {"name": "id"} if "item" in models.options(config.model.name) else {})
-  return item.get("encoder") or item.get("name") or config.model.name
+  towers = item.get("towers", {"": item}).values()
+  return " + ".join(tower.get("encoder") or tower.get("name") or "" for tower in towers) or config.model.name
 
 
 def id_twin(config: ConfigDict) -> ConfigDict:

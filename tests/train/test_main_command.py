@@ -22,8 +22,8 @@ def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   done = command(
     "--config=configs/demo.py", f"--workdir={workdir}", "--config.train.epochs=2", "--config.model.dim=16",
     "--config.model.user.blocks=1", f"--config.data.data_dir={tmp_path / 'tfds'}",
-    "--config.data.videos=microlens/demo-videos-2x32", "--config.model.item.frames=2",
-    "--config.model.item.options.dim=48", "--config.model.item.options.depth=1",
+    "--config.data.videos=microlens/demo-videos-2x32", "--config.model.item.towers.video.frames=2",
+    "--config.model.item.towers.video.size=16", "--config.model.item.towers.video.options.stem=2",
     cwd=ROOT,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr[-2000:]
@@ -37,8 +37,8 @@ def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   lines = metric_lines(workdir)
   keys = [(line["step"], line["split"]) for line in lines]
   assert len(set(keys)) == len(keys)
-  assert (32, "valid") in keys
-  assert saved_steps(workdir) == [16, 32]
+  assert (16, "valid") in keys
+  assert saved_steps(workdir) == [8, 16]
   assert list(workdir.glob("events.out.tfevents.*"))
   # Plain lines where the output is no terminal.
   assert "\r" not in done.stdout + done.stderr
@@ -46,8 +46,8 @@ def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   assert re.search(r"(?m)^test +hr@10 0\.\d{4} · ", done.stdout)
   assert f"{result['test']['hr@10']:.4f}" in done.stdout
   comparison = read_json(workdir / "comparison.json")
-  assert list(comparison) == ["popularity", "item IDs", "this run (vit_s)"]
-  assert comparison["this run (vit_s)"]["hr@10"] == result["test"]["hr@10"]
+  assert list(comparison) == ["popularity", "item IDs", "this run (id + r3d_r18)"]
+  assert comparison["this run (id + r3d_r18)"]["hr@10"] == result["test"]["hr@10"]
   assert all(row["cold/hr@10"] is not None for row in comparison.values())
 
 
