@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import gc
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from mlrec.data.batches import Batch
 from mlrec.data.batches import History
+from support import compilation
 from support.eight_devices import EightDevices
 
 # A failure in shared assertions shows the values, as one in a test does.
@@ -22,17 +24,28 @@ _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 def pytest_configure() -> None:
+  compilation.set_flags()
   # What libraries have built by now stays: looking through it again and again takes a tenth of the tests' time.
   gc.collect()
   gc.freeze()
   gc.set_threshold(50_000, 20, 20)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+  """Neighbouring tests share fixtures and programs: a worker without any takes half of another's, not a few of all."""
+  if config.getoption("dist") != "load":
+    return None
+  from xdist.scheduler import WorkStealingScheduling
+
+  return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory) -> Iterator[None]:
   """Programs are compiled once a session, for its worker processes and the commands they start, and not optimised.
 
-  Tiny ones take longer to compile than to run.
+  Tiny ones take longer to compile than to run, and the tiniest longer to compile than to read.
   """
   folder = tmp_path_factory.getbasetemp()
   if "PYTEST_XDIST_WORKER" in os.environ:
@@ -40,7 +53,7 @@ def compiled_programs(tmp_path_factory) -> Iterator[None]:
   settings = {
     "jax_disable_most_optimizations": True,
     "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled"),
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
   }
   before = {name: os.environ.get(name.upper()) for name in settings}

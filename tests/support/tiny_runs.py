@@ -93,7 +93,9 @@ def write_pairs(path: pathlib.Path, rows: list[list[int]]) -> pathlib.Path:
 def environment(*, devices: int = 1, **variables: str) -> dict[str, str]:
   """Variables for a command on `devices` CPU devices."""
   flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
-  flags.append(f"--xla_force_host_platform_device_count={devices}")
+  if devices > 1:
+    # Programs compiled under other flags are other ones: commands on one device share those of this process.
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
   paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
   return {**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(paths), **variables}
 
