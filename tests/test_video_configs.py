@@ -1,6 +1,4 @@
 import pathlib
-import subprocess
-import sys
 
 from flax import nnx
 import jax
@@ -11,6 +9,7 @@ import pytest
 from mlrec import models
 from mlrec.config import validate
 from mlrec.models.registry import VIDEO_ENCODER
+from support.tiny_runs import environment
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PUBLISHED = (
@@ -88,11 +87,8 @@ def test_all_published_encoders_are_registered():
     (["--videos=microlens/demo-videos-1x32", "--encoder=vit_s", "--weights=random", "--options=depth"], "'depth'"),
   ],
 )
-def test_features_refuses_what_it_cannot_make(arguments, message, tmp_path):
-  done = subprocess.run(
-    [sys.executable, "-m", "mlrec.features", f"--data_dir={tmp_path}", *arguments],
-    cwd=_ROOT, capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+def test_features_refuses_what_it_cannot_make(arguments, message, forked, tmp_path):
+  done = forked.run("mlrec.features", [f"--data_dir={tmp_path}", *arguments], cwd=_ROOT, env=environment())
   assert done.returncode == 2
   assert message in done.stderr
   assert "Traceback" not in done.stderr

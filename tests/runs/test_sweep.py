@@ -145,12 +145,13 @@ _KILLED = """
 """
 
 
-def test_a_sweep_that_was_killed_is_resumed_within_its_trial_and_ends_as_if_it_had_not_been(config_file, tmp_path):
+def test_a_sweep_that_was_killed_is_resumed_within_its_trial_and_ends_as_if_it_had_not_been(
+  config_file, program, tmp_path
+):
   config, space = loaded(config_file), runner.load_space(str(config_file))
   # Three epochs a trial: the fifth checkpoint is the second of trial 1.
-  program = textwrap.dedent(_KILLED).format(at=5)
   arguments = [f"--config={config_file}", f"--workdir={tmp_path / 'killed'}", "--trials=2"]
-  done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment(), capture_output=True, text=True)
+  done = program(_KILLED.format(at=5), *arguments)
   assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
   assert [trial["state"] for trial in listed(tmp_path / "killed")] == ["complete"]
   assert not (tmp_path / "killed" / "trial_0001" / "result.json").exists()

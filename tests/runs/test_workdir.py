@@ -4,16 +4,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
 from mlrec.config import ConfigError
 from mlrec.runs.workdir import Workdir
 from support.tiny_runs import assert_same_run
-from support.tiny_runs import environment
 from support.tiny_runs import main_command
 from support.tiny_runs import metric_lines
 from support.tiny_runs import read_json
@@ -49,16 +45,15 @@ def test_of_two_commands_in_one_workdir_the_first_ends_as_if_it_were_alone(comma
   assert_same_run(run, finished)
 
 
-def test_a_lock_ends_with_its_process(run_tiny, tmp_path):
+def test_a_lock_ends_with_its_process(program, run_tiny, tmp_path):
   run = tmp_path / "run"
-  program = """
+  text = """
     import os, pathlib, signal, sys
     from mlrec.runs.workdir import Workdir
     with Workdir(pathlib.Path(sys.argv[1])).locked():
       os.kill(os.getpid(), signal.SIGKILL)
   """
-  done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(run)], env=environment())
-  assert done.returncode == -signal.SIGKILL
+  assert program(text, run).returncode == -signal.SIGKILL
   assert read_json(run / "run.lock")["host"] == socket.gethostname()
   run_tiny(run, **{"train.epochs": 1})
 
@@ -88,12 +83,11 @@ _KILLED = """
     "checkpoint.ocp.CheckpointManager.save",
   ],
 )
-def test_a_run_killed_before_its_first_checkpoint_leaves_a_folder_for_any_run(owner, run_tiny, pairs_file, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_leaves_a_folder_for_any_run(
+  owner, program, run_tiny, pairs_file, tmp_path
+):
   run = tmp_path / "run"
-  program = textwrap.dedent(_KILLED).format(owner=owner)
-  done = subprocess.run(
-    [sys.executable, "-c", program, *tiny_arguments(pairs_file, run)], env=environment(), capture_output=True, text=True
-  )
+  done = program(_KILLED.format(owner=owner), *tiny_arguments(pairs_file, run))
   assert done.returncode == -signal.SIGKILL, done.stderr
   assert not saved_steps(run)
   assert run_tiny(run, **{"model.dim": 4, "train.epochs": 1})["best_step"]

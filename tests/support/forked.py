@@ -1,7 +1,8 @@
 """Commands in processes of their own, forked from one that has the imports behind it.
 
 A command's own imports take two seconds, most of what a refusal takes. The process here imports libraries once, then
-forks for each command: the child sets environment and folder, and runs the module as `python -m` does.
+forks for each command: the child sets environment and folder, and runs a module as `python -m` does, or a program as
+`python -c` does.
 """
 
 import atexit
@@ -13,7 +14,9 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import textwrap
 import traceback
+from typing import Any
 
 # What commands import, as far as importing it starts no thread and no device.
 _IMPORTED = (
@@ -39,15 +42,26 @@ class Forked:
     self, module: str, arguments: list[str], *, cwd: pathlib.Path, env: dict[str, str], timeout: float = 300
   ) -> subprocess.CompletedProcess:
     """`python -m module arguments`, its output as text."""
+    return self._ask({"module": module}, arguments, cwd, env, timeout)
+
+  def run_program(
+    self, program: str, arguments: list[str], *, cwd: pathlib.Path, env: dict[str, str], timeout: float = 300
+  ) -> subprocess.CompletedProcess:
+    """`python -c program arguments`, its output as text; the program may be indented."""
+    return self._ask({"program": textwrap.dedent(program)}, arguments, cwd, env, timeout)
+
+  def _ask(
+    self, what: dict[str, str], arguments: list[str], cwd: pathlib.Path, env: dict[str, str], timeout: float
+  ) -> subprocess.CompletedProcess:
     if self._process is None:
       self._start(env)
     with tempfile.TemporaryDirectory() as folder:
-      asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "folder": folder, "s": timeout}
+      asked = what | {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": folder, "s": timeout}
       self._process.stdin.write(json.dumps(asked) + "\n")
       self._process.stdin.flush()
       status = int(self._process.stdout.readline())
       output, errors = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
-    return subprocess.CompletedProcess([module, *arguments], status, output, errors)
+    return subprocess.CompletedProcess([*what.values(), *arguments], status, output, errors)
 
   def _start(self, env: dict[str, str]) -> None:
     self._process = subprocess.Popen(
@@ -68,7 +82,7 @@ def _serve() -> None:
     print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _become(asked: dict) -> None:
+def _become(asked: dict[str, Any]) -> None:
   """Runs a command in this process, and ends it as `python -m` would."""
   import signal
 
@@ -79,11 +93,14 @@ def _become(asked: dict) -> None:
   for name, descriptor in (("stdout", 1), ("stderr", 2)):
     os.dup2(os.open(pathlib.Path(asked["folder"], name), os.O_CREAT | os.O_WRONLY), descriptor)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-  sys.argv = [asked["module"], *asked["arguments"]]
-  sys.path[0] = asked["cwd"]
+  sys.argv = [asked.get("module", "-c"), *asked["arguments"]]
+  sys.path[:1] = [asked["cwd"], *filter(None, asked["env"].get("PYTHONPATH", "").split(os.pathsep))]
   status = 0
   try:
-    runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+    if "module" in asked:
+      runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+    else:
+      exec(compile(asked["program"], "<string>", "exec"), {"__name__": "__main__"})
   except SystemExit as ended:
     if isinstance(ended.code, str):
       print(ended.code, file=sys.stderr)

@@ -1,7 +1,6 @@
 """Synthetic MicroLens files, tiny experiments in this process, and the command in a process of its own."""
 
 from collections.abc import Callable
-import os
 import pathlib
 import shutil
 import subprocess
@@ -12,29 +11,6 @@ import pytest
 
 from support import tiny_runs
 from support.forked import Forked
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory) -> None:
-  """Programs compiled once serve all tests of the session, its worker processes and the commands they start."""
-  import jax
-
-  folder = tmp_path_factory.getbasetemp()
-  if "PYTEST_XDIST_WORKER" in os.environ:
-    folder = folder.parent
-  settings = {
-    "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder / "compiled"),
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-  }
-  before = {name: os.environ.get(name.upper()) for name in settings}
-  for name, value in settings.items():
-    os.environ[name.upper()] = str(value)
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    if value is None:
-      del os.environ[name.upper()]
 
 
 @pytest.fixture(scope="session")
@@ -131,5 +107,16 @@ def command(forked, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
   def run(*arguments: Any, devices: int = 1, cwd: pathlib.Path = tmp_path, **variables: str):
     env = tiny_runs.environment(devices=devices, **variables)
     return forked.run("mlrec.main", [*map(str, arguments)], cwd=cwd, env=env)
+
+  return run
+
+
+@pytest.fixture
+def program(forked, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+  """Runs `python -c …` to its end: `program("import mlrec; …", "argument", devices=8)`."""
+
+  def run(text: str, *arguments: Any, devices: int = 1, **variables: str):
+    env = tiny_runs.environment(devices=devices, **variables)
+    return forked.run_program(text, [*map(str, arguments)], cwd=tmp_path, env=env)
 
   return run

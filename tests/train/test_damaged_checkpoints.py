@@ -5,9 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,6 @@ from mlrec.train.record import Record
 from mlrec.train.session import Session
 from mlrec.train.session import TrainingDiverged
 from support.tiny_runs import assert_same_run
-from support.tiny_runs import environment
 from support.tiny_runs import metric_lines
 from support.tiny_runs import read_json
 from support.tiny_runs import saved_arrays
@@ -311,23 +307,18 @@ _FULL = """
 """
 
 
-def test_the_command_says_that_the_disk_is_full(pairs_file, tmp_path):
-  done = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(_FULL), *tiny_arguments(pairs_file, tmp_path / "run")],
-    env=environment(), capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+def test_the_command_says_that_the_disk_is_full(program, pairs_file, tmp_path):
+  done = program(_FULL, *tiny_arguments(pairs_file, tmp_path / "run"))
   assert done.returncode == 1
   assert "Traceback" not in done.stderr
   assert f"error: no space left on the device that holds {tmp_path / 'run'}" in done.stderr
   assert "the run has saved nothing yet" in done.stderr
 
 
-def test_the_command_says_that_a_run_is_resumed_once_the_disk_has_room(command, copied, pairs_file):
+def test_the_command_says_that_a_run_is_resumed_once_the_disk_has_room(program, command, copied, pairs_file):
   (copied / "result.json").unlink()
   arguments = tiny_arguments(pairs_file, copied, **{"train.epochs": 9})
-  done = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(_FULL), *arguments], env=environment(), capture_output=True, text=True
-  )
+  done = program(_FULL, *arguments)
   assert done.returncode == 1
   assert "the run is resumed from its last checkpoint" in done.stderr
   done = command(*arguments)

@@ -1,7 +1,5 @@
 """Recommenders over the graph of interactions, trained as any other: resumed, on several devices, with features."""
 
-import subprocess
-
 from flax import nnx
 from ml_collections import ConfigDict
 import numpy as np
@@ -19,10 +17,8 @@ from mlrec.train import warm_start
 from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.stop import Interrupted
 from support.tiny_runs import assert_same_run
-from support.tiny_runs import environment
 from support.tiny_runs import ITEMS
 from support.tiny_runs import losses
-from support.tiny_runs import main_command
 from support.tiny_runs import read_json
 from support.tiny_runs import saved_arrays
 from support.tiny_runs import StopAt
@@ -71,7 +67,7 @@ def test_a_stopped_run_is_resumed_bit_for_bit(config_of, of_lightgcn, tmp_path):
   assert_same_run(tmp_path / "run", of_lightgcn)
 
 
-def test_eight_devices_train_and_rank_as_one_does(pairs_file, of_lightgcn, tmp_path):
+def test_eight_devices_train_and_rank_as_one_does(command, pairs_file, of_lightgcn, tmp_path):
   (tmp_path / "config.py").write_text(
     "from ml_collections import ConfigDict\n"
     "from mlrec.config import default_config\n\n\n"
@@ -81,10 +77,7 @@ def test_eight_devices_train_and_rank_as_one_does(pairs_file, of_lightgcn, tmp_p
     f"  config.update_from_flattened_dict({SETTINGS | {'data.source': str(pairs_file)}!r})\n"
     "  return config\n"
   )
-  done = subprocess.run(
-    main_command(f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"),
-    env=environment(devices=8), capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+  done = command(f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}", devices=8)
   assert done.returncode == 0, done.stderr[-2000:]
   found, wanted = read_json(tmp_path / "run" / "result.json"), read_json(of_lightgcn / "result.json")
   assert found["devices"]["count"] == 8

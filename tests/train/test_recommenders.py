@@ -2,9 +2,6 @@
 
 import inspect
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -26,12 +23,12 @@ from support.tiny_recommenders import noting
 from support.tiny_recommenders import registered
 from support.tiny_recommenders import Straight
 from support.tiny_runs import assert_same_run
-from support.tiny_runs import environment
 from support.tiny_runs import histories
 from support.tiny_runs import ITEMS
 from support.tiny_runs import losses
 from support.tiny_runs import metric_lines
 from support.tiny_runs import read_json
+from support.tiny_runs import ROOT
 from support.tiny_runs import run_to_the_end
 from support.tiny_runs import SASREC
 from support.tiny_runs import saved_steps
@@ -126,10 +123,9 @@ print("equal")
 """
 
 
-def test_interactions_are_trained_on_alike_on_one_and_eight_devices():
-  variables = environment(devices=8)
-  variables["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parents[1]), variables["PYTHONPATH"]])
-  done = subprocess.run([sys.executable, "-c", _DEVICES], env=variables, capture_output=True, text=True, timeout=300)
+def test_interactions_are_trained_on_alike_on_one_and_eight_devices(program):
+  folders = (str(ROOT / "tests"), str(ROOT))
+  done = program(_DEVICES, devices=8, PYTHONPATH=os.pathsep.join(folders))
   assert done.returncode == 0, done.stderr[-3000:]
   assert done.stdout == "equal\n"
 

@@ -6,9 +6,6 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from mlrec.train.record import Record
 from mlrec.train.stop import Interrupted
 from support.tiny_runs import assert_same_arrays
 from support.tiny_runs import assert_same_run
-from support.tiny_runs import environment
 from support.tiny_runs import main_command
 from support.tiny_runs import metric_lines
 from support.tiny_runs import read_json
@@ -56,14 +52,6 @@ _KILLED_AT = """
   killed({owner}, {name!r}, {at}, after={after})
   main.app.run(main.main, flags_parser=main._parse_flags)
 """
-
-
-def killed_run(arguments: list[str], owner: str, name: str, at: int, *, after: bool) -> None:
-  program = textwrap.dedent(_KILLED_AT).format(owner=owner, name=name, at=at, after=after)
-  done = subprocess.run(
-    [sys.executable, "-c", program, *arguments], env=environment(), capture_output=True, text=True, timeout=300
-  )
-  assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("looks", [(1,), (1, 2, 3, 4)])
@@ -138,9 +126,9 @@ def test_single_steps_train_the_same_parameters_but_for_rounding(run_tiny, finis
     np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_sigterm_stops_the_command_cleanly_and_the_same_command_resumes(pairs_file, finished, tmp_path):
-  command = main_command(*tiny_arguments(pairs_file, tmp_path / "run"))
-  with started(command) as process:
+def test_sigterm_stops_the_command_cleanly_and_the_same_command_resumes(command, pairs_file, finished, tmp_path):
+  arguments = tiny_arguments(pairs_file, tmp_path / "run")
+  with started(main_command(*arguments)) as process:
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size, process=process)
     process.send_signal(signal.SIGTERM)
@@ -149,7 +137,7 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_resumes(pairs_fi
   assert "the state is saved: run the same command to resume" in output
   assert "Traceback" not in errors
   assert not (tmp_path / "run" / "result.json").exists()
-  done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+  done = command(*arguments)
   assert done.returncode == 0, done.stderr[-2000:]
   assert_same_run(tmp_path / "run", finished)
 
@@ -178,9 +166,11 @@ def test_a_run_killed_at_a_random_moment_is_resumed_bit_for_bit(pairs_file, run_
   ids=["during a save", "between metrics and save", "before the result"],
 )
 def test_a_run_killed_at_the_worst_moment_is_resumed_bit_for_bit(
-  owner, name, at, after, pairs_file, finished, run_tiny, tmp_path
+  owner, name, at, after, program, pairs_file, finished, run_tiny, tmp_path
 ):
-  killed_run(tiny_arguments(pairs_file, tmp_path / "run"), owner, name, at, after=after)
+  text = _KILLED_AT.format(owner=owner, name=name, at=at, after=after)
+  done = program(text, *tiny_arguments(pairs_file, tmp_path / "run"))
+  assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
   assert not (tmp_path / "run" / "result.json").exists()
   run_tiny(tmp_path / "run")
   assert_same_run(tmp_path / "run", finished)

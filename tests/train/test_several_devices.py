@@ -4,9 +4,6 @@ import contextlib
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 
 import jax
 import numpy as np
@@ -35,13 +32,11 @@ def assert_same_losses(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_eight_devices(pairs_file, tmp_path_factory) -> pathlib.Path:
+def on_eight_devices(forked, pairs_file, tmp_path_factory) -> pathlib.Path:
   """The workdir of the tiny run on eight devices."""
   workdir = tmp_path_factory.mktemp("eight") / "run"
-  done = subprocess.run(
-    main_command(*tiny_arguments(pairs_file, workdir)),
-    env=environment(devices=8), capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+  arguments = tiny_arguments(pairs_file, workdir)
+  done = forked.run("mlrec.main", arguments, cwd=workdir.parent, env=environment(devices=8))
   assert done.returncode == 0, done.stderr[-2000:]
   return workdir
 
@@ -106,8 +101,8 @@ def test_every_leaf_of_a_state_is_created_where_its_sharding_says(tiny_config, p
     assert (leaf.shape, leaf.dtype) == (plan.shape, plan.dtype)
 
 
-def test_a_rule_shards_a_parameter_and_its_moments_alike():
-  program = """
+def test_a_rule_shards_a_parameter_and_its_moments_alike(program):
+  text = """
     import jax, numpy as np, optax
     from flax import nnx
     from jax.sharding import PartitionSpec
@@ -137,9 +132,7 @@ def test_a_rule_shards_a_parameter_and_its_moments_alike():
     for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(one)):
       np.testing.assert_allclose(a, b, rtol=1e-6, atol=0)
   """
-  done = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(program)], env=environment(devices=8), capture_output=True, text=True
-  )
+  done = program(text, devices=8)
   assert done.returncode == 0, done.stderr[-2000:]
 
 
