@@ -36,7 +36,12 @@ def _planned(config):
   return nnx.eval_shape(lambda: models.create(name, num_items=30, max_length=10, rngs=nnx.Rngs(0), **options))
 
 
-@pytest.mark.parametrize("encoder", ["hiera_b", "videoprism_b", "vit_s", "vivit_b", "vjepa2_l"])
+def _slow(*values):
+  """Of a net that takes its seconds to plan at full size."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("encoder", ["vit_s", *map(_slow, ("hiera_b", "videoprism_b", "vivit_b", "vjepa2_l"))])
 def test_encoders_beside_the_papers_can_be_fed_the_clips_of_its_config(encoder):
   config = _config("sasrec", f"{encoder},scratch")
   frames, size = config.model.item.frames, config.model.item.size
@@ -47,7 +52,9 @@ def test_encoders_beside_the_papers_can_be_fed_the_clips_of_its_config(encoder):
   assert vectors.shape == (1, 512)
 
 
-@pytest.mark.parametrize(("encoder", "width"), [("slow_r50", 2048), ("slowfast_r50", 2304), ("mvit_b_16x4", 768)])
+@pytest.mark.parametrize(
+  ("encoder", "width"), [("slow_r50", 2048), _slow("slowfast_r50", 2304), _slow("mvit_b_16x4", 768)]
+)
 def test_vectors_before_the_classes_may_be_asked_for(encoder, width):
   config = _config("sasrec", f"{encoder},top")
   assert _planned(config).items.projection.in_features == 400

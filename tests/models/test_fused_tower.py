@@ -1,5 +1,7 @@
 """Fusion of an item's ID with its content, and what stands in for what an item lacks."""
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from mlrec.models.layers.context import Context
 from mlrec.models.registry import ITEM_TOWER
 from mlrec.models.registry import models
 from mlrec.registry import OptionError
+from support import tiny_encoders as tiny
 
 _ITEMS, _DIM, _WIDTH = 30, 8, 5
 _TOWERS = {"id": {"name": "id"}, "vectors": {"name": "features", "activation": "none"}}
@@ -19,10 +22,20 @@ _TOWERS = {"id": {"name": "id"}, "vectors": {"name": "features", "activation": "
 def fused(towers=_TOWERS, train_counts=None, norm="none", **options):
   known = {"feature_dim": _WIDTH} | ({} if train_counts is None else {"train_counts": train_counts})
   options |= {"towers": towers, "item_data": known, "norm": norm}
-  model = models.create("fused", _ITEMS, _DIM, kind=ITEM_TOWER, rngs=nnx.Rngs(0), **options)
+  model = tiny.fresh(lambda: models.create("fused", _ITEMS, _DIM, kind=ITEM_TOWER, rngs=nnx.Rngs(0), **options))
   for name, absence in model.absences.items():
-    absence[...] = jnp.full(_DIM, 0.5 if name == "id" else -0.25)
+    absence[...] = jnp.asarray(np.full(_DIM, 0.5 if name == "id" else -0.25, np.float32))
   return model
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
+def _compiled(graphdef, state, items, read):
+  return nnx.merge(graphdef, state)(items, read)
+
+
+def run(model, items, read):
+  """The vectors of items."""
+  return np.asarray(_compiled(*nnx.split(model), items, read))
 
 
 def content(number, there=True):
@@ -77,9 +90,9 @@ def test_fusions_are_what_their_equations_say(fusion):
   model = fused(fusion=fusion, train_counts=counts)
   # Starts at which a part is without effect would hide a mistake in it.
   for _, variable in nnx.to_flat_state(nnx.state(model.fusion, nnx.Param)):
-    variable[...] = jax.random.normal(jax.random.key(0), variable.shape)
+    variable[...] = jnp.asarray(np.random.default_rng(0).normal(size=variable.shape), jnp.float32)
   items, read = np.array([3, 7, 1, 30]), content(4)
-  found = model(items, read)
+  found = run(model, items, read)
   wanted = stated(fusion, model.fusion, *parts(model, items, read), counts[items])
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -93,10 +106,10 @@ def test_an_item_without_content_has_a_learned_absence_and_no_trace_of_the_array
   def total(model, read):
     return jnp.square(model(items, read)).sum()
 
-  found = model(items, read)
-  np.testing.assert_array_equal(found, model(items, other))
-  assert not np.allclose(found[1], model(items, content(2))[1])
-  gradient = nnx.grad(total)(model, read)
+  found = run(model, items, read)
+  np.testing.assert_array_equal(found, run(model, items, other))
+  assert not np.allclose(found[1], run(model, items, content(2))[1])
+  gradient = nnx.jit(nnx.grad(total))(model, read)
   # Attention does not look at what is absent.
   assert np.abs(gradient["absences"]["vectors"][...]).max() > 0 or fusion == "attention"
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -107,7 +120,7 @@ def test_an_item_that_training_never_names_has_no_id():
   model, items = fused(train_counts=counts), np.array([2, 3])
   read = content(2)
   ids, vectors = parts(model, items, read)
-  np.testing.assert_allclose(model(items, read), [0.5 + vectors[0], ids[1] + vectors[1]], rtol=1e-6)
+  np.testing.assert_allclose(run(model, items, read), [0.5 + vectors[0], ids[1] + vectors[1]], rtol=1e-6)
 
 
 def test_dropout_in_training_takes_ids_and_content_by_their_rates_but_never_all():
@@ -142,7 +155,7 @@ def test_towers_are_normalised_where_asked():
   model = fused(norm="layer")
   items, read = np.array([3, 7]), content(2)
   wanted = sum(normalised(part) for part in parts(model, items, read))
-  np.testing.assert_allclose(model(items, read), wanted, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(run(model, items, read), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_content_starts_as_loud_as_ids():
@@ -152,7 +165,7 @@ def test_content_starts_as_loud_as_ids():
   items, read = np.arange(1, _ITEMS + 1), content(_ITEMS)
   ids, vectors = parts(model, items, read)
   loudness = np.sqrt(2 / (_ITEMS + 1 + 64))
-  np.testing.assert_allclose(model(items, read), ids + loudness * normalised(vectors), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(run(model, items, read), ids + loudness * normalised(vectors), rtol=1e-4, atol=1e-5)
   assert ids.std() == pytest.approx(loudness, rel=0.1)
 
 
@@ -164,7 +177,7 @@ def test_an_id_counts_by_how_often_training_names_its_item():
   ids, vectors = parts(model, items, read)
   shares = np.array([1, 0, 1 / 4, 1 / 2, 300 / 303])[:, None]
   absence = np.array([0, 0.5, 0, 0, 0])[:, None]
-  np.testing.assert_allclose(model(items, read), shares * ids + absence + vectors, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(run(model, items, read), shares * ids + absence + vectors, rtol=1e-5, atol=1e-6)
 
 
 def test_several_towers_of_content_read_below_their_names():

@@ -1,5 +1,7 @@
 """NFM and DeepFM against their equations, written pair by pair in float64."""
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.models.recommenders.deepfm import weighted_relus
 from mlrec.registry import OptionError
+from support import tiny_encoders as tiny
 
 _ITEMS, _LENGTH, _DIM = 30, 4, 6
 names = pytest.mark.parametrize("name", ["nfm", "deepfm"])
@@ -22,7 +25,8 @@ names = pytest.mark.parametrize("name", ["nfm", "deepfm"])
 
 def _model(name, seed=0, **options):
   """A model none of whose parameters and statistics is 0 or 1."""
-  model = models.create(name, num_items=_ITEMS, max_length=_LENGTH, rngs=nnx.Rngs(seed), **{"dim": _DIM, **options})
+  options = {"dim": _DIM, **options}
+  model = tiny.fresh(lambda: models.create(name, num_items=_ITEMS, max_length=_LENGTH, rngs=nnx.Rngs(seed), **options))
   rng = np.random.default_rng(seed)
   model.table.embedding[...] = jnp.asarray(rng.normal(size=(_ITEMS + 1, _DIM)), jnp.float32)
   for layer in (model.hidden, model.out):
@@ -100,11 +104,30 @@ def _brute_loss(batch, score, *, relu=False) -> float:
   return float(np.mean(losses))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3), compiler_options=tiny.QUICK)
+def _compiled_scores(graphdef, state, batch, num_items):
+  model = nnx.merge(graphdef, state)
+  table = model.item_vectors(jnp.arange(num_items + 1))
+  return model.score(model.states(table, (), batch), table)
+
+
 def _scored(model, split, batch):
   """`[users, num_items + 1]`, as evaluation computes scores."""
-  table = model.item_vectors(jnp.arange(split.num_items + 1))
-  states = model.states(table, (), jax.tree.map(jnp.asarray, batch))
-  return np.asarray(model.score(states, table)).T
+  return np.asarray(_compiled_scores(*nnx.split(model), batch, split.num_items)).T
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
+def _compiled_loss(graphdef, state, batch, key):
+  model = nnx.merge(graphdef, state)
+  loss = model.loss(batch, rngs=None if key is None else nnx.Rngs(dropout=key))
+  return loss, nnx.state(model)
+
+
+def _loss(model, batch, seed=None) -> float:
+  """The loss, after which the model has the statistics of the batch; dropout by a seed, or evaluation."""
+  loss, state = _compiled_loss(*nnx.split(model), batch, None if seed is None else jax.random.key(seed))
+  nnx.update(model, state)
+  return float(loss)
 
 
 @names
@@ -125,7 +148,7 @@ def test_scores_at_evaluation_are_those_of_the_equation(name, hidden, split):
 def test_loss_is_that_of_a_softmax_over_slots(name, batch):
   model = _model(name)
   wanted = _brute_loss(batch, lambda inputs, item: _score(name, model, inputs, item))
-  assert float(model.loss(batch)) == pytest.approx(wanted, rel=1e-5)
+  assert _loss(model, batch) == pytest.approx(wanted, rel=1e-5)
 
 
 @names
@@ -137,8 +160,8 @@ def test_filler_has_no_effect(name, batch):
     inputs=np.where(filler[:, None], rng.integers(1, 9, batch.inputs.shape), batch.inputs),
     targets=np.where(filler, 5, batch.targets),
   )
-  wanted = float(model.loss(batch, rngs=nnx.Rngs(dropout=0)))
-  assert float(_model(name).loss(loud, rngs=nnx.Rngs(dropout=0))) == pytest.approx(wanted, rel=1e-6)
+  wanted = _loss(model, batch, seed=0)
+  assert _loss(_model(name), loud, seed=0) == pytest.approx(wanted, rel=1e-6)
 
 
 @names
@@ -157,7 +180,7 @@ def test_pairs_score_alike_in_training_and_evaluation(name, split):
 def test_the_padding_is_zero_whatever_its_row_holds(name, batch):
   model, other = _model(name), _model(name)
   other.table.embedding[0] = 100.0
-  assert float(model.loss(batch)) == float(other.loss(batch))
+  assert _loss(model, batch) == _loss(other, batch)
   assert not np.asarray(other.item_vectors(jnp.arange(2))[0])[0].any()
 
 
@@ -195,7 +218,7 @@ def test_nfm_normalises_over_all_pairs_of_real_rows_and_slots(batch):
   ])  # fmt: skip
   statistics = pooled.mean(0), pooled.var(0)
   wanted = _brute_loss(batch, lambda inputs, item: _score("nfm", model, inputs, item, statistics))
-  assert float(model.loss(batch, rngs=nnx.Rngs(dropout=0))) == pytest.approx(wanted, rel=1e-5)
+  assert _loss(model, batch, seed=0) == pytest.approx(wanted, rel=1e-5)
   np.testing.assert_allclose(model.norm.mean[...], 0.9 * before[0] + 0.1 * pooled.mean(0), rtol=1e-5)
   np.testing.assert_allclose(model.norm.var[...], 0.9 * before[1] + 0.1 * pooled.var(0, ddof=1), rtol=1e-5)
 
@@ -203,9 +226,9 @@ def test_nfm_normalises_over_all_pairs_of_real_rows_and_slots(batch):
 def test_nfm_leaves_its_statistics_at_evaluation_and_on_filler_alone(batch):
   model = _model("nfm")
   before = np.asarray(model.norm.mean[...])
-  model.loss(batch)
+  _loss(model, batch)
   nothing = batch._replace(weights=0 * batch.weights, counts=0 * batch.counts)
-  assert float(model.loss(nothing, rngs=nnx.Rngs(dropout=0))) == 0
+  assert _loss(model, nothing, seed=0) == 0
   np.testing.assert_array_equal(model.norm.mean[...], before)
 
 
@@ -217,7 +240,7 @@ def test_nfms_reference_scores_are_never_negative(split, batch):
   assert (scores == 0).any()
   assert (scores > 0).any()
   wanted = _brute_loss(batch, lambda inputs, item: _score("nfm", model, inputs, item), relu=True)
-  assert float(model.loss(batch)) == pytest.approx(wanted, rel=1e-5)
+  assert _loss(model, batch) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_deepfms_reference_takes_the_hidden_layers_part_for_the_embedding_at_evaluation_alone(split, batch):
@@ -232,16 +255,16 @@ def test_deepfms_reference_takes_the_hidden_layers_part_for_the_embedding_at_eva
       put = vector @ _wide(model.hidden.kernel[...])[-_DIM:]
       right = _score("deepfm", model, inputs[user], item)
       assert scores[user, item] == pytest.approx(right - total @ vector + total @ put, rel=1e-4, abs=1e-4)
-  assert float(model.loss(batch)) == float(_model("deepfm").loss(batch))
+  assert _loss(model, batch) == _loss(_model("deepfm"), batch)
 
 
 @names
 def test_dropout_is_there_only_with_random_streams(name, batch):
   model, none = _model(name, dropout=0.5), _model(name)
-  assert float(model.loss(batch)) == float(none.loss(batch))
-  first, again, other = (float(_model(name, dropout=0.5).loss(batch, rngs=nnx.Rngs(dropout=n))) for n in (1, 1, 2))
+  assert _loss(model, batch) == _loss(none, batch)
+  first, again, other = (_loss(_model(name, dropout=0.5), batch, seed=n) for n in (1, 1, 2))
   assert first == again
-  assert len({first, other, float(none.loss(batch, rngs=nnx.Rngs(dropout=1)))}) == 3
+  assert len({first, other, _loss(none, batch, seed=1)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ def test_a_sweep_that_was_killed_is_resumed_within_its_trial_and_ends_as_if_it_h
   assert (tmp_path / "killed" / "best.py").read_text() == (tmp_path / "whole" / "best.py").read_text()
 
 
+@pytest.mark.slow
 def test_processes_share_the_trials(config_file, tmp_path):
   arguments = command(f"--config={config_file}", f"--workdir={tmp_path}", "--trials=2", "--config.train.epochs=1")
   with started(arguments) as first:

@@ -1,16 +1,21 @@
 """Synthetic MicroLens files, tiny experiments in this process, and the command in a process of its own."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import pathlib
 import shutil
 import subprocess
 from typing import Any
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 import pytest
 
 from support import tiny_runs
 from support.forked import Forked
+
+if TYPE_CHECKING:
+  from support.shared_programs import SharedPrograms
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +83,24 @@ def run_tiny(tiny_config) -> Callable[..., dict[str, Any]]:
     return experiment.run(tiny_config(**overrides), workdir, **options).to_json()
 
   return run
+
+
+@pytest.fixture(scope="session")
+def shared_programs() -> "SharedPrograms":
+  """What runs in this process share."""
+  from support.shared_programs import SharedPrograms
+
+  return SharedPrograms()
+
+
+@pytest.fixture(autouse=True)
+def _programs_are_shared(request) -> Iterator[None]:
+  """Tests trace and compile the same experiment once; `finished` and other fixtures have programs of their own."""
+  if "tiny_config" not in request.fixturenames:
+    yield
+    return
+  with request.getfixturevalue("shared_programs").installed():
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ def test_sigterm_stops_the_command_cleanly_and_the_same_command_resumes(command,
   assert_same_run(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_is_resumed_bit_for_bit(pairs_file, run_tiny, tmp_path):
   settings = {"checkpoint.every_steps": 4, "train.steps_per_dispatch": 1}
   run_tiny(tmp_path / "whole", **settings)

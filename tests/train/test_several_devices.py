@@ -170,6 +170,7 @@ def ended(processes) -> list[tuple[str, str]]:
   return printed
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_one_resumes(pairs_file, finished, command, tmp_path):
   workdir = tmp_path / "run"
   metrics = workdir / "metrics.jsonl"
@@ -202,6 +203,7 @@ def test_a_run_of_one_process_is_resumed_in_two(pairs_file, finished, copied):
   assert_same_arrays(saved_arrays(copied), saved_arrays(finished))
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_does(pairs_file, copied):
   with two_processes(*tiny_arguments(pairs_file, copied), "--evaluate_only") as processes:
     printed = ended(processes)
