@@ -16,12 +16,11 @@ from mlrec.data.batches import Layout
 from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interactions import Interactions
 from mlrec.models.layers.variables import Frozen
+from support import tiny_encoders as tiny
 
 _USERS, _ITEMS, _WIDTH = 9, 12, 5
 _FEATURES = np.random.default_rng(5).normal(size=(_ITEMS + 1, _WIDTH)).astype(np.float32)
 _FEATURES[0] = 0
-# Tiny models take longer to compile than to run.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,13 @@ def split():
 
 
 def _model(name, **options):
-  model = models.create(name, num_items=_ITEMS, rngs=nnx.Rngs(0), **options)
-  # Larger than at the start, so that scores differ by more than rounding.
-  params = jax.tree.map(lambda x: 3 * x + 0.1, nnx.state(model, nnx.Param))
-  nnx.update(model, params)
-  return model
+  def build():
+    model = models.create(name, num_items=_ITEMS, rngs=nnx.Rngs(0), **options)
+    # Larger than at the start, so that scores differ by more than rounding.
+    nnx.update(model, jax.tree.map(lambda x: 3 * x + 0.1, nnx.state(model, nnx.Param)))
+    return model
+
+  return tiny.fresh(build)
 
 
 def _batch(split, *, inputs=False, negatives=0, multiple_of=1, step=0):
@@ -57,7 +58,7 @@ def _cross_entropy(logits, label):
   return np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label]
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
 def _compiled(graphdef, state, batch, key):
   def loss(params, rest):
     model = nnx.merge(graphdef, params, rest, copy=True)
@@ -82,8 +83,15 @@ def _states(model, split, name="valid"):
   """Users' states and the items' vectors, as evaluation asks for them."""
   layout = Layout.of(split.max_length, packed=not model.reads_padding)
   (batch,) = eval_batches(split, name, layout, batch_size=16)
+  states, table = _compiled_states(*nnx.split(model), batch)
+  return _array(states)[:_USERS], _array(table)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
+def _compiled_states(graphdef, state, batch):
+  model = nnx.merge(graphdef, state)
   table = model.item_vectors(jnp.arange(_ITEMS + 1), {"features": jnp.asarray(_FEATURES)})
-  return _array(model.states(table, model.user_table(), batch))[:_USERS], _array(table)
+  return model.states(table, model.user_table(), batch), table
 
 
 def _pair_loss(users, items, batch, split):

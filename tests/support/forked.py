@@ -63,11 +63,14 @@ class Forked:
       output, errors = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess([*what.values(), *arguments], status, output, errors)
 
+  def close(self) -> None:
+    if self._process is not None:
+      self._process.communicate()
+
   def _start(self, env: dict[str, str]) -> None:
     self._process = subprocess.Popen(
       [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    atexit.register(self._process.kill)
 
 
 def _serve() -> None:

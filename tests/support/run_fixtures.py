@@ -118,9 +118,11 @@ def copied(finished, tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def forked() -> Forked:
+def forked() -> Iterator[Forked]:
   """Runs commands without their two seconds of imports: `forked.run("mlrec.report", ["runs"], cwd=…, env=…)`."""
-  return Forked()
+  process = Forked()
+  yield process
+  process.close()
 
 
 @pytest.fixture

@@ -38,11 +38,13 @@ class SharedPrograms:
       loop._plan, loop.make_train_steps, loop.Evaluator = self._real_plan, self._real_steps, Evaluator
 
   def _plan(self, config, split, builder, mesh) -> tuple:
-    if config.data.features:
-      # A model may hold the vectors.
+    try:
+      # Of vectors that a model holds.
+      fingerprints = tuple(builder.fingerprints)
+    except ValueError:
       return self._real_plan(config, split, builder, mesh)
     settings = json.dumps(config_lib.to_json(config), sort_keys=True)
-    key = (settings, split.fingerprint, builder.recommender, mesh)
+    key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh)
     if key not in self._plans:
       self._plans[key] = self._real_plan(config, split, builder, mesh)
       if len(self._plans) > _KEPT:

@@ -32,6 +32,7 @@ from mlrec.train.sharding import make_mesh
 from mlrec.train.state import make_train_steps
 from mlrec.train.state import state_spec
 from mlrec.train.stop import Interrupted
+from support import tiny_encoders as tiny
 from support.tiny_runs import assert_same_run
 from support.tiny_runs import losses
 from support.tiny_runs import StopAt
@@ -118,7 +119,7 @@ def test_steps_are_those_of_whole_gradients(pairs_file):
   stack = stack._replace(content={"features": features[stack.items]})
   state, found = make_train_steps(spec, optimizer, mesh, seed=3)(spec.create(), stack, 3)
 
-  graphdef, params, rest = nnx.split(make_model(nnx.Rngs(3)), nnx.Param, ...)
+  graphdef, params, rest = nnx.split(tiny.fresh(lambda: make_model(nnx.Rngs(3))), nnx.Param, ...)
 
   @jax.jit
   def step(params, optimizer_state, batch):

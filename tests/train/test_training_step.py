@@ -17,6 +17,7 @@ from mlrec.train.optimizer import make_optimizer
 from mlrec.train.sharding import make_mesh
 from mlrec.train.state import make_train_steps
 from mlrec.train.state import state_spec
+from support import tiny_encoders as tiny
 
 
 @pytest.fixture
@@ -42,13 +43,17 @@ def test_steps_are_those_of_whole_gradients(pairs_file, optimizer, user):
   batches = TrainBatches(tiny_split, layout, batch_size=32, seed=0)
   state, losses = make_train_steps(spec, optimizer, mesh, seed=3)(spec.create(), batches.stack(0, 4, 4), 4)
 
-  graphdef, params, rest = nnx.split(make_model(nnx.Rngs(3)), nnx.Param, ...)
+  graphdef, params, rest = nnx.split(tiny.fresh(lambda: make_model(nnx.Rngs(3))), nnx.Param, ...)
+
+  @jax.jit
+  def step(params, optimizer_state, batch):
+    value, gradients = jax.value_and_grad(lambda params: nnx.merge(graphdef, params, rest).loss(batch))(params)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state, value
+
   optimizer_state, wanted = optimizer.init(params), []
   for n in range(4):
-    batch = batches.batch(n)
-    value, gradients = jax.value_and_grad(lambda params: nnx.merge(graphdef, params, rest).loss(batch))(params)  # noqa: B023
-    updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-    params = optax.apply_updates(params, updates)
+    params, optimizer_state, value = step(params, optimizer_state, batches.batch(n))
     wanted.append(float(value))
   np.testing.assert_allclose(losses, wanted, rtol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state.params, params)
