@@ -81,6 +81,9 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
   """
 
   def parse(argv: list[str]) -> list[str]:
+    missing = _missing_config(argv)
+    if missing:
+      sys.exit(report(missing, REFUSED))
     try:
       rest = flags.FLAGS(argv)
       config = config_flag.value
@@ -106,6 +109,17 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
 def _last_line(error: Exception) -> str:
   lines = str(error).strip().splitlines()
   return lines[-1] if lines else ""
+
+
+def _missing_config(argv: list[str]) -> str | None:
+  """What is wrong with `--config=FILE.py:ARGUMENT`, if there is no such file."""
+  for argument, following in zip(argv, [*argv[1:], ""]):
+    flag, equals, value = argument.lstrip("-").partition("=")
+    path = pathlib.Path((value if equals else following).partition(":")[0])
+    if argument.startswith("-") and flag == "config" and not path.is_file():
+      beside = [str(path.with_name(other.name)) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+      return f"--config={path}: there is no such file" + (f"; {closest(str(path), beside)}" if beside else "")
+  return None
 
 
 def _wrong_value(message: str) -> str | None:

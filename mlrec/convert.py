@@ -45,7 +45,9 @@ def main(argv: list[str]) -> int:
       return 0
     return _convert(files)
   except (ValueError, OSError, flags.Error) as error:
-    terminal.tell(f"error: {terminal.one_line(' '.join(str(error).split()))}")
+    known = isinstance(error, OSError) and error.filename and error.strerror
+    message = f"{error.filename}: {error.strerror}" if known else str(error)  # type: ignore[union-attr]
+    terminal.tell(f"error: {terminal.one_line(' '.join(message.split()))}")
     return _REFUSED
 
 

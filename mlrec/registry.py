@@ -148,7 +148,7 @@ class Registry:
     given = {*[parameter for parameter in parameters if parameter != "self"][: len(args)], *options}
     for option, value in [*options.items(), *section.items()]:
       if option not in parameters and not takes_any:
-        valid = [choice for choice in self.options(name) if choice not in given]
+        valid = [choice for choice in self.options(name) if option not in section or choice not in given]
         raise OptionError(option, f"= {value!r}: {name!r} has no such option; {closest(option, valid)}")
       if option in section and option in given:
         raise OptionError(option, f"= {section[option]!r} cannot be set here: it is known already")

@@ -1,4 +1,4 @@
-"""A small SASRec on item IDs for MicroLens-50k: about a minute on two CPU cores.
+"""A small SASRec on item IDs for MicroLens-50k: two to three minutes on two CPU cores.
 
   python -m mlrec.main --config=configs/50k/sasrec_small.py --config.data.source=PATH/MicroLens-50k_pairs.tsv
 

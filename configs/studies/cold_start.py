@@ -39,7 +39,7 @@ def _parsed(argument: str) -> set[str]:
   words = set(filter(None, argument.split(",")))
   for word in words:
     if word not in (_TITLES, _BUCKETS):
-      raise ValueError(f"no study {argument!r}, {word!r}: {closest(word, (_TITLES, _BUCKETS))}")
+      raise ValueError(f"no study {word!r}: {closest(word, (_TITLES, _BUCKETS))}")
   return words
 
 

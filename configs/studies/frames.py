@@ -33,7 +33,7 @@ def _parsed(argument: str) -> tuple[str, str]:
   release = release or "demo"
   for name, known in ((axis, _AXES), (release, _RELEASES)):
     if name not in known:
-      raise ValueError(f"no study {argument!r}, {name!r}: {closest(name, known)}")
+      raise ValueError(f"no study {name!r}: {closest(name, known)}")
   return axis, release
 
 

@@ -136,6 +136,10 @@ class Workdir:
       return None
     return self.read_result()
 
+  def was_locked(self) -> bool:
+    """Whether a run has had the folder, though it may have written nothing."""
+    return self._lock_file.exists()
+
   def read_result(self) -> Result:
     """The result of a finished run of one seed.
 

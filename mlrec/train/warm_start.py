@@ -143,6 +143,8 @@ def _log_matches(named: str, ids: IdMap, theirs: IdMap, owners: dict[str, str]) 
     # The padding item is no item.
     ours, there = (ids.items[1:], theirs.items[1:]) if owner == ITEMS else (ids.users, theirs.users)
     known = len(matched(ours, there)[0])
+    if known == len(ours) == len(there):
+      continue
     logging.warning(
       "%s: %d of %d %s are known there and keep their rows; %d start at random, %d of its own are dropped.",
       named, known, len(ours), owner, len(ours) - known, len(there) - known,

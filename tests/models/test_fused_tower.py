@@ -207,6 +207,8 @@ def test_several_towers_of_content_read_below_their_names():
     ({"norm": "layers"}, "norm = 'layers'.*layer"),
     ({"id_shrinkage": -1.0}, "id_shrinkage = -1.0 must be at least 0"),
     ({"id_shrinkage": 2.0}, "id_shrinkage = 2.0 needs the training counts"),
+    ({"towers": {"one": _TOWERS["vectors"]}, "id_shrinkage": 2.0}, "id_shrinkage = 2.0 is of IDs"),
+    ({"towers": {"one": _TOWERS["vectors"]}, "id_dropout": 0.5}, "id_dropout = 0.5 is of IDs"),
     ({"fusion": "gated"}, "fusion = 'gated'.*gate"),
     ({"id_dropout": 1.0}, "id_dropout = 1.0 must be"),
     ({"modality_dropout": -0.1}, "modality_dropout = -0.1 must be"),

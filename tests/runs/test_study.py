@@ -131,9 +131,9 @@ def test_a_run_that_fails_is_listed_and_the_others_are_run(tiny_config, tmp_path
 
 def test_a_study_of_which_nothing_can_be_run_says_why(tiny_config, tmp_path):
   study = dataclasses.replace(KNN, runs=[StudyRun("a", 1, {"model": {"name": "item_kn"}})], published=())
-  with pytest.raises(ConfigError, match=r"none of 1 runs of the study has a result; a, 1: .*item_knn"):
+  with pytest.raises(ConfigError, match=r"none of 1 runs of the study has a result in .*; the first, a, 1: .*item_knn"):
     runner.run(study, tiny_config(), tmp_path, draw=False, say=lambda text: None)
-  with pytest.raises(ConfigError, match=r"none of 1 runs .*; a, 1: not begun"):
+  with pytest.raises(ConfigError, match=r"none of 1 runs .*; the first, a, 1: not begun"):
     runner.run(study, tiny_config(), tmp_path / "new", report_only=True, draw=False, say=lambda text: None)
 
 

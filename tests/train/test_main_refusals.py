@@ -116,6 +116,7 @@ def test_a_config_file_that_cannot_be_used_is_refused(text, pattern, command, pa
   ("arguments", "pattern"),
   [
     ([], r"--config=FILE\.py is required"),
+    (["--config=configs/dmo.py"], r"--config=configs/dmo\.py: there is no such file"),
     (["demo.py"], r"unexpected argument 'demo\.py'"),
     (["--confg=demo.py"], r"Unknown command line flag 'confg'. Did you mean: config"),
     (["--config"], r"Missing value for flag --config"),

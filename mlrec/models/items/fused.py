@@ -125,6 +125,9 @@ class FusedTower(ItemTower):
         layer.scale = nnx.Param(jnp.full(dim, math.sqrt(2 / (num_items + 1 + dim))))
     counts = item_data.get("train_counts")
     self.counts = None if counts is None else DataArray(jnp.asarray(counts, jnp.int32))
+    for name, value in (("id_dropout", id_dropout), ("id_shrinkage", id_shrinkage)):
+      if value and not any(tower.by_id for tower in self.towers.values()):
+        raise OptionError(name, f"= {value} is of IDs, and none of the towers is one of 'id'")
     if id_shrinkage and counts is None:
       raise OptionError("id_shrinkage", f"= {id_shrinkage} needs the training counts of items")
     self.id_shrinkage = id_shrinkage

@@ -13,11 +13,12 @@ from mlrec.models.layers.initializers import uniform
 from mlrec.models.layers.initializers import xavier_uniform
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.models.users.user_encoder import UserEncoder
 from mlrec.registry import at_least
 
 
 @models.register("gru4rec", kind=USER_ENCODER)
-class GRU4Rec(nnx.Module):
+class GRU4Rec(UserEncoder):
   """Gated recurrent layers without biases over the left-padded history, which they read from its first slot on."""
 
   # The padding vector acts on the state, so every user needs a whole left-padded row.

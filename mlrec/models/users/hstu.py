@@ -12,6 +12,7 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.models.users.user_encoder import UserEncoder
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
 
@@ -21,7 +22,7 @@ _INIT = jax.nn.initializers.normal(0.02)
 
 
 @models.register("hstu", kind=USER_ENCODER)
-class HSTU(nnx.Module):
+class HSTU(UserEncoder):
   """Layers of gated attention whose weights are no softmax: how many items agree counts, not their share alone.
 
   A layer (section 3, equations 1 to 3), with a norm of its input and a residual sum as in the authors' released code:

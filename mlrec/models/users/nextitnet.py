@@ -11,6 +11,7 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import uniform
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.models.users.user_encoder import UserEncoder
 from mlrec.registry import at_least
 
 _TAPS = 3
@@ -18,7 +19,7 @@ _EPSILON = 1e-8
 
 
 @models.register("nextitnet", kind=USER_ENCODER)
-class NextItNet(nnx.Module):
+class NextItNet(UserEncoder):
   """Residual blocks of dilated causal convolutions over the left-padded history; `2 * blocks` of them."""
 
   # Convolutions see the padding item's vectors to the left of the history.

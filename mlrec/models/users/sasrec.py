@@ -13,6 +13,7 @@ from mlrec.models.layers.transformer import Attention
 from mlrec.models.layers.transformer import flattened
 from mlrec.models.registry import models
 from mlrec.models.registry import USER_ENCODER
+from mlrec.models.users.user_encoder import UserEncoder
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
 
@@ -20,7 +21,7 @@ _EPSILON = 1e-6
 
 
 @models.register("sasrec", kind=USER_ENCODER)
-class SASRec(nnx.Module):
+class SASRec(UserEncoder):
   """A causal transformer over a history of item vectors; LayerNorm follows each residual sum."""
 
   # Padding is masked, so rows may be packed: several users in one row, told apart by their segment.

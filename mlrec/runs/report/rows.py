@@ -126,7 +126,7 @@ def read(arguments: Iterable[str], *, split: str) -> tuple[list[FinishedRun], li
     name, equals, path = argument.partition("=")
     if not equals or pathlib.Path(argument).exists():
       name, path = "", argument
-    for workdir in _workdirs(pathlib.Path(path).expanduser()):
+    for workdir in _workdirs(pathlib.Path(path).expanduser(), notes):
       where = workdir.path.resolve()
       if where in taken:
         notes.append(f"{workdir} is named twice: it counts once")
@@ -205,7 +205,7 @@ _READ_KEYS: dict[str, tuple[type, bool]] = {
 }  # fmt: skip
 
 
-def _workdirs(path: pathlib.Path) -> list[Workdir]:
+def _workdirs(path: pathlib.Path, notes: list[str]) -> list[Workdir]:
   """The workdirs of one seed in a workdir, or in a folder of workdirs."""
   if not path.is_dir():
     names = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
@@ -213,11 +213,18 @@ def _workdirs(path: pathlib.Path) -> list[Workdir]:
   workdir = Workdir(path)
   if workdir.config.exists():
     seeds = read_config(workdir).get("seeds") or []
-    return [workdir.of_seed(seed) for seed in seeds] if seeds else [workdir]
+    if not seeds:
+      return [workdir]
+    # Of a model that draws nothing at random one seed stands for all.
+    runs = [workdir.of_seed(seed) for seed in seeds]
+    return [run for run in runs if run.path.exists() or not workdir.result.exists()]
   inside = sorted(folder for folder in path.iterdir() if Workdir(folder).config.exists())
+  if not inside and workdir.was_locked():
+    notes.append(f"{workdir} holds a run that was refused or has just begun: left out")
+    return []
   if not inside:
     raise ConfigError(f"{path} is no workdir, nor a folder of workdirs: there is no {workdir.config.name} in it")
-  return [workdir for folder in inside for workdir in _workdirs(folder)]
+  return [workdir for folder in inside for workdir in _workdirs(folder, notes)]
 
 
 def _run(workdir: Workdir, name: str, split: str, notes: list[str]) -> FinishedRun | None:

@@ -61,12 +61,16 @@ def run(
       results_lib.write_failures(workdir, failures)
       # Kept up to date: a study may take days.
       _write(study, config, workdir, draw=False)
-  results = _write(study, config, workdir, draw=draw)
+  results = results_lib.read(study, config, workdir)
   done = sum(point.row is not None for point in results.points)
-  say(f"{done} of {len(study.runs)} runs in {workdir / study.name}.{_FORMS[0]}")
   if not done:
     first = results.points[0]
-    raise ConfigError(f"none of {len(study.runs)} runs of the study has a result; {first.run.name}: {first.reason}")
+    raise ConfigError(
+      f"none of {len(study.runs)} runs of the study has a result in {workdir}; the first, {first.run.name}: "
+      f"{first.reason}"
+    )
+  _write(study, config, workdir, draw=draw)
+  say(f"{done} of {len(study.runs)} runs in {workdir / study.name}.{_FORMS[0]}")
 
 
 def _run(config: ConfigDict, folder: pathlib.Path, say: Callable[[str], None]) -> str:
