@@ -84,9 +84,11 @@ def test_commands_are_ready_for_ctrl_c_before_they_import_anything(name):
 
 
 def ended_by(program: str) -> subprocess.CompletedProcess:
+  # Where the tests run in the background of a shell, processes inherit that Ctrl-C is ignored.
   return subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(program)], env=environment(), capture_output=True, text=True, timeout=300
-  )
+    [sys.executable, "-c", textwrap.dedent(program)], env=environment(), capture_output=True, text=True, timeout=300,
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+  )  # fmt: skip
 
 
 def test_ctrl_c_while_a_command_starts_ends_it_without_a_word():
@@ -116,6 +118,14 @@ def test_ctrl_c_twice_ends_a_run_without_a_word():
   assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "asked\n", "")
 
 
+@pytest.fixture
+def as_in_a_notebook():
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_in_a_notebook")
 def test_ctrl_c_twice_in_a_notebook_is_a_keyboard_interrupt_there():
   with StopSignal() as stop:
     os.kill(os.getpid(), signal.SIGINT)
