@@ -121,7 +121,7 @@ def test_a_config_file_that_cannot_be_used_is_refused(text, pattern, command, pa
     (["--confg=demo.py"], r"Unknown command line flag 'confg'. Did you mean: config"),
     (["--config"], r"Missing value for flag --config"),
   ],
-  ids=["nothing", "positional", "unknown flag", "no value"],
+  ids=["nothing", "no such config", "positional", "unknown flag", "no value"],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(arguments, pattern, command):
   refused(command(*arguments), pattern)
