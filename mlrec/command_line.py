@@ -115,8 +115,9 @@ def _missing_config(argv: list[str]) -> str | None:
   """What is wrong with `--config=FILE.py:ARGUMENT`, if there is no such file."""
   for argument, following in zip(argv, [*argv[1:], ""]):
     flag, equals, value = argument.lstrip("-").partition("=")
-    path = pathlib.Path((value if equals else following).partition(":")[0])
-    if argument.startswith("-") and flag == "config" and not path.is_file():
+    given = (value if equals else following).partition(":")[0]
+    path = pathlib.Path(given)
+    if argument.startswith("-") and flag == "config" and given and not path.is_file():
       beside = [str(path.with_name(other.name)) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
       return f"--config={path}: there is no such file" + (f"; {closest(str(path), beside)}" if beside else "")
   return None

@@ -128,7 +128,9 @@ MUTABLE = (
   "eval.item_batch", "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # The longest history that a model may read, the largest finite float32.
-_LONGEST, _MOST_WORKERS, _LARGEST = 65_536, 1024, 3.4e38
+_LONGEST, _MOST_WORKERS, _LARGEST_BATCH = 65_536, 1024, 1_048_576
+# Of normal numbers in float32.
+_LEAST, _LARGEST = 1.2e-38, 3.4e38
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
 
@@ -195,12 +197,16 @@ def _check_ranges(config: ConfigDict) -> None:
     high = 2**32 - 1 if key in ("seed", "data.cold_seed") else 2**31 - 1
     if isinstance(value, int) and value > high:
       raise ConfigError(f"config.{key} must be at most {high}, not {value}")
-  for key, high in (("data.max_length", _LONGEST), ("data.workers", _MOST_WORKERS)):
+  for key, high in (
+    ("data.max_length", _LONGEST),
+    ("data.workers", _MOST_WORKERS),
+    ("train.batch_size", _LARGEST_BATCH),
+  ):
     if values[key] > high:
       raise ConfigError(f"config.{key} must be at most {high}, not {values[key]}")
   for key in ("optimizer.lr", "optimizer.eps"):
-    if not values[key] > 0:
-      raise ConfigError(f"config.{key} must be positive, not {values[key]}")
+    if not values[key] >= _LEAST:
+      raise ConfigError(f"config.{key} must be positive in float32, not {values[key]}")
   if config.train.monitor not in MONITORS:
     raise ConfigError(f"config.train.monitor = {config.train.monitor!r}: {closest(config.train.monitor, MONITORS)}")
   if config.optimizer.schedule not in SCHEDULES:

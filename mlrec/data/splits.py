@@ -25,6 +25,8 @@ _HIDDEN = {VALID: 2, TEST: 1}
 
 # Below it, what a split keeps of the interactions is probably not what was meant.
 _SMALL_SHARE = 0.5
+# Some do watch a video again; a log that holds each line twice has all of them do so.
+_MANY_AGAIN = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,7 +151,20 @@ def leave_one_out(interactions: Interactions, *, max_length: int = 10, min_lengt
       "%s: data.max_length=%d keeps the last %d items of a user, %.0f %% of all interactions; a larger one keeps more.",
       interactions.source, max_length, max_length + 3, 100 * len(kept.values) / whole,
     )  # fmt: skip
+  again = int(_watched_before(rows).sum())
+  if again > _MANY_AGAIN * len(rows):
+    logging.warning(
+      "%s: the last item of %d of %d users is one that they had watched before; ranking leaves out what was watched: "
+      "it cannot be found. Are there lines twice?",
+      interactions.source, again, len(rows),
+    )  # fmt: skip
   return Split(line_users[first], rows, item_ids, max_length, skipped)
+
+
+def _watched_before(rows: Rows) -> np.ndarray:
+  """`[users]` bool: whether the last item of a row occurs in it before."""
+  last = np.repeat(rows.values[rows.offsets[1:] - 1], rows.lengths)
+  return np.add.reduceat((rows.values == last).astype(np.int64), rows.offsets[:-1]) > 1
 
 
 def _hidden(split: str) -> int:

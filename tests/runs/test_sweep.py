@@ -366,6 +366,16 @@ def test_a_damaged_study_is_told_and_left_as_it_is(damage, popularity, tmp_path)
   assert (tmp_path / "study.db").read_bytes() == left
 
 
+@pytest.mark.parametrize("damage", [pathlib.Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
+def test_a_sweep_whose_study_is_gone_does_not_begin_again(damage, popularity, tmp_path):
+  sweep(tmp_path, popularity, SPACE, trials=1)
+  damage(tmp_path / "study.db")
+  told = (tmp_path / "trials.jsonl").read_bytes()
+  with pytest.raises(ConfigError, match=r"study\.db is missing or empty"):
+    sweep(tmp_path, popularity, SPACE, trials=2)
+  assert (tmp_path / "trials.jsonl").read_bytes() == told
+
+
 @pytest.mark.parametrize(
   "text", ["", '{"config": {', "[]", '{"config": [], "space": {}}', '{"config": {}, "space": 3}']
 )

@@ -37,6 +37,8 @@ def refused(done, pattern: str) -> None:
     ("model.dim=2.5", r"config\.model\.dim=2\.5: expected an integer"),
     ("data.whiten=maybe", r"config\.data\.whiten=maybe: expected true or false"),
     ("eval.buckets=(1,", r"config\.eval\.buckets=\(1,: expected values in brackets"),
+    ("train.batch_size=2147483647", r"config\.train\.batch_size must be at most 1048576"),
+    ("optimizer.eps=1e-300", r"config\.optimizer\.eps must be positive in float32, not 1e-300"),
     ("data.workers=2000", r"config\.data\.workers must be at most 1024, not 2000"),
     ("log.tensorboard=perhaps", r"config\.log\.tensorboard"),
     ("train.epochs=0", r"config\.train\.epochs must be at least 1, not 0"),

@@ -20,6 +20,7 @@ from mlrec.data.splits import VALID
 from mlrec.files import write_text
 from mlrec.registry import closest
 from mlrec.runs.sweep import trials as trials_lib
+from mlrec.runs.sweep.trials import DATABASE
 from mlrec.runs.sweep.trials import Record
 from mlrec.runs.sweep.trials import Trial
 from mlrec.runs.sweep.trials import Trials
@@ -56,6 +57,12 @@ class Sweep:
     Raises:
       ConfigError: the workdir cannot be had, or holds another sweep; or Optuna is missing.
     """
+    database = self._workdir / DATABASE
+    if (self._workdir / _SETTINGS).exists() and not (database.is_file() and database.stat().st_size):
+      raise ConfigError(
+        f"{database} is missing or empty, and with it the trials of the sweep that {self._workdir} holds: put it back, "
+        "or name another --workdir"
+      )
     try:
       self._workdir.mkdir(parents=True, exist_ok=True)
       own = dict(config_lib.flatten(self._config))

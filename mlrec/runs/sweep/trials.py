@@ -24,6 +24,7 @@ from mlrec import files
 from mlrec.config import ConfigError
 from mlrec.search_space import Space
 
+DATABASE = "study.db"
 _STUDY = "sweep"
 COMPLETE, FAILED, RUNNING = "complete", "failed", "running"
 
@@ -100,7 +101,7 @@ class Trials:
     self._first = {key: value for key, value in (first or {}).items() if key in space and space[key].holds(value)}
     self._holds = 0
     self._database_errors = (optuna.exceptions.OptunaError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
-    path = self._path = (workdir / "study.db").absolute()
+    path = self._path = (workdir / DATABASE).absolute()
     with self.exclusive():
       try:
         # The path is handed to SQLite as it is: in a URL some of its characters would mean something else.
