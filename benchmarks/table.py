@@ -33,14 +33,29 @@ def render(path: pathlib.Path, **tables: list[str]) -> None:
   path.write_text(text, encoding="utf-8")
 
 
+_FIGURES = {
+  "users_per_s": "users/s",
+  "items_per_s": "items/s",
+  "cpu_s": "CPU seconds",
+  "wall_s": "seconds",
+  "peak_rss_mib": "peak memory, MiB",
+}
+
+
 def speed_table() -> list[str]:
   """A row for each figure of each comparison."""
   lines = ["| work | against | figure | ours | theirs | times better |", "|---|---|---|---|---|---|"]
   for record in records(r"\d_.*"):
     for figure, values in record["figures"].items():
-      cells = [record["label"], record["against"], figure, f"{values['ours']:,}", f"{values['theirs']:,}"]
-      lines.append("| " + " | ".join([*cells, f"{values['ratio']}"]) + " |")
+      cells = [record["label"], record["against"], _FIGURES[figure]]
+      cells += [_three_digits(values[key]) for key in ("ours", "theirs", "ratio")]
+      lines.append("| " + " | ".join(cells) + " |")
   return lines
+
+
+def _three_digits(value: float) -> str:
+  """A number with the digits that a median of a few runs has."""
+  return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def encoder_table() -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -127,10 +128,8 @@ MUTABLE = (
   "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
 )  # fmt: skip
-# The longest history that a model may read, the largest finite float32.
-_LONGEST, _MOST_WORKERS, _LARGEST_BATCH = 65_536, 1024, 1_048_576
-# Of normal numbers in float32.
-_LEAST, _LARGEST = 1.2e-38, 3.4e38
+# Of normal numbers in float32, and of what counts items, users, steps or bytes: it fits an int32.
+_LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
 
@@ -182,7 +181,13 @@ def _check_ranges(config: ConfigDict) -> None:
     "data.max_length": 1, "data.min_length": 3, "data.cold_share": 0, "data.cold_seed": 0, "seed": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
-    "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0,
+    "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,
+  }  # fmt: skip
+  at_most = {
+    # A seed is one word of a random key.
+    "seed": 2**32 - 1, "data.cold_seed": 2**32 - 1,
+    "data.max_length": 65_536, "data.workers": 1024, "train.batch_size": 1_048_576,
+    "loss.popularity_power": 100,
   }  # fmt: skip
   below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1, "data.cold_share": 1}
   values = dict(flatten(config))
@@ -193,17 +198,9 @@ def _check_ranges(config: ConfigDict) -> None:
     if not values[key] < high:
       raise ConfigError(f"config.{key} must be below {high}, not {values[key]}")
   for key, value in values.items():
-    # What counts items, users, steps or bytes fits an int32; a seed may be longer, but is one word of a key.
-    high = 2**32 - 1 if key in ("seed", "data.cold_seed") else 2**31 - 1
-    if isinstance(value, int) and value > high:
-      raise ConfigError(f"config.{key} must be at most {high}, not {value}")
-  for key, high in (
-    ("data.max_length", _LONGEST),
-    ("data.workers", _MOST_WORKERS),
-    ("train.batch_size", _LARGEST_BATCH),
-  ):
-    if values[key] > high:
-      raise ConfigError(f"config.{key} must be at most {high}, not {values[key]}")
+    most = at_most.get(key, _MOST if isinstance(value, int) else math.inf)
+    if isinstance(value, int | float) and value > most:
+      raise ConfigError(f"config.{key} must be at most {most}, not {value}")
   for key in ("optimizer.lr", "optimizer.eps"):
     if not values[key] >= _LEAST:
       raise ConfigError(f"config.{key} must be positive in float32, not {values[key]}")

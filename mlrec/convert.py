@@ -10,7 +10,6 @@ if __name__ == "__main__":
   startup.prepare()
 
 from collections.abc import Mapping
-import contextlib
 import os
 import pathlib
 import sys
@@ -19,6 +18,7 @@ from absl import flags
 import numpy as np
 
 from mlrec import terminal
+from mlrec.files import replacing
 
 _FLAGS = flags.FlagValues()
 _TO = flags.DEFINE_string("to", None, "The safetensors file to write.", flag_values=_FLAGS)
@@ -97,21 +97,15 @@ def write(arrays: Mapping[str, np.ndarray], target: pathlib.Path) -> None:
 
   if "__metadata__" in arrays:
     raise ValueError(f"{target}: cannot be written: in safetensors, '__metadata__' is no name of a tensor")
-  unfinished = target.with_name(f".{target.name}.{os.getpid()}")
   try:
-    unfinished.touch()
-    mode = unfinished.stat().st_mode  # safetensors may make a file that nobody else can read
-    # Safetensors writes memory as it lies, whatever the strides.
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, unfinished)
-    unfinished.chmod(mode)
-    with unfinished.open("rb+") as file:
-      os.fsync(file.fileno())
-    unfinished.replace(target)
+    with replacing(target) as unfinished:
+      unfinished.touch()
+      mode = unfinished.stat().st_mode  # safetensors may make a file that nobody else can read
+      # Safetensors writes memory as it lies, whatever the strides.
+      save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, unfinished)
+      unfinished.chmod(mode)
   except (SafetensorError, OSError) as error:
     raise ValueError(f"{target}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
-  finally:
-    with contextlib.suppress(OSError):
-      unfinished.unlink()
 
 
 if __name__ == "__main__":

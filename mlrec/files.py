@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import shutil
+import socket
 import stat
 from typing import Any
 from typing import IO
@@ -108,6 +109,11 @@ def open_regular(path: str | os.PathLike) -> IO[bytes]:
   return os.fdopen(descriptor, "rb")
 
 
+def is_special(path: pathlib.Path) -> bool:
+  """Whether it is there and neither a file nor a folder: a pipe or a device, whose reading might not end."""
+  return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def sha256(path: pathlib.Path) -> str:
   """The digest of a file, in hexadecimal digits."""
   digest = hashlib.sha256()
@@ -129,7 +135,7 @@ def try_lock(path: pathlib.Path) -> IO[str] | None:
   """Locks a file, which is made where it is missing, until what is returned is closed or the process ends.
 
   Returns:
-    The open file, for the holder to say who it is; None if another process holds it.
+    The open file, for the holder to say who it is (`sign_lock`); None if another process holds it.
 
   Raises:
     OSError: the file cannot be written.
@@ -144,6 +150,22 @@ def try_lock(path: pathlib.Path) -> IO[str] | None:
     file.close()
     raise
   return file
+
+
+def sign_lock(lock: IO[str]) -> None:
+  """Has a lock that this process holds say so, for `lock_holder`."""
+  lock.truncate(0)
+  json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+  lock.flush()
+
+
+def lock_holder(path: pathlib.Path) -> str:
+  """Who holds a lock, for messages."""
+  try:
+    holder = read_json(path)
+    return f"process {holder['pid']} on {holder['host']}"
+  except (OSError, ValueError, KeyError, TypeError):
+    return "another process"
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its cores, what it has used, and how it gives memory back."""
+"""The machine that a process runs on: its cores, what it has used, how it gives memory back, and what it waits for."""
 
 import contextlib
 import ctypes
@@ -35,6 +35,16 @@ def peak_memory() -> dict[str, float]:
   # None on devices that keep no count, such as CPUs.
   peak = max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices())
   return found | ({"peak_device_memory_mib": round(peak / (1 << 20), 1)} if peak else {})
+
+
+def wait_for_all(what: str) -> None:
+  """Returns once every process of the job has come to the same place, `what`; at once where there is only one."""
+  import jax
+
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(what)
 
 
 def allow_open_files(number: int) -> int:

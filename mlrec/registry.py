@@ -52,10 +52,16 @@ def at_least(least: float, **options: float) -> None:
       raise OptionError(name, f"= {value} must be at least {least}")
 
 
+_FURTHER = 0.2
+
+
 def closest(name: str, valid: Iterable[str]) -> str:
   """A sentence that names the nearest valid choices, or all of them where none is near."""
   valid = sorted(valid)
   near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+  # What is much further than the nearest is not meant.
+  scores = [difflib.SequenceMatcher(None, name, candidate).ratio() for candidate in near]
+  near = [candidate for candidate, score in zip(near, scores, strict=True) if score >= scores[0] - _FURTHER]
   return f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {', '.join(map(repr, valid))}"
 
 

@@ -29,6 +29,11 @@ def one_line(text: str) -> str:
   return printable(text.replace("\n", " "))
 
 
+def shortened(text: str, most: int) -> str:
+  """Its words, with single spaces between them, in `most` characters or fewer."""
+  return " ".join(text.split())[:most]
+
+
 def say(text: str) -> None:
   """Prints a line to standard output, at once."""
   write(text + "\n", sys.stdout)
@@ -44,14 +49,18 @@ def log_plainly() -> None:
 
   Orbax logs each save, and each failure several times over; failures also raise.
   """
-  if not flags.FLAGS.is_parsed():
-    # Where a command has none, absl would say first that they were not parsed.
-    flags.FLAGS.mark_as_parsed()
+  mark_flags_as_parsed()
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   handler = logging.get_absl_handler()
   handler.setFormatter(_Plain())
   handler.addFilter(lambda record: "orbax" not in record.pathname)
+
+
+def mark_flags_as_parsed() -> None:
+  """Has absl take its flags for parsed where no command has parsed them: it warns of that, and Grain asks for it."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
 
 
 class _Plain(std_logging.Formatter):

@@ -124,6 +124,8 @@ def test_a_value_of_another_type_is_named(key, value):
     ("optimizer__clip_norm", float("nan")),
     ("optimizer__warmup_steps", -5),
     ("optimizer__b1", float("inf")),
+    ("loss__popularity_power", 1e38),
+    ("loss__popularity_power", -1e38),
     ("loss__popularity_power", float("nan")),
     ("loss__popularity_power", float("-inf")),
     ("loss__popularity_power", 1e300),

@@ -148,12 +148,11 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
   target, synced = tmp_path / "a.safetensors", []
 
   def fsync(descriptor):
-    assert not target.exists()
-    synced.append(os.fstat(descriptor).st_ino)
+    synced.append((os.fstat(descriptor).st_ino, target.exists()))
 
   monkeypatch.setattr(os, "fsync", fsync)
   convert.write({"x": np.zeros(2)}, target)
-  assert synced == [target.stat().st_ino]
+  assert synced == [(target.stat().st_ino, False), (tmp_path.stat().st_ino, True)], "the file, then its name"
 
 
 def test_a_file_may_be_read_by_whom_the_mask_lets(tmp_path):

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 import contextlib
-import json
 import os
 import pathlib
-import socket
 import time
 from typing import IO
 
@@ -30,7 +28,9 @@ def held(path: pathlib.Path, doing: str) -> Iterator[None]:
   """
   lock = _try(path)
   if lock is None:
-    raise PrepareError(f"{doing} by {_holder(path)}: wait for it, or end it; the lock {path} is released by its end")
+    raise PrepareError(
+      f"{doing} by {files.lock_holder(path)}: wait for it, or end it; the lock {path} is released by its end"
+    )
   with _released(path, lock):
     yield
 
@@ -40,7 +40,7 @@ def waited_for(path: pathlib.Path, doing: str) -> Iterator[None]:
   """The same, but waits for the other process; to be used for what takes a bounded time."""
   lock = _try(path)
   if lock is None:
-    logging.warning("%s by %s: waiting for it.", doing, _holder(path))
+    logging.warning("%s by %s: waiting for it.", doing, files.lock_holder(path))
   while lock is None:
     time.sleep(_POLL_S)
     lock = _try(path)
@@ -55,9 +55,7 @@ def _try(path: pathlib.Path) -> IO[str] | None:
       break
     lock.close()  # removed by its last holder between the opening and the locking
   if lock is not None:
-    lock.truncate(0)
-    json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
-    lock.flush()
+    files.sign_lock(lock)
   return lock
 
 
@@ -75,11 +73,3 @@ def _released(path: pathlib.Path, lock: IO[str]) -> Iterator[None]:
       yield
     finally:
       path.unlink(missing_ok=True)
-
-
-def _holder(path: pathlib.Path) -> str:
-  try:
-    holder = files.read_json(path)
-    return f"process {holder['pid']} on {holder['host']}"
-  except (OSError, ValueError, KeyError, TypeError):
-    return "another process"

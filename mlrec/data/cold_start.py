@@ -6,6 +6,7 @@ models of IDs cannot, and its released code has no experiment of it: which items
 
 import dataclasses
 
+from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import DataError
@@ -43,6 +44,11 @@ def force(split: Split, *, share: float, seed: int) -> Split:
       f"config.data.cold_share = {share}: none of {split.num_users} users is left with {LEAST} items to train on"
     )
   dropped = int((~stays).sum())
+  logging.warning(
+    "config.data.cold_share = %s takes %d of %d items out of training; %d of %d users, who are left with fewer than %d "
+    "items to train on, are dropped.",
+    share, len(cold), split.num_items, dropped, len(stays), LEAST,
+  )  # fmt: skip
   return dataclasses.replace(
     split, cold=cold, users=split.users[stays], rows=split.rows.take(stays), num_skipped=split.num_skipped + dropped
   )

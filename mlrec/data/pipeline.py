@@ -7,12 +7,16 @@ depends neither on threads nor on processes.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 import gc
+import itertools
 import signal
 from typing import TypeVar
 
 import jax
 import numpy as np
+
+from mlrec import terminal
 
 _Host = TypeVar("_Host")
 _Placed = TypeVar("_Placed")
@@ -42,10 +46,11 @@ def ahead(
 
   elements = grain.MapDataset.range(number).map(make)
   if workers:
-    _mark_flags_as_parsed()
+    # Grain hands absl's flags to its workers.
+    terminal.mark_flags_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     threaded = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    made = elements.to_iter_dataset(threaded).mp_prefetch(options, _ignore_interrupts).map(_copied).map(place)
+    made = elements.to_iter_dataset(threaded).mp_prefetch(options).map(_copied).map(place)
     stream = grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
   else:
     stream = elements.map(place).to_iter_dataset(
@@ -53,12 +58,15 @@ def ahead(
     )
   iterator = iter(stream)
   try:
+    with _interrupts_blocked() if workers else contextlib.nullcontext():
+      started = list(itertools.islice(iterator, 1))
+    yield from started
     yield from iterator
   finally:
     iterator.close()
     if workers:
       # Cycles within Grain keep each worker's last element, which would be told as leaked when the process ends.
-      del iterator, stream, made
+      del iterator, stream, made, started
       gc.collect()
 
 
@@ -70,15 +78,15 @@ def _copied(element: _Host) -> _Host:
   return jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, element)
 
 
-def _ignore_interrupts(index: int, number: int) -> None:
-  """Ctrl-C reaches all processes of a terminal; this one's owner ends the workers once it has saved."""
-  del index, number
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+  """Has threads and processes that are started within the block never see Ctrl-C.
 
-
-def _mark_flags_as_parsed() -> None:
-  """Grain hands absl's flags to its workers, and asks that they are parsed: outside a command they are not."""
-  from absl import flags
-
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
+  Ctrl-C reaches all processes of a terminal: a worker would die of it, most easily while it imports, and whoever waits
+  for what it was to make would wait for ever. The owner ends its workers once it has saved.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import pathlib
 import platform
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -91,6 +92,7 @@ class _Experiment:
   ):
     self._evaluate_only, self._step, self._splits = evaluate_only, step, splits
     self._sources, self._stop, self._say = sources, stop, say
+    self._read: tuple[Mapping[str, Any], Split] | None = None
 
   def run(self, config: ConfigDict, workdir: Workdir) -> Result | SeedsResult:
     return self._run_seeds(config, workdir) if config.seeds else self._run_one(config, workdir)
@@ -102,9 +104,10 @@ class _Experiment:
     if finished and not self._evaluate_only and finished.metrics.keys() >= set(self._splits):
       self._say(f"{workdir} is finished; delete it, or name another --workdir, to train again.")
       return self._shown(finished)
-    split = _split(config)
+    split = self._split(config)
     self._say(
-      f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} kept"
+      f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, "
+      f"{len(split.rows.values):,} interactions (the last {split.max_length + 3} of a user)"
     )
     training = self._make(config, split, workdir)
     with _options_named():
@@ -120,6 +123,13 @@ class _Experiment:
     result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, result)
     return self._shown(result)
+
+  def _split(self, config: ConfigDict) -> Split:
+    """The data, read once for the seeds of a run and what it is compared with."""
+    data = config_lib.to_json(config)["data"]
+    if self._read is None or self._read[0] != data:
+      self._read = data, _split(config)
+    return self._read[1]
 
   def _make(self, config: ConfigDict, split: Split, workdir: Workdir) -> TrainingRun | FittedRun:
     if _is_fitted(config):
@@ -157,7 +167,7 @@ class _Experiment:
     rows: dict[str, baselines.Row] = {}
     for name in config.baselines:
       if name == baselines.POPULARITY:
-        rows[name] = baselines.popularity_row(_split(config))
+        rows[name] = baselines.popularity_row(self._split(config))
       else:
         self._say("baseline: the same model on item IDs")
         twin = self.run(baselines.id_twin(config), Workdir(workdir.path / "item_ids"))

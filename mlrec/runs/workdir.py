@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import errno
-import json
-import os
 import pathlib
-import socket
 import sys
 from typing import Any
 
@@ -14,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mlrec import config as config_lib
 from mlrec import files
+from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
@@ -70,6 +68,10 @@ class Workdir:
     for folder in (self.path, *self.path.parents):
       if _exists(folder) and not folder.is_dir():
         raise ConfigError(f"--workdir={self} cannot be made: {folder} is a file")
+    own = (self.config, self.result, self.evaluation, self.comparison, self._lock_file)
+    for file in (*own, self.files.metrics, self.files.ids):
+      if _exists(file) and not file.is_file():
+        raise ConfigError(f"{file} is no file: a run keeps its own there; remove it, or name another --workdir")
     saved = self.saved_config()
     if saved is None or not self.is_begun():
       return
@@ -106,7 +108,7 @@ class Workdir:
         with self._written():
           self.path.mkdir(parents=True, exist_ok=True)
           stack.enter_context(self._lock())
-      _wait_for_all(f"lock {self}")
+      machine.wait_for_all(f"lock {self}")
       yield
 
   def claim(self, config: ConfigDict) -> None:
@@ -120,7 +122,7 @@ class Workdir:
         # A run that is resumed is no longer finished.
         self.result.unlink(missing_ok=True)
         files.write_json(self.config, config_lib.to_json(config))
-    _wait_for_all(f"claim {self}")
+    machine.wait_for_all(f"claim {self}")
 
   def finished(self, config: ConfigDict) -> Result | None:
     """The result of the finished run in this folder; None where it is not finished, or is now to be trained for longer.
@@ -200,19 +202,11 @@ class Workdir:
   def _lock(self) -> Iterator[None]:
     lock = files.try_lock(self._lock_file)
     if lock is None:
-      raise ConfigError(f"{self} is in use by {self._holder()}: wait for it, or name another --workdir")
+      holder = files.lock_holder(self._lock_file)
+      raise ConfigError(f"{self} is in use by {holder}: wait for it, or name another --workdir")
     with lock:
-      lock.truncate(0)
-      json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
-      lock.flush()
+      files.sign_lock(lock)
       yield
-
-  def _holder(self) -> str:
-    try:
-      holder = files.read_json(self._lock_file)
-      return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-      return "another process"
 
   @contextlib.contextmanager
   def _written(self) -> Iterator[None]:
@@ -244,15 +238,6 @@ def _is_first_process() -> bool:
   import jax  # reports read workdirs without it
 
   return jax.process_index() == 0
-
-
-def _wait_for_all(what: str) -> None:
-  import jax
-
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(what)
 
 
 def _exists(path: pathlib.Path) -> bool:

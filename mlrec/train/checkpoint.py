@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mlrec import files
+from mlrec import machine
 from mlrec.train.record import Record
 from mlrec.train.state import TrainState
 
@@ -61,6 +62,10 @@ class Checkpoints:
   def steps(self) -> list[int]:
     """Steps of whole checkpoints, ascending."""
     return sorted(self._manager.all_steps())
+
+  def best_step(self, record: Record) -> int:
+    """The step of the best checkpoint by a record; the latest where nothing was validated yet."""
+    return self.steps()[-1] if record.best_step is None else record.best_step
 
   def save(self, state: TrainState, record: Record) -> None:
     """Starts to save; returns once the arrays are copied. The checkpoint of `record.best_step` is kept as the best."""
@@ -160,6 +165,9 @@ class Checkpoints:
 
   def _read(self, step: int, trees: dict[str, Any]) -> dict[str, Any]:
     """The record of `step`, and the arrays of `trees`, which must be what was saved to the last bit."""
+    special = next((path for path in (self._directory / str(step)).rglob("*") if files.is_special(path)), None)
+    if special:
+      raise ValueError(f"{special} is no regular file")
     arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}
     record = self._manager.restore(step, args=ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()}))[_RECORD]
     if _ITSELF not in record:
@@ -193,10 +201,7 @@ class Checkpoints:
         shutil.rmtree(target)
       (self._directory / str(step)).rename(target)
       logging.error("It was moved to %s; falling back to the checkpoint before it.", target)
-    if jax.process_count() > 1:
-      from jax.experimental import multihost_utils
-
-      multihost_utils.sync_global_devices(f"set aside {step}")
+    machine.wait_for_all(f"set aside {step}")
     self._manager.close()
     self._open()
 

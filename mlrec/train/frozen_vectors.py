@@ -14,12 +14,12 @@ from absl import logging
 from flax import nnx
 import jax
 from jax import Array
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
 from mlrec import files
+from mlrec import machine
 from mlrec.content import vectors as vector_files
 from mlrec.content.base import Source
 from mlrec.content.vectors import DamagedError
@@ -128,11 +128,11 @@ def make(
     where.mkdir(parents=True, exist_ok=True)
     parts = _Parts(where, len(source.items), say)
     _make_parts(recipe, source, parts, batch_size, say, interrupt)
-    _wait_for_all(fingerprint)
+    machine.wait_for_all(f"vectors {fingerprint}")
     if jax.process_index() == 0:
       vector_files.write_folder(where, parts.joined(), np.asarray(source.items, np.int64), stated)
       parts.remove()
-    _wait_for_all(f"{fingerprint} joined")
+    machine.wait_for_all(f"vectors {fingerprint} joined")
   return where, fingerprint
 
 
@@ -290,8 +290,3 @@ def encoder_of(recipe: Recipe, mesh: Mesh) -> tuple[Callable[[Any, Array, bool],
 
   state = jax.device_put(state, replicated(mesh))
   return jax.jit(encode, out_shardings=replicated(mesh)), state
-
-
-def _wait_for_all(what: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f"vectors {what}")

@@ -94,7 +94,7 @@ def _open(
     return content, content.missing
   present(source, split.item_ids)  # before hours are spent on vectors of other items
   found = frozen_vectors.load_or_make(
-    recipe, source, split.item_ids, folder=data.features_dir, say=_say, interrupt=interrupt
+    recipe, source, split.item_ids, folder=data.features_dir, say=terminal.tell, interrupt=interrupt
   )
   if found.vectors.shape[1:] != need.shape:
     raise ConfigError(
@@ -110,7 +110,3 @@ def reading_options(content: Content | None, workers: int) -> dict[str, int]:
   if content is None or not content.decodes:
     return {"threads": 1}
   return {"workers": workers} if workers else {"threads": usable_cores()}
-
-
-def _say(line: str) -> None:
-  terminal.tell(line)

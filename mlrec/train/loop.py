@@ -20,6 +20,7 @@ import optax
 
 from mlrec import config as config_lib
 from mlrec import machine
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.content.base import Content
 from mlrec.content.base import Source
@@ -240,12 +241,13 @@ class TrainingRun:
     session.end_epoch()
 
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
-    best = checkpoints.steps()[-1] if record.best_step is None else record.best_step
+    best = checkpoints.best_step(record)
     try:
       params, rest = checkpoints.restore_model(best, self.spec.abstract)
     except Exception as error:  # Orbax raises anything
+      reason = terminal.shortened(str(error), 300)
       raise CheckpointError(
-        f"{self._files.checkpoints}: the best checkpoint, of step {best}, cannot be read ({_line(error)}); "
+        f"{self._files.checkpoints}: the best checkpoint, of step {best}, cannot be read ({reason}); "
         f"{self._left(checkpoints)}"
       ) from error
     metrics = {name: self.evaluator(params, rest, name) for name in self._splits}
@@ -317,7 +319,3 @@ def _plan(
   if on_interactions:
     return spec, optimizer, layout, InteractionBatches(split, inputs=model.reads_inputs, **shared)
   return spec, optimizer, layout, TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
-
-
-def _line(error: Exception) -> str:
-  return " ".join(str(error).split())[:300]

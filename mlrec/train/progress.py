@@ -76,10 +76,15 @@ class Progress:
     self._start = self._printed = time.monotonic()
     self._paused = 0.0
     self._width = 0
+    self._updated = False
 
   def update(self, step: int, epoch: int, loss: float) -> None:
     """Shows the state after `step`, of which `loss` is the latest known."""
     now = time.monotonic()
+    if not self._updated:
+      # Up to here, programs were compiled.
+      self._updated, self._first, self._start, self._paused = True, step, now, 0.0
+      return
     if not self._enabled or now - self._printed < (0.2 if self._live else _PLAIN_SECONDS):
       return
     self._printed = now

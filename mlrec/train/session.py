@@ -30,16 +30,23 @@ class TrainingDiverged(RuntimeError):
 
 
 class Clock:
-  """Wall and CPU time of this process since the clock was made, added to what a record says of earlier ones."""
+  """Wall and CPU time of this process since the clock was made."""
 
   def __init__(self) -> None:
     self._start, self._cpu_start = time.monotonic(), machine.cpu_seconds()
 
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self._start
+
+  @property
+  def cpu_seconds(self) -> float:
+    return machine.cpu_seconds() - self._cpu_start
+
   def added_to(self, record: Record) -> Record:
+    """A record, with this process's time added to that of earlier ones."""
     return dataclasses.replace(
-      record,
-      seconds=record.seconds + time.monotonic() - self._start,
-      cpu_seconds=record.cpu_seconds + machine.cpu_seconds() - self._cpu_start,
+      record, seconds=record.seconds + self.seconds, cpu_seconds=record.cpu_seconds + self.cpu_seconds
     )
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data.id_map import IdMap
 from mlrec.data.id_map import matched
@@ -62,7 +63,7 @@ def _from_run(source: RunFiles, spec: StateSpec, state: TrainState, ids: IdMap) 
     raise ConfigError(f"{named}: it has no folder {source.checkpoints.name}")
   with contextlib.closing(Checkpoints(source.checkpoints, read_only=True)) as checkpoints:
     record = checkpoints.latest_record()
-    step = checkpoints.steps()[-1] if record.best_step is None else record.best_step
+    step = checkpoints.best_step(record)
     try:
       theirs = IdMap.read(source.ids, digest=record.ids)
       # Shapes come before arrays: a restoration that Orbax breaks off leaves reads under way, which end in a closed
@@ -71,7 +72,7 @@ def _from_run(source: RunFiles, spec: StateSpec, state: TrainState, ids: IdMap) 
     except DataError as error:
       raise ConfigError(f"{named}: {error}") from error
     except Exception as error:  # Orbax raises anything
-      raise ConfigError(f"{named}: checkpoint {step} cannot be read: {_line(error)}") from error
+      raise ConfigError(f"{named}: checkpoint {step} cannot be read: {terminal.shortened(str(error), 500)}") from error
     owners = row_owners(spec.abstract.params) | row_owners(spec.abstract.rest)
     difference = _difference(saved, spec, owners)
     if difference:
@@ -79,7 +80,7 @@ def _from_run(source: RunFiles, spec: StateSpec, state: TrainState, ids: IdMap) 
     try:
       params, rest = checkpoints.restore_model(step, _as_saved(spec.abstract, saved))
     except Exception as error:  # Orbax raises anything
-      raise ConfigError(f"{named}: checkpoint {step} cannot be read: {_line(error)}") from error
+      raise ConfigError(f"{named}: checkpoint {step} cannot be read: {terminal.shortened(str(error), 500)}") from error
   if set(owners.values()):
     _log_matches(named, ids, theirs, owners)
   return tuple(_by_id(own, other, owners, ids, theirs) for own, other in ((state.params, params), (state.rest, rest)))  # type: ignore[return-value]
@@ -172,7 +173,3 @@ def _from_file(path: pathlib.Path, spec: StateSpec, state: TrainState) -> tuple[
 
 def _shown(shape: tuple[int, ...] | None) -> str:
   return "missing" if shape is None else str(shape)
-
-
-def _line(error: Exception) -> str:
-  return " ".join(str(error).split())[:500]

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import threading
 import time
 
@@ -98,6 +99,15 @@ def test_who_stops_early_leaves_no_thread():
   next(elements)
   elements.close()
   _assert_no_thread_is_left(before)
+
+
+def _is_deaf_to_ctrl_c(number: int) -> bool:
+  return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_leave_ctrl_c_to_their_owner():
+  assert list(ahead(_is_deaf_to_ctrl_c, 3, lambda deaf: deaf, workers=1)) == [True] * 3
+  assert list(ahead(_is_deaf_to_ctrl_c, 3, lambda deaf: deaf)) == [False] * 3
 
 
 def test_worker_processes_make_the_same_elements_and_hand_on_their_errors():

@@ -108,6 +108,15 @@ def test_what_is_refused_does_not_keep_the_corrected_run_out(wrong, message, run
   assert_same_run(tmp_path / "run", finished)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["config.json", "result.json", "run.lock", "metrics.jsonl", "ids.safetensors"])
+def test_what_takes_the_place_of_a_runs_own_files_is_named(name, make, run_tiny, tmp_path):
+  (tmp_path / "w").mkdir()
+  make(tmp_path / "w" / name)
+  with pytest.raises(ConfigError, match=f"{name} is no file"):
+    run_tiny(tmp_path / "w")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"model": '])
 def test_a_result_that_is_cut_off_is_told(text, copied, run_tiny):
   (copied / "result.json").write_text(text)

@@ -59,6 +59,12 @@ def lose_record(folder: pathlib.Path) -> None:
   (folder / "record" / "metadata").write_text("{")
 
 
+def pipe_as_record(folder: pathlib.Path) -> None:
+  """What would keep whoever reads it waiting."""
+  (folder / "record" / "metadata").unlink()
+  os.mkfifo(folder / "record" / "metadata")
+
+
 def flip_a_byte(folder: pathlib.Path) -> None:
   """Changes one byte of an array such that Orbax alone reads another array without an error."""
   workdir, step = folder.parents[1], int(folder.name)
@@ -85,6 +91,7 @@ DAMAGES = [
   lose_arrays,
   lose_item,
   lose_record,
+  pipe_as_record,
   flip_a_byte,
 ]
 

@@ -98,10 +98,26 @@ def test_time_spent_on_validation_does_not_count_as_training(capsys, monkeypatch
   now = 0.0
   monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now)
   progress = progress_lib.Progress(total=100, done=0, users_per_step=1)
+  progress.update(0, 1, 0.7)
   now = 100.0
   progress.pause(90.0)
   progress.update(20, 1, 0.5)
   assert "2.0 steps/s" in capsys.readouterr().err
+
+
+def test_time_spent_on_compiling_the_first_steps_does_not_count_as_training(capsys, monkeypatch):
+  from mlrec.train import progress as progress_lib
+
+  now = 0.0
+  monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now)
+  progress = progress_lib.Progress(total=100, done=0, users_per_step=1)
+  now = 60.0
+  progress.update(10, 1, 0.7)
+  now = 80.0
+  progress.update(50, 1, 0.5)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "2.0 steps/s" in line
+  assert line.endswith("0:25 left")
 
 
 def test_a_process_that_is_not_the_first_prints_nothing(capsys):

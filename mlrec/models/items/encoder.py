@@ -7,6 +7,7 @@ from flax import nnx
 import jax
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
 
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
@@ -88,6 +89,11 @@ class Encoder(nnx.Module):
       if index == first_trained and index:
         x = jax.tree.map(lambda leaf: checkpoint_name(jax.lax.stop_gradient(leaf), FROZEN), x)
       x = self._run(index, x, context) if index >= first_trained else self.stage(index, x, below)
+    if getattr(x, "ndim", 0) != 2 or x.shape[1] != self.spec.features:
+      raise ValueError(
+        f"the last stage of {type(self).__name__}, {self.stages[-1]!r}, gives {jax.tree.map(jnp.shape, x)}, and not "
+        f"[items, {self.spec.features}], as spec.features says"
+      )
     return jax.lax.stop_gradient(x) if first_trained >= len(self.stages) else x
 
   def _run(self, index: int, x: Any, context: Context) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import dataclasses
-import json
 import pathlib
 import re
 
@@ -11,7 +10,6 @@ from ml_collections import ConfigDict
 from mlrec import config as config_lib
 from mlrec import files
 from mlrec.config import ConfigError
-from mlrec.files import write_text
 from mlrec.runs.report import rows
 from mlrec.runs.report import tables
 from mlrec.runs.report.rows import FinishedRun
@@ -265,7 +263,7 @@ def write_failures(workdir: pathlib.Path, failures: dict[str, str]) -> None:
   try:
     if failures:
       workdir.mkdir(parents=True, exist_ok=True)
-      write_text(path, json.dumps(failures, indent=2, sort_keys=True) + "\n")
+      files.write_json(path, dict(sorted(failures.items())))
     else:
       path.unlink(missing_ok=True)
   except OSError as error:

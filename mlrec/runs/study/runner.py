@@ -60,7 +60,7 @@ def run(
         say(f"failed: {reason}")
       results_lib.write_failures(workdir, failures)
       # Kept up to date: a study may take days.
-      _write(study, config, workdir, draw=False)
+      _write(results_lib.read(study, config, workdir), workdir, draw=False)
   results = results_lib.read(study, config, workdir)
   done = sum(point.row is not None for point in results.points)
   if not done:
@@ -69,7 +69,7 @@ def run(
       f"none of {len(study.runs)} runs of the study has a result in {workdir}; the first, {first.run.name}: "
       f"{first.reason}"
     )
-  _write(study, config, workdir, draw=draw)
+  _write(results, workdir, draw=draw)
   say(f"{done} of {len(study.runs)} runs in {workdir / study.name}.{_FORMS[0]}")
 
 
@@ -111,11 +111,8 @@ def _make_vectors(study: Study, config: ConfigDict, say: Callable[[str], None]) 
   return str(where)
 
 
-def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, draw: bool) -> Results:
-  results = results_lib.read(study, config, workdir)
-  if not workdir.is_dir():
-    return results
-  markdown, table, *pictures = (workdir / f"{study.name}.{form}" for form in _FORMS)
+def _write(results: Results, workdir: pathlib.Path, *, draw: bool) -> None:
+  markdown, table, *pictures = (workdir / f"{results.study.name}.{form}" for form in _FORMS)
   try:
     write_text(markdown, results_lib.markdown(results))
     write_text(table, results_lib.as_csv(results))
@@ -123,4 +120,3 @@ def _write(study: Study, config: ConfigDict, workdir: pathlib.Path, *, draw: boo
       study_plot.draw(results, pictures)
   except OSError as error:
     raise ConfigError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
-  return results

@@ -63,6 +63,9 @@ class Sweep:
         f"{database} is missing or empty, and with it the trials of the sweep that {self._workdir} holds: put it back, "
         "or name another --workdir"
       )
+    for name in (_SETTINGS, _BEST, _BEST_CONFIG, _LIST, DATABASE):
+      if (file := self._workdir / name).exists() and not file.is_file():
+        raise ConfigError(f"{file} is no file: a sweep keeps its own there; remove it, or name another --workdir")
     try:
       self._workdir.mkdir(parents=True, exist_ok=True)
       own = dict(config_lib.flatten(self._config))
@@ -161,7 +164,7 @@ class Sweep:
     path = self._workdir / _SETTINGS
     now = {"config": config_lib.to_json(self._config), "space": search_space.to_json(self._space)}
     if not path.exists():
-      write_text(path, json.dumps(now, indent=2) + "\n")
+      files.write_json(path, now)
       return
     try:
       saved = files.read_json(path)
@@ -203,7 +206,7 @@ class Sweep:
     }
     what = f"{self._monitor} {best.value:.4f}, the best of {len(ended)} trials of {self._file} (trial {best.number})."
     write_text(self._workdir / _BEST_CONFIG, config_source(config, what))
-    write_text(self._workdir / _BEST, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    files.write_json(self._workdir / _BEST, found)
     self._trials.drop_checkpoints(but=best.number)
 
   def _tell_the_end(self, say: Say) -> None:

@@ -21,6 +21,7 @@ import warnings
 import numpy as np
 
 from mlrec import files
+from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.search_space import Space
 
@@ -113,7 +114,9 @@ class Trials:
           study_name=_STUDY, storage=self._storage, direction="maximize", load_if_exists=True
         )
       except Exception as error:  # Optuna's, SQLAlchemy's and SQLite's have no base of their own
-        raise ConfigError(f"Optuna cannot open {path}: {_words(error)}") from error
+        raise ConfigError(
+          f"Optuna cannot open {path}, which may be damaged ({_words(error)}): restore it, or name another --workdir"
+        ) from error
 
   @contextlib.contextmanager
   def exclusive(self) -> Iterator[None]:
@@ -243,4 +246,4 @@ class Trials:
 def _words(error: BaseException) -> str:
   """What a database says, without what SQLAlchemy adds: the statement, and where to read about it."""
   own = getattr(error, "orig", None) or error
-  return " ".join(str(own).split())[:200]
+  return terminal.shortened(str(own), 200)
