@@ -146,7 +146,7 @@ class TrainingRun:
       state, record = self._restore_or_create(checkpoints)
       started()
       if jax.process_index() == 0:
-        self._ids.write(self._files.ids)
+        self._files.keep(self.split)
       session = Session(
         self.config, self._files, state, record, checkpoints, stop, self._clock, steps_per_epoch=self.steps_per_epoch
       )
