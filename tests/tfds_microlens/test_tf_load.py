@@ -1,7 +1,10 @@
 """`tfds.load` on the ArrayRecord files, and what TFDS shows of them, where TensorFlow is installed."""
 
+import importlib.util
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image
@@ -148,6 +151,24 @@ def test_a_directory_is_read_in_order_whatever_its_shards(data_dir, tmp_path):
   config = tfds.ReadConfig(add_tfds_id=True)
   (row, *_) = tfds.builder_from_directory(sharded.data_dir).as_dataset(split="test[-1:]", read_config=config)
   assert row["tfds_id"].numpy() == b"microlens-test.array_record-00002-of-00003__665"
+
+
+@pytest.mark.skipif(
+  not all(map(importlib.util.find_spec, ("apache_beam", "mlcroissant"))), reason="TFDS's command does not start"
+)
+def test_the_tfds_command_builds_in_the_folder_of_the_builder(tmp_path):
+  command = [
+    pathlib.Path(sys.executable).with_name("tfds"),
+    "build",
+    "--config=demo-items-cover16",
+    "--data_dir",
+    tmp_path,
+  ]
+  folder = pathlib.Path(tfds_microlens.__file__).parent
+  done = subprocess.run([*command, "--data_dir", tmp_path], cwd=folder, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr[-2000:]
+  (row, *_) = tfds.data_source("microlens/demo-items-cover16", split="train", data_dir=tmp_path)
+  assert row["cover"].shape == (16, 16, 3)
 
 
 def test_a_reader_of_array_records_that_tfds_has_itself_is_kept(monkeypatch):
