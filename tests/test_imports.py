@@ -96,7 +96,18 @@ def _allowed(importer: str, imported: str) -> bool:
 
 def test_every_module_has_its_place():
   above = {module for module in _MODULES if _layer(module) is None}
-  commands = ("command_line", "convert", "features", "main", "recommend", "report", "startup", "study", "sweep")
+  commands = (
+    "command_line",
+    "convert",
+    "export",
+    "features",
+    "main",
+    "recommend",
+    "report",
+    "startup",
+    "study",
+    "sweep",
+  )
   assert above == {"mlrec"} | {f"mlrec.{command}" for command in commands}
   # Modules above the layers are commands: nothing below imports one.
   for module in _MODULES.keys() - above:

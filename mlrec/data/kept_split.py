@@ -19,15 +19,11 @@ _USERS, _ITEMS = "user_names/", "item_names/"
 
 def write(split: Split, path: pathlib.Path) -> None:
   """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors."""
-  from safetensors.numpy import save_file  # models and data are used where it is not installed
-
   arrays = {"rows/values": split.rows.values, "rows/offsets": split.rows.offsets, "cold": split.cold}
   arrays |= {name: np.asarray(getattr(split, name), np.int64) for name in _NUMBERS}
   for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
     arrays |= names.arrays(prefix) if names is not None else {}
-  with files.replacing(path) as temporary:
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(arrays, temporary, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
+  files.write_safetensors(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
 
 
 def read(path: pathlib.Path, ids: IdMap) -> Split:

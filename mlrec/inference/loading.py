@@ -205,11 +205,8 @@ def _read_table(path: pathlib.Path, said: Mapping[str, str]) -> np.ndarray | Non
 
 
 def _write_table(path: pathlib.Path, vectors: np.ndarray, said: Mapping[str, str]) -> None:
-  from safetensors.numpy import save_file
-
   try:
-    with files.replacing(path) as temporary:
-      save_file({"vectors": np.ascontiguousarray(vectors)}, temporary, {**said, "digest": _digest(vectors)})
+    files.write_safetensors(path, {"vectors": vectors}, {**said, "digest": _digest(vectors)})
   except OSError as error:
     # The workdir may be another's: the next process encodes the items again.
     logging.warning("%s: the items' vectors cannot be kept there (%s).", path, error.strerror or error)

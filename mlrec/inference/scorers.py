@@ -15,6 +15,7 @@ import numpy as np
 
 from mlrec import metrics
 from mlrec.data.batches import EvalBatch
+from mlrec.data.batches import History
 from mlrec.data.batches import laid_out
 from mlrec.data.batches import Layout
 from mlrec.data.interactions import Rows
@@ -147,6 +148,26 @@ class TrainedScorer(Scorer):
       found = self._scores(self._params, self._rest, self._table, self._user_table, batch, folds=folds)
       out[part] = np.asarray(found)[:, : len(part)].T
     return out
+
+  def user_encoder(self) -> Callable[[Array, Array], Array]:
+    """A pure function from `vectors [n, D]` of items, the padding item first, and histories `[b, max_length]` int32 of
+    places among them, newest last and filled with 0 on the left, to states `[b, D]`.
+
+    A model with a row a user gives what its histories come to (`Recommender.folded`).
+    """
+    model = self._merged(self._params, self._rest)
+
+    def encode(vectors: Array, history: Array) -> Array:
+      row = history[None]
+      if self._by_user:
+        return model.folded(vectors, row)[0]
+      positions = jnp.arange(self.max_length, dtype=jnp.int32)[None]
+      nobody, last = jnp.zeros(1, jnp.int32), jnp.full(1, self.max_length - 1, jnp.int32)
+      read = History(row, positions, (row != 0).astype(jnp.int32))
+      return model.states(vectors, (), EvalBatch(read, last, nobody, nobody[:, None], nobody))[0]
+
+    # One by one: the models' own axes are numbers then, also where that of the users is a symbol.
+    return jax.vmap(encode, in_axes=(None, 0))
 
   def _batches(
     self, histories: Rows, users: np.ndarray, excluded: Rows
