@@ -18,6 +18,7 @@ from mlrec.data import DataError
 from mlrec.registry import closest
 
 FAILED, REFUSED = 1, 2
+_CONFIGS = "configs"
 # TensorStore alone reads and writes 32 files at a time; readers, workers and libraries have others open.
 _OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 96
 
@@ -81,6 +82,7 @@ def flags_parser(config_flag: flags.FlagHolder) -> Callable[[list[str]], list[st
   """
 
   def parse(argv: list[str]) -> list[str]:
+    argv = with_shipped_configs(argv)
     missing = _missing_config(argv)
     if missing:
       sys.exit(report(missing, REFUSED))
@@ -111,6 +113,33 @@ def _last_line(error: Exception) -> str:
   return lines[-1] if lines else ""
 
 
+def shipped_configs() -> pathlib.Path:
+  """The folder of the configs that come with the package: beside its modules, or, in a checkout, beside the package."""
+  package = pathlib.Path(__file__).parent
+  installed = package / _CONFIGS
+  return installed if installed.is_dir() else package.parent / _CONFIGS
+
+
+def with_shipped_configs(argv: list[str]) -> list[str]:
+  """The command line, with a config that is not here replaced by the shipped one of that name."""
+
+  def found(value: str) -> str:
+    name, colon, argument = value.partition(":")
+    path = pathlib.Path(name)
+    if not name or path.is_absolute() or path.exists():
+      return value
+    shipped = shipped_configs() / (path.relative_to(_CONFIGS) if path.parts[0] == _CONFIGS else path)
+    return f"{shipped}{colon}{argument}" if shipped.is_file() else value
+
+  out, is_value = [], False
+  for argument in argv:
+    flag, equals, value = argument.partition("=")
+    named = argument.startswith("-") and flag.lstrip("-") == "config"
+    out.append(found(argument) if is_value else f"{flag}={found(value)}" if named and equals else argument)
+    is_value = named and not equals
+  return out
+
+
 def _missing_config(argv: list[str]) -> str | None:
   """What is wrong with `--config=FILE.py:ARGUMENT`, if there is no such file."""
   for argument, following in zip(argv, [*argv[1:], ""]):
@@ -118,7 +147,8 @@ def _missing_config(argv: list[str]) -> str | None:
     given = (value if equals else following).partition(":")[0]
     path = pathlib.Path(given)
     if argument.startswith("-") and flag == "config" and given and not path.is_file():
-      beside = [str(path.with_name(other.name)) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+      folder = path.parent if path.parent.is_dir() else shipped_configs()
+      beside = [str(path.with_name(other.name)) for other in folder.glob("*.py")]
       return f"--config={path}: there is no such file" + (f"; {closest(str(path), beside)}" if beside else "")
   return None
 

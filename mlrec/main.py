@@ -101,9 +101,9 @@ def listing() -> str:
 
   lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
   lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, {', '.join(f'{name}/…' for name in sources.names())}")
-  folder = pathlib.Path("configs")
-  configs = sorted(str(path) for path in folder.rglob("*.py")) if folder.is_dir() else []
-  lines.append(f"configs: {', '.join(configs) or 'none under configs/ here'}")
+  folder = command_line.shipped_configs()
+  configs = sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*.py"))
+  lines.append(f"configs: {', '.join(configs)}")
   return "\n".join(lines)
 
 
