@@ -31,7 +31,8 @@ def default_config() -> ConfigDict:
   config.baselines = ()
 
   config.data = ConfigDict()
-  # A TFDS name (microlens/50k-sequences), or the path of a *_pairs.tsv or *_pairs.csv file.
+  # A TFDS name (microlens/50k-sequences), the path of a *_pairs.tsv or *_pairs.csv file, or that of a folder that
+  # mlrec.ingest has made, which then stands for `videos` and `content` too where they are empty.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""

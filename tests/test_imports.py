@@ -101,6 +101,7 @@ def test_every_module_has_its_place():
     "convert",
     "export",
     "features",
+    "ingest",
     "main",
     "recommend",
     "report",

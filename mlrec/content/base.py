@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec.config import ConfigError
+from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 
 # Ends the name of the array, one bool an item, that says which items have the content of the name before it.
@@ -72,11 +73,13 @@ class Source(abc.ABC):
 
   @classmethod
   def named(cls, data: ConfigDict) -> str:
-    """The value of `config.data.{key}`.
+    """The value of `config.data.{key}`; or of `config.data.source`, if that is a folder that holds content as well.
 
     Raises:
-      ConfigError: it is empty.
+      ConfigError: there is none.
     """
+    if not data[cls.key] and ingested.is_ingested(data.get("source", "")):
+      return data["source"]
     if not data[cls.key]:
       raise ConfigError(
         f"config.data.{cls.key} is empty, and the item tower reads {cls.noun}s: name a prepared data set, such as "

@@ -13,6 +13,7 @@ from mlrec import config as config_lib
 from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
+from mlrec.data import ingested
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.train.run_files import RunFiles
@@ -228,7 +229,8 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   """
   model = config.model.to_dict()
   source = config.data.source
-  data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
+  is_path = source.endswith((".tsv", ".csv")) or ingested.is_ingested(source)
+  data = pathlib.Path(source).absolute().stem if is_path else source.replace("/", "-")
   stem = pathlib.Path(config_file).stem
   name = model.get("user", {}).get("name", "") or model["name"]
   dim = f"d{model['dim']}" if "dim" in model else ""
