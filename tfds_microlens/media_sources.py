@@ -1,5 +1,6 @@
 """Where media of items lie: a folder or a zip file of a file an item."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -68,17 +69,25 @@ class FileSource(Source, Protocol):
 class Files:
   """A file an item, wherever each lies."""
 
-  def __init__(self, paths: Mapping[int, pathlib.Path], problems: Sequence[Problem], *, where: str, expected: str):
-    """`where` they are, and what was `expected` there, are for messages."""
+  def __init__(
+    self,
+    paths: Mapping[int, pathlib.Path],
+    problems: Sequence[Problem],
+    *,
+    where: str,
+    expected: str,
+    otherwise: Callable[[int], str] = lambda item: "",
+  ):
+    """`where` they are, what was `expected` there, and what names an item without one are for messages."""
     self._paths, self.problems = dict(paths), list(problems)
-    self._where, self.expected = where, expected
+    self._where, self.expected, self._otherwise = where, expected, otherwise
     self.items = sorted(self._paths)
 
   def __str__(self) -> str:
     return self._where
 
   def name(self, item: int) -> str:
-    return str(self._paths.get(item, ""))
+    return str(self._paths.get(item, "")) or self._otherwise(item)
 
   def path(self, item: int) -> pathlib.Path:
     return self._paths[item]
@@ -109,10 +118,10 @@ class Folder(Files):
     self._folder, self._suffix = pathlib.Path(folder), suffixes[0]
     names = {entry.name: pathlib.Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")}
     paths, problems = _by_item(names, suffixes)
-    super().__init__(paths, problems, where=str(self._folder), expected=_expected(what, suffixes))
-
-  def name(self, item: int) -> str:
-    return super().name(item) or str(self._folder / f"{item}{self._suffix}")
+    super().__init__(
+      paths, problems, where=str(self._folder), expected=_expected(what, suffixes),
+      otherwise=lambda item: str(self._folder / f"{item}{self._suffix}"),
+    )  # fmt: skip
 
 
 class Zip:

@@ -32,6 +32,7 @@ MILLISECONDS, PLACES = "milliseconds", "place in the sequence"
 NAMES = "names.npz"
 _USERS, _ITEMS = "user_names/", "item_names/"
 _READ_AT_ONCE = 1 << 14
+_KEEPS_TIMES = any(field.name == "timestamps" for field in dataclasses.fields(Interactions))
 # A user, the items and their times, `[n]` int64 each, oldest first.
 History = tuple[int, np.ndarray, np.ndarray]
 
@@ -172,12 +173,14 @@ def read_histories(builder: dataset_builder.DatasetBuilder) -> Interactions:
   found = _Records(builder)
   users = np.empty(len(found.records), np.int64)
   lengths = np.empty(len(found.records), np.int64)
-  parts = []
-  for place, (user, items, _) in enumerate(found):
+  parts, moments = [], []
+  for place, (user, items, times) in enumerate(found):
     users[place], lengths[place] = user, len(items)
     parts.append(items)
+    moments.append(times)
   rows = Rows.from_lengths(np.concatenate(parts), lengths)
-  return named(Interactions(users, rows, str(found.prepared.place.root)), builder)
+  more: dict[str, Any] = {"timestamps": np.concatenate(moments)} if found.timed and _KEEPS_TIMES else {}
+  return named(Interactions(users, rows, str(found.prepared.place.root), **more), builder)
 
 
 def named(interactions: Interactions, builder: dataset_builder.DatasetBuilder) -> Interactions:

@@ -1,5 +1,6 @@
 """Folders that `python -m mlrec.ingest` has made: what names them, and which data sets they hold."""
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import hashlib
 import os
@@ -20,10 +21,12 @@ class Ingested(NamedTuple):
 
   Attributes:
     sets: `microlens/own-…` by kind: `histories` and `sequences`, and `items` and `videos` where there are such.
+    holds: what there is of at least one item, in the singular: "title", "cover", "sound track", "video".
     made_of: the files and settings that it was made of, as JSON.
   """
 
   sets: Mapping[str, str]
+  holds: Collection[str]
   made_of: Any
 
 
@@ -32,9 +35,18 @@ def is_ingested(folder: str | os.PathLike[str]) -> bool:
   return bool(os.fspath(folder)) and (pathlib.Path(folder).expanduser() / MARKER).is_file()
 
 
+def holds(folder: str | os.PathLike[str], what: str) -> bool:
+  """Whether it is the path of such a folder, and `what` is among what it `holds`.
+
+  Raises:
+    DataError: as `read`.
+  """
+  return is_ingested(folder) and what in read(folder).holds
+
+
 def write(folder: pathlib.Path, ingested: Ingested) -> None:
   """Says what a folder holds, as the last of its files."""
-  content = {"sets": dict(ingested.sets), "made_of": ingested.made_of}
+  content = {"sets": dict(ingested.sets), "holds": sorted(ingested.holds), "made_of": ingested.made_of}
   files.write_json(folder / MARKER, content | {"sha256": _digest(content)})
 
 
@@ -50,7 +62,7 @@ def read(folder: str | os.PathLike[str]) -> Ingested:
     if content.pop("sha256") != _digest(content):
       raise ValueError("its digest differs")
     sets = {str(kind): str(name) for kind, name in content["sets"].items()}
-    return Ingested(sets, content["made_of"])
+    return Ingested(sets, frozenset(map(str, content["holds"])), content["made_of"])
   except FileNotFoundError as error:
     raise DataError(f"{folder}: no {MARKER} in it: mlrec.ingest did not make it, or did not finish") from error
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

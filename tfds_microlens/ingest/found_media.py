@@ -90,18 +90,20 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
   matched = sum(map(len, by_kind.values())) + sum(map(len, columns.values())) + found.others
   if folder and not matched:
     ids = ", ".join(map(repr, items.originals(np.flatnonzero(is_kept)[:3])))
-    first = f", such as {terminal.one_line(shown[0].name)!r}" if shown else ""
+    first = f", such as {terminal.one_line(shown[0].name)!r}," if shown else ""
     raise DataError(
       f"--media={folder}: none of its {found.files:,} files{first} is named by the id of an item, such as {ids}, and a "
       f"suffix of a cover, a sound track or a video, such as {', '.join(VIDEO_SUFFIXES[:4])}"
     )
   made = {}
+  kept = np.flatnonzero(is_kept)
+  wanted = dict(zip(items.ids(kept).tolist(), items.originals(kept)))
   for kind in KINDS:
     paths = {code: path for code, (_, path) in by_kind[kind].items()} | dict(columns.get(kind, {}))
     if paths:
       codes = np.fromiter(paths, np.int64, len(paths))
       by_id = dict(zip(items.ids(codes).tolist(), paths.values()))
-      made[kind] = (by_id, problems[kind], folder or "the paths of --items", _expected(kind))
+      made[kind] = (by_id, problems[kind], folder or "the paths of --items", _expected(kind), wanted.__getitem__)
   found.covers = _files_of(media_sources.Files, made, "cover")
   found.videos = _files_of(video_sources.Files, made, "video")
   found.audio_of_videos = "audio" not in made and "video" in made
@@ -123,8 +125,8 @@ def digest(folder: str) -> str:
 def _files_of(kind: type[_Files], made: Mapping[str, tuple[Any, ...]], name: str) -> _Files | None:
   if name not in made:
     return None
-  paths, problems, where, expected = made[name]
-  return kind(paths, problems, where=where, expected=expected)
+  paths, problems, where, expected, otherwise = made[name]
+  return kind(paths, problems, where=where, expected=expected, otherwise=otherwise)
 
 
 def _expected(kind: str) -> str:

@@ -12,8 +12,8 @@ from tfds_microlens.ingest.log import Log
 from tfds_microlens.ingest.log import RECORD
 from tfds_microlens.ingest.settings import Settings
 
-# Records sorted at a time, 64 MiB; a log of more than so many parts has larger ones.
-_PART_ROWS = 1 << 22
+# Records sorted at a time, 16 MiB; a log of more than so many parts has larger ones.
+_PART_ROWS = 1 << 20
 _MOST_PARTS = 256
 _READ_ROWS = 1 << 18
 

@@ -69,10 +69,10 @@ def run(settings: Settings, to: pathlib.Path, say: Callable[[str], None]) -> dic
         # What can be resumed are media.
         if not (unfinished / own.FAMILY).exists():
           files.remove(unfinished)
-      files.remove(unfinished / _WORK)
-      files.remove(unfinished / _STATE)
+      for name in (_WORK, _STATE, "downloads"):  # the last one TFDS makes, and nothing is in it
+        files.remove(unfinished / name)
       report.write(unfinished, content)
-      ingested.write(unfinished, ingested.Ingested(sets, made_of))
+      ingested.write(unfinished, ingested.Ingested(sets, _holds(content), made_of))
       files.sync_all(unfinished)
       unfinished.rename(to)
       files.sync_all(to.parent, below=False)
@@ -167,6 +167,14 @@ def _make(
   say(f"{result}; rounds of the k-core: {histories.rounds}" if histories.rounds else result)
   names = {kind: f"microlens/{config}" for kind, config in sets.items()}
   return report.content(settings, log, histories, catalogue, found, made), names
+
+
+def _holds(content: dict[str, Any]) -> list[str]:
+  """What at least one item has, by the names that readers have for it."""
+  nouns = {"cover": "cover", "audio": "sound track", "videos": "video"}
+  return [noun for kind, noun in nouns.items() if kind in content["media"]["made"]] + (
+    ["title"] if content["items"]["titles"] else []
+  )
 
 
 def _media_of(settings: Settings, found: found_media.Found) -> MediaSettings:
