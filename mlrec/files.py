@@ -189,8 +189,8 @@ def lock_holder(path: pathlib.Path) -> str:
 def sync_all(folder: pathlib.Path, *, below: bool = True) -> None:
   """Has a folder be on the disk, with all files and folders `below` it."""
   for path in sorted(folder.rglob("*")) if below else ():
-    _sync(path)
-  _sync(folder)
+    sync(path)
+  sync(folder)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

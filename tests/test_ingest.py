@@ -81,7 +81,7 @@ def test_the_same_command_finds_its_folder_and_another_is_refused(log, tmp_path,
   assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
   (tmp_path / "full").mkdir()
   (tmp_path / "full" / "file").touch()
-  for other in (log, tmp_path / "full"):
+  for other in (log, tmp_path / "full", "/"):
     assert _run(f"--interactions={log}", f"--to={other}") == 2
     assert "mlrec.ingest did not make it" in capsys.readouterr().err
 

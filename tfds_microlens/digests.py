@@ -56,7 +56,7 @@ class Place(NamedTuple):
   def command(self) -> str:
     """Prepares it, again if it is damaged."""
     if _INGESTED.match(self.name):
-      return f"python -m mlrec.ingest, with the options that {self.root / MARKER} holds, --to another folder"
+      return f"python -m mlrec.ingest --to=FOLDER, with the options that made it ({self.root / MARKER} holds them)"
     return f"python -m tfds_microlens {self.name.partition('/')[2]} --data_dir={self.root}"
 
   def damaged(self, file: str, problem: str) -> DamagedError:

@@ -54,12 +54,12 @@ def run(settings: Settings, to: pathlib.Path, say: Callable[[str], None]) -> dic
     DataError: something cannot be read or made, or `to` is something else.
   """
   to = pathlib.Path(os.path.abspath(to.expanduser()))
-  unfinished = to.with_name(f".{to.name}.unfinished")
   with errors.full_disk_reported(to), errors.local_files_reported(to):
     made_of = _made_of(settings)
     if _is_there(to, made_of):
       say(f"{to} is there already, made of the same by the same settings")
-      return files.read_json(to / report.JSON)
+      return report.read(to)
+    unfinished = to.with_name(f".{to.name}.unfinished")
     to.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(to.with_name(f".{to.name}.lock"), f"{to} is being made"):
       _begin(unfinished, made_of)

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlrec import files
 from mlrec import terminal
+from mlrec.data.interactions import DataError
 from tfds_microlens.ingest.catalogue import Catalogue
 from tfds_microlens.ingest.found_media import Found
 from tfds_microlens.ingest.histories import Histories
@@ -26,6 +27,18 @@ def write(folder: pathlib.Path, content: Mapping[str, Any]) -> None:
   """Writes the report in both forms."""
   files.write_json(folder / JSON, content)
   files.write_text(folder / MARKDOWN, terminal.printable(_markdown(content)))
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+  """The report that was written.
+
+  Raises:
+    DataError: it is not there, or is damaged.
+  """
+  try:
+    return files.read_json(folder / JSON)
+  except (OSError, ValueError) as error:
+    raise DataError(f"{folder / JSON}: it is not what was written ({error})") from error
 
 
 def content(

@@ -15,6 +15,7 @@ from mlrec.data import leave_one_out
 from mlrec.ingest import ingest
 from mlrec.sources import load_interactions
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
+from tfds_microlens.tfds_microlens_dataset_builder import prepare
 
 ROWS = [(user, item, 1_700_000_000 + 7 * item + user) for item in (5, 3, 9, 4) for user in (2, 1)]
 CSV = "user,item,timestamp\n" + "".join(f"{user},{item},{time}\n" for user, item, time in ROWS)
@@ -242,3 +243,12 @@ def test_the_other_forms_are_made_of_the_histories_by_the_builder(tmp_path):
   rows = [(r["user"], r["item"], r["timestamp"]) for r in builder.as_data_source("train")]
   assert rows[:2] == [(1, 9, 92_000), (1, 7, 94_000)]
   assert len(rows) == 9
+  # What is damaged is made again of the histories, and those themselves by the command that made them.
+  (shard,) = (tmp_path / "out").glob("microlens/own-sequences/*/*test*record*")
+  shard.write_bytes(b"damaged")
+  prepare("own-sequences", data_dir=tmp_path / "out")
+  assert leave_one_out(load_interactions("microlens/own-sequences", str(tmp_path / "out")), min_length=3) == (
+    leave_one_out(found, min_length=3)
+  )
+  with pytest.raises(DataError, match=r"not prepared.*python -m mlrec\.ingest"):
+    load_interactions("microlens/own-histories", str(tmp_path / "nowhere"))
