@@ -114,16 +114,19 @@ def test_a_run_that_stops_leaves_no_folder_and_the_same_command_takes_up_its_med
     (media / f"{item}.png").write_bytes(pictures.coded(pictures.halves()))
   made, keep = [], covers.Covers.keep
 
+  class Stopped(BaseException):
+    pass
+
   def keep_some(medium, item):
     if len(made) == stop_after:
-      raise KeyboardInterrupt
+      raise Stopped
     made.append(item)
     return keep(medium, item)
 
   monkeypatch.setattr(covers.Covers, "keep", keep_some)
   monkeypatch.setattr("tfds_microlens.media.usable_cores", lambda: 1)
   stop_after = 4
-  with pytest.raises(KeyboardInterrupt):
+  with pytest.raises(Stopped):
     ingest.ingest(log, to=out, media=media, cover=16)
   assert not out.exists()
   stop_after = -1

@@ -1,4 +1,4 @@
-"""Where interactions come from: a pairs file or a prepared TFDS data set, told apart by `config.data.source`."""
+"""Where interactions come from: a pairs file, a folder of `mlrec.ingest` or a prepared TFDS data set."""
 
 import os
 

@@ -90,7 +90,9 @@ def read(settings: Settings, path: pathlib.Path, say: Callable[[str], None]) -> 
   if found[RATING] and not rated:
     log.told.append(f"ratings in {found[RATING]!r} are not read: --min_rating=4 would keep those of 4 and more")
   if not log.timed:
-    log.told.append("no column of times: the order of the rows counts")
+    others = [name for name in table.columns if name not in found.values()]
+    hint = f"; --time=COLUMN names one, such as {', '.join(map(repr, others[:5]))}" if others else ""
+    log.told.append(f"no column of times: the order of the rows counts{hint}")
   for line in log.told:
     say(line)
   times = Times(used[TIME], settings.time_unit) if log.timed else None

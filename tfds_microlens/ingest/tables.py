@@ -238,6 +238,8 @@ def as_texts_or_integers(values: Any, what: str) -> Any:
     values = values.dictionary_decode()
     kind = values.type
   try:
+    if types.is_uint64(kind):  # some of which no int64 holds
+      return values.cast(pyarrow.string())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
       return values.cast(pyarrow.int64())
     if types.is_null(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind):
