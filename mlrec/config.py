@@ -32,7 +32,8 @@ def default_config() -> ConfigDict:
 
   config.data = ConfigDict()
   # A TFDS name (microlens/50k-sequences), the path of a *_pairs.tsv or *_pairs.csv file, or that of a folder that
-  # mlrec.ingest has made, which then stands for `videos` and `content` too where they are empty.
+  # mlrec.ingest has made. What such a folder holds is read in place of `videos` and `content` that are empty or name a
+  # release.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""
