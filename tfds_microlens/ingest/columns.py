@@ -62,6 +62,7 @@ def of_log(table: Table, named: dict[str, str], *, by_place: bool) -> dict[str, 
       raise PrepareError(
         f"{table.path}: which column is the {role}? None is named as usual; expected --{role}=COLUMN, one of "
         f"{', '.join(map(repr, table.columns))}"
+        + ("; or --no_header, if these are data" if table.form.startswith("text") and not by_place else "")
       )
   if found[USER] == found[ITEM]:
     raise PrepareError(f"--user={found[USER]} --item={found[ITEM]}: expected two columns")

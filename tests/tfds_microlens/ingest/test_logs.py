@@ -178,6 +178,7 @@ def test_rows_that_lack_something_are_left_out_and_counted(tmp_path):
     ("user,item,time\n1,,3\n", {}, r"none of 1 rows is kept: 1 without an item"),
     ("user,itm,time\n1,2,3\n", {"item": "item"}, r"--item=item: .*no column 'item': did you mean 'itm'\?"),
     ("foo,bar\n1,2\n", {}, r"which column is the user\?.*--user=COLUMN, one of 'foo', 'bar'"),
+    ("ann,vid,17\nbob,vid,18\n", {}, r"one of 'ann', 'vid', '17'; or --no_header, if these are data"),
     ("user,item\n1,2\n", {"user": "user", "item": "user"}, "expected two columns"),
     ("user,item,user\n1,2,3\n", {}, "2 columns named 'user'"),
     ("user,item,time\n1,2\n", {}, "Expected 3 columns, got 2"),
