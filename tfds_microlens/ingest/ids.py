@@ -1,5 +1,6 @@
 """Original ids of any kind to dense codes, in the order in which a log first names them."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,25 @@ class IdTable:
     return self._integers.find(found)[places]
 
   def ids(self, codes: np.ndarray) -> np.ndarray:
-    """`[n]` int64: the integers that stand for codes: the ids themselves, or, of texts, their codes from 1."""
-    return codes.astype(np.int64) + 1 if self._integers is None else self._integers.in_order()[codes]
+    """`[n]` int64: the integers that stand for codes: the ids themselves, or, of texts, digests of them.
+
+    A text has the same integer in every log, so that a run on the next one goes on with its row.
+
+    Raises:
+      DataError: two texts have the same digest.
+    """
+    if self._integers is not None:
+      return self._integers.in_order()[codes]
+    digests = np.fromiter(map(_digest, self._texts), np.int64, len(self._texts))
+    distinct, first = np.unique(digests, return_index=True)
+    if len(distinct) < len(digests):
+      texts = list(self._texts)
+      one = int(np.setdiff1d(np.arange(len(digests)), first)[0])
+      other = int(np.flatnonzero(digests == digests[one])[0])
+      raise DataError(
+        f"the ids {texts[other]!r} and {texts[one]!r} have the same digest of 63 bits: rename one of them"
+      )
+    return digests[codes]
 
   def originals(self, codes: np.ndarray) -> list[str]:
     """The ids of codes as texts."""
@@ -87,6 +105,12 @@ class IdTable:
   def names(self, codes: np.ndarray) -> Names | None:
     """The texts that `ids` of codes stand for; None where ids are integers."""
     return Names.of(self.ids(codes), self.originals(codes)) if self.are_texts else None
+
+
+def _digest(text: str) -> int:
+  """A positive integer of 63 bits."""
+  digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+  return int.from_bytes(digest, "little") >> 1 or 1
 
 
 class _Integers:

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 
+from mlrec.data import DataError
 from tfds_microlens.ingest import histories
 from tfds_microlens.ingest.ids import IdTable
 from tfds_microlens.ingest.log import Log
@@ -76,7 +77,12 @@ def test_ids_keep_their_codes_when_a_column_turns_out_to_be_texts():
   assert table.ids(np.arange(3)).tolist() == [30, 10, 20]
   assert table.codes(pa.array(["20", "010", "10"])).tolist() == [2, 3, 1]
   assert table.are_texts
-  assert table.ids(np.arange(4)).tolist() == [1, 2, 3, 4]
+  ids = table.ids(np.arange(4))
+  assert len(set(ids.tolist())) == 4
+  assert (ids > 0).all()
+  other = IdTable()
+  other.codes(pa.array(["x", "010", "30"]))
+  assert other.ids(np.array([2, 1])).tolist() == ids[[0, 3]].tolist(), "in every log"
   assert table.originals(np.array([3, 0])) == ["010", "30"]
   assert table.find(pa.array([10, 11])).tolist() == [1, -1]
 
@@ -91,3 +97,13 @@ def test_many_integer_ids_get_codes_in_the_order_of_their_first_appearance(monke
   first = list(dict.fromkeys(values.tolist()))
   assert codes.tolist() == [first.index(value) for value in values.tolist()]
   assert table.ids(np.arange(len(table))).tolist() == first
+
+
+def test_two_texts_of_one_digest_are_told(monkeypatch):
+  import pyarrow as pa
+
+  monkeypatch.setattr("tfds_microlens.ingest.ids._digest", len)
+  table = IdTable()
+  table.codes(pa.array(["a", "bc", "d"]))
+  with pytest.raises(DataError, match="the ids 'a' and 'd' have the same digest"):
+    table.ids(np.array([0]))
