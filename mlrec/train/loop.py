@@ -250,11 +250,12 @@ class TrainingRun:
         f"{self._files.checkpoints}: the best checkpoint, of step {best}, cannot be read ({reason}); "
         f"{self._left(checkpoints)}"
       ) from error
-    metrics = {name: self.evaluator(params, rest, name) for name in self._splits}
+    ranked = {name: self.evaluator.ranks(params, rest, name) for name in self._splits}
+    metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
     used = self._clock.added_to(record)
     return Summary(
-      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters
+      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters, ranked
     )  # fmt: skip
 
   def _left(self, checkpoints: Checkpoints) -> str:
