@@ -65,7 +65,20 @@ def test_where_there_is_no_difference_few_are_found():
   assert 0.01 < np.mean(np.array(p) < 0.05) < 0.11
 
 
-def test_the_result_depends_on_the_seed_alone_not_on_how_much_is_drawn_at_a_time(monkeypatch):
+@pytest.mark.parametrize("cost", [0, 1e9])
+def test_draws_of_users_and_of_counts_are_of_one_distribution(cost, monkeypatch):
+  monkeypatch.setattr(statistics, "_COUNT_COST", cost)
+  gains = columns(np.repeat([1.0, 0.0, 0.5], [30, 40, 30]), np.tile([0.0, 1.0], 50))
+  found = statistics.paired_bootstrap(gains, [(0, 1)])[0]
+  spread = np.std(gains[:, 0] - gains[:, 1]) / 10
+  assert found.mean == pytest.approx(-0.05)
+  assert (found.low, found.high) == pytest.approx((-0.05 - 1.96 * spread, -0.05 + 1.96 * spread), abs=0.012)
+  assert found.p == pytest.approx(2 * stats.norm.sf(0.05 / spread), abs=0.04)
+
+
+@pytest.mark.parametrize("cost", [0, 1e9])
+def test_the_result_depends_on_the_seed_alone_not_on_how_much_is_drawn_at_a_time(cost, monkeypatch):
+  monkeypatch.setattr(statistics, "_COUNT_COST", cost)
   gains = np.random.default_rng(3).random((40, 3)).round(1)
   pairs = [(0, 1), (0, 2), (2, 1)]
   whole = statistics.paired_bootstrap(gains, pairs, resamples=200)

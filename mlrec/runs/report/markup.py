@@ -6,7 +6,7 @@ from typing import Self
 from mlrec.terminal import one_line
 
 # Elements of HTML that have no end.
-_VOID = ("meta", "br")
+_VOID = ("meta", "wbr")
 
 
 class Markup(str):
@@ -23,9 +23,9 @@ def escaped(text: object) -> Markup:
   return text if isinstance(text, Markup) else Markup(html.escape(one_line(str(text)), quote=True))
 
 
-def joined(*parts: object, between: str = "") -> Markup:
-  """Parts one after another, text escaped."""
-  return Markup(between.join(map(escaped, parts)))
+def joined(*parts: object, between: object = "") -> Markup:
+  """Parts one after another, with `between` each two, text escaped."""
+  return Markup(escaped(between).join(map(escaped, parts)))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:

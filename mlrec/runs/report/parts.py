@@ -79,12 +79,16 @@ def cell(text: str | None, kind: str | None = None) -> Markup:
 
 
 def grid(names: Sequence[str], lines: Sequence[Sequence[Markup]]) -> Markup:
-  """A table of cells that scrolls sideways where the page is narrow; the first column is text."""
+  """A table of cells below the names of their columns, of which the first is of text."""
   head = [element("th", name, class_=None if place else "text", scope="col") for place, name in enumerate(names)]
-  body = [element("tr", *cells) for cells in lines]
-  table = element("table", element("thead", element("tr", *head)), element("tbody", *body))
+  return scrolled(element("tr", *head), [element("tr", *cells) for cells in lines])
+
+
+def scrolled(head: Markup, body: Sequence[Markup]) -> Markup:
+  """A table of rows that scrolls sideways where the page is narrow."""
+  table = element("table", element("thead", head), element("tbody", *body))
   # Whoever has no pointer scrolls by keys, once it can be focused.
-  return element("div", table, class_="scroll", tabindex=0)
+  return element("div", table, class_="scroll", tabindex=0, role="region", aria_label="table")
 
 
 def paragraph(*said: object, kind: str = "soft") -> Markup:

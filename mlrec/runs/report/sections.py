@@ -29,6 +29,7 @@ from mlrec.runs.report.parts import named
 from mlrec.runs.report.parts import number
 from mlrec.runs.report.parts import paragraph
 from mlrec.runs.report.parts import rows_grid
+from mlrec.runs.report.parts import scrolled
 from mlrec.runs.report.rows import bucket_title
 from mlrec.runs.report.rows import Row
 from mlrec.runs.report.rows import Table
@@ -181,7 +182,7 @@ def paired_tests(table: Table, analysed: Analysis) -> Markup:
     element("h3", "Paired tests"),
     paragraph(
       f"The first row less the second, over the users that both ranked: {statistics.RESAMPLES:,} bootstrap resamples "
-      f"of users, two-sided, with Holm's correction over all {len(lines)} pairs for each metric. Gains of several "
+      f"of users, two-sided, with Holm's correction over all pairs of the table, for each metric. Gains of several "
       "seeds are averaged for each user first, so that the tests are about users: how much seeds differ is not in "
       f"them. Before the correction, no p is below 1/{statistics.RESAMPLES + 1:,}. Set off: p < {SURE:.2f}.{limit}"
     ),
@@ -227,14 +228,13 @@ def config_differences(table: Table) -> Markup:
   head = [element("th", "key", class_="text", scope="col")]
   head += [element("th", named(table, place), class_="text", scope="col") for place in range(len(table.rows))]
   body = [
-    element("tr", element("th", key, scope="row"), *(cell(value, "value") for value in values))
+    element("tr", element("th", _breakable(key), scope="row"), *(cell(value, "value") for value in values))
     for key, values in found.items()
   ]
-  shown = element("table", element("thead", element("tr", *head)), element("tbody", *body))
   return joined(
     element("h3", "Differences of configs"),
     paragraph(f"The keys in which rows differ; {tables.NONE} where a config lacks one."),
-    element("div", shown, class_="scroll", tabindex=0),
+    scrolled(element("tr", *head), body),
   )
 
 
@@ -245,6 +245,11 @@ def _mean(value: Spread | None) -> float | None:
 def _fraction(value: Spread | None) -> float | None:
   """What can be drawn: a file that somebody else has written may state any number."""
   return value.mean if value and 0 <= value.mean <= 1 else None
+
+
+def _breakable(key: str) -> Markup:
+  """A dotted key that may go on in the next line after each dot."""
+  return joined(*key.split("."), between=joined(".", element("wbr")))
 
 
 def _signed(value: float) -> str:

@@ -6,6 +6,7 @@ whether other users would have told the same: how much seeds differ is no part o
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 0.95
 # Numbers drawn at a time.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
+# Users that are drawn in the time that drawing a count takes.
+_COUNT_COST = 16
 # Means that are equal but for rounding.
 _ROUNDING = 1e-12
 
@@ -55,7 +58,7 @@ def paired_bootstrap(
   the 1 keeps p above 0, Davison and Hinkley, 1997, equation 4.11).
 
   Users whose gains are all the same are interchangeable, so that a draw is how often each distinct row of `gains`
-  comes, which is multinomial: time and memory are those of the distinct rows.
+  comes, which is multinomial: where rows are few, time does not grow with the users.
 
   Args:
     gains: float `[users, columns]`, of each user by each system.
@@ -71,14 +74,30 @@ def paired_bootstrap(
   rows, counts = np.unique(gains, axis=0, return_counts=True)
   # The most frequent first: what is left for the others is then few.
   order = np.argsort(-counts, kind="stable")
-  rows, shares = rows[order], counts[order] / counts.sum()
-  rng, parts = np.random.default_rng(seed), []
-  size = max(_CHUNK // len(rows), 1)
-  for first in range(0, resamples, size):
-    drawn = rng.multinomial(len(gains), shares, size=min(size, resamples - first))
-    parts.append(drawn @ rows / len(gains))
-  means, seen = np.concatenate(parts), shares @ rows
+  rows, counts = rows[order], counts[order]
+  rng = np.random.default_rng(seed)
+  draw = _draw_counts if len(rows) * _COUNT_COST < len(gains) else _draw_users
+  means = np.concatenate([drawn @ rows for drawn in draw(rng, counts, resamples)]) / len(gains)
+  seen = counts @ rows / len(gains)
   return [_difference(means[:, a] - means[:, b], float(seen[a] - seen[b])) for a, b in pairs]
+
+
+def _draw_counts(rng: np.random.Generator, counts: np.ndarray, resamples: int) -> Iterator[np.ndarray]:
+  """How often each row of `counts` users comes in each of some draws, int `[draws, rows]`, at once."""
+  total, size = int(counts.sum()), max(_CHUNK // len(counts), 1)
+  for first in range(0, resamples, size):
+    yield rng.multinomial(total, counts / total, size=min(size, resamples - first))
+
+
+def _draw_users(rng: np.random.Generator, counts: np.ndarray, resamples: int) -> Iterator[np.ndarray]:
+  """The same, by drawing users one by one."""
+  row_of = np.repeat(np.arange(len(counts)), counts)
+  size = max(_CHUNK // len(row_of), 1)
+  for first in range(0, resamples, size):
+    draws = min(size, resamples - first)
+    drawn = row_of[rng.integers(len(row_of), size=(draws, len(row_of)), dtype=np.int32)]
+    drawn += np.arange(draws)[:, None] * len(counts)
+    yield np.bincount(drawn.ravel(), minlength=draws * len(counts)).reshape(draws, len(counts))
 
 
 def _difference(drawn: np.ndarray, seen: float) -> Difference:

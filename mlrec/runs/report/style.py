@@ -40,7 +40,9 @@ code { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
   overflow-x: auto; margin: .5rem 0; border: 1px solid var(--rule); border-radius: 6px;
   background: var(--card);
 }
-table { border-collapse: collapse; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums; }
+table {
+  border-collapse: separate; border-spacing: 0; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums;
+}
 th, td { padding: .4rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--grid); }
 thead th {
   border-top: 0; border-bottom: 1px solid var(--rule); color: var(--soft); font-weight: 600;
@@ -95,7 +97,7 @@ details > summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }
-  tbody th, td.text { min-width: 7.5rem; max-width: 10rem; }
+  tbody th, td.text { min-width: 8.75rem; max-width: 10rem; }
   th, td { padding: .35rem .5rem; }
   figure { padding: .5rem; }
   svg text { font-size: 13.5px; }
