@@ -69,7 +69,7 @@ def learning_curves(table: Table) -> Markup:
   """Validations of the rows that learn by steps."""
   found = [
     (place, run, points)
-    for place, row in enumerate(table.rows[: style.COLOURS])
+    for place, row in enumerate(table.rows)
     for run in row.runs
     if len(points := curves.validations(Workdir(run.workdir).files.metrics, _CURVE)) > 1
   ]
@@ -78,7 +78,8 @@ def learning_curves(table: Table) -> Markup:
   # Epochs end at validations, so that the best one tells how many steps an epoch has.
   in_epochs = all(run.result.best_epoch > 0 and run.result.best_step > 0 for _, run, _ in found)
   lines = []
-  for place, run, points in found:
+  # The best row is drawn last, above the others.
+  for place, run, points in reversed(found):
     scale = run.result.best_epoch / run.result.best_step if in_epochs else 1
     name = f"{table.labels[place]}, seed {run.result.seed}"
     lines.append(charts.Line(colour_of(place), name, [(step * scale, value) for step, value in points]))

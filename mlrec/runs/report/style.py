@@ -35,7 +35,6 @@ h3 { font-size: 1rem; margin: 2rem 0 .25rem; }
 p { margin: .35rem 0 .75rem; max-width: 52rem; }
 .soft, figcaption { color: var(--soft); font-size: .87rem; }
 .lead { font-size: 1.05rem; }
-code { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .scroll {
   overflow-x: auto; margin: .5rem 0; border: 1px solid var(--rule); border-radius: 6px;
   background: var(--card);
@@ -48,9 +47,9 @@ thead th {
   border-top: 0; border-bottom: 1px solid var(--rule); color: var(--soft); font-weight: 600;
   vertical-align: bottom;
 }
-th.text, td.text, tbody th { text-align: left; }
+th.text, tbody th { text-align: left; }
 tbody th { font-weight: 500; position: sticky; left: 0; background: var(--card); }
-tbody th, td.text { white-space: normal; min-width: 9.5rem; max-width: 22rem; }
+tbody th { white-space: normal; min-width: 9.5rem; max-width: 22rem; }
 td.value {
   font: .8rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; text-align: left; white-space: normal;
 }
@@ -97,7 +96,7 @@ details > summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }
-  tbody th, td.text { min-width: 8.75rem; max-width: 10rem; }
+  tbody th { min-width: 8.75rem; max-width: 10rem; }
   th, td { padding: .35rem .5rem; }
   figure { padding: .5rem; }
   svg text { font-size: 13.5px; }
