@@ -17,8 +17,8 @@ import sys
 from absl import flags
 import numpy as np
 
+from mlrec import files
 from mlrec import terminal
-from mlrec.files import replacing
 
 _FLAGS = flags.FlagValues()
 _TO = flags.DEFINE_string("to", None, "The safetensors file to write.", flag_values=_FLAGS)
@@ -93,17 +93,11 @@ def write(arrays: Mapping[str, np.ndarray], target: pathlib.Path) -> None:
     ValueError: it cannot be written: safetensors has no such dtype, the disk is full, the folder may not be written to.
   """
   from safetensors import SafetensorError
-  from safetensors.numpy import save_file
 
   if "__metadata__" in arrays:
     raise ValueError(f"{target}: cannot be written: in safetensors, '__metadata__' is no name of a tensor")
   try:
-    with replacing(target) as unfinished:
-      unfinished.touch()
-      mode = unfinished.stat().st_mode  # safetensors may make a file that nobody else can read
-      # Safetensors writes memory as it lies, whatever the strides.
-      save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, unfinished)
-      unfinished.chmod(mode)
+    files.write_safetensors(target, arrays)
   except (SafetensorError, OSError) as error:
     raise ValueError(f"{target}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 

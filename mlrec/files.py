@@ -27,9 +27,9 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
     yield temporary
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
   finally:
     # Gone already where all went well.
     with contextlib.suppress(OSError):
@@ -45,6 +45,24 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a whole file or none. NaN is refused."""
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_safetensors(path: pathlib.Path, arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+  """Writes NumPy arrays by name, a whole file or none, that whoever may read its folder's other files can read.
+
+  Raises:
+    SafetensorError, OSError: it cannot be written.
+  """
+  import numpy as np
+  from safetensors.numpy import save_file  # models and data are used where it is not installed
+
+  with replacing(path) as temporary:
+    temporary.touch()
+    mode = temporary.stat().st_mode  # safetensors may make a file that nobody else can read
+    # Safetensors writes memory as it lies, whatever the strides; and a scalar is no row of one.
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    save_file(plain, temporary, dict(metadata) if metadata else None)
+    temporary.chmod(mode)
 
 
 def canonical_json(value: Any) -> str:
@@ -179,7 +197,8 @@ def is_disk_full(error: BaseException | None) -> bool:
   return False
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+  """Has a file, or the names in a folder, on disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -160,6 +160,87 @@ def rank_and_recommend(
   return ranks, recommended, finite & jnp.all(each_finite)
 
 
+@functools.partial(jax.jit, static_argnames=("chunk", "length", "score"))
+def best_items(
+  states: Any,
+  items: Any,
+  excluded: Array,
+  candidates: Array,
+  *,
+  chunk: int,
+  length: int,
+  score: Callable[[Any, Any], Array] = dot_scores,
+) -> tuple[Array, Array]:
+  """The items of the highest scores, in one pass over the item axis, for use inside `jit`.
+
+  Args:
+    states: as for `rank_and_recommend`, as are `items`, `chunk` and `score`.
+    items: arrays `[N + 1, ...]`.
+    excluded: `[B, H]` int, items that are not for this user; 0 is filler.
+    candidates: `[N + 1]` bool, items that are for anybody; the padding item is for nobody.
+    chunk: items scored at once.
+    length: how many items.
+    score: as for `rank_and_recommend`.
+
+  Returns:
+    `[B, length]` float32 scores, highest first and of equal ones the lowest id's, -inf where there are too few; and
+    their items, int32, 0 there.
+  """
+  num_users, num_rows = excluded.shape[0], candidates.shape[0]
+  chunk = -(-min(chunk, num_rows) // ITEM_TILE) * ITEM_TILE
+  chunks = -(-num_rows // chunk)
+
+  def in_chunks(x: Array) -> Array:
+    x = jnp.pad(x, ((0, chunks * chunk - num_rows),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, *x.shape[1:])
+
+  table = jax.tree.map(in_chunks, items)
+  allowed = in_chunks(candidates.at[0].set(False))
+  columns = jnp.arange(USER_TILE)
+
+  def best_of_tile(tile: tuple[Any, Array]) -> tuple[Array, Array]:
+    states, excluded = tile
+
+    def one_chunk(best: tuple[Array, Array], part: tuple[Array, Any, Array]) -> tuple[Any, None]:
+      first, chunk_items, allowed = part
+      # By the arithmetic of the ranking: what it places first comes first here.
+      tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
+      scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles])
+      scores = jnp.where(allowed.reshape(-1, 1), scores, -jnp.inf)
+      scores = scores.at[_inside(excluded - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
+      return _merge_best(best, scores, first, length), None
+
+    start = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
+    (scores, found), _ = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table, allowed))
+    return scores.T, found.T
+
+  tiles = -(-num_users // USER_TILE)
+
+  def tiled(x: Array) -> Array:
+    x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(tiles, USER_TILE, *x.shape[1:])
+
+  scores, found = jax.lax.map(best_of_tile, jax.tree.map(tiled, (states, excluded)))
+  return scores.reshape(-1, length)[:num_users], found.reshape(-1, length)[:num_users]
+
+
+def best_of_scores(scores: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+  """The same of scores that exist as a matrix on the host.
+
+  Args:
+    scores: `[B, N + 1]` float, -inf for items that are not for the user; column 0 is the padding.
+    length: how many items.
+
+  Returns:
+    As `best_items`.
+  """
+  places = _best_places(scores, length)
+  best, found = np.full((len(scores), length), -np.inf, np.float32), np.zeros((len(scores), length), np.int32)
+  best[:, : places.shape[1]] = np.take_along_axis(scores, places, axis=1)
+  found[:, : places.shape[1]] = places
+  return best, np.where(best > -np.inf, found, 0)
+
+
 def rank_scores(
   scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, *, length: int = LIST_LENGTH
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,8 +259,7 @@ def rank_scores(
   Raises:
     ScoresNotFinite: a score is NaN or infinite.
   """
-  if not _finite(scores[:, 1:]):
-    raise ScoresNotFinite("scores are not finite: the recommender computed NaN or infinity")
+  require_finite(scores[:, 1:])
   users = np.arange(len(scores))
   threshold = scores[users, targets]
   scores[:, 0] = -np.inf
@@ -191,6 +271,12 @@ def rank_scores(
   best = np.zeros((len(scores), length), np.int32)
   best[:, : places.shape[1]] = np.where(np.take_along_axis(scores, places, axis=1) > -np.inf, places, 0)
   return ranks, best
+
+
+def require_finite(scores: np.ndarray) -> None:
+  """Raises a ScoresNotFinite unless all of `scores`, of any shape, are finite."""
+  if not _finite(scores):
+    raise ScoresNotFinite("scores are not finite: the recommender computed NaN or infinity")
 
 
 def _finite(values: np.ndarray) -> bool:

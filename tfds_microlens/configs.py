@@ -9,11 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets.public_api as tfds
 
+from tfds_microlens import audio
+from tfds_microlens import media_features
 from tfds_microlens import releases
 from tfds_microlens import video_sources
 
 VIDEOS = "videos"
 ITEMS = "items"
+# Input and target for `as_supervised=True`, by kind.
+SUPERVISED = {"sequences": ("items", "target")}
 # In place of a number: where the file lies, and nothing of what is in it.
 PATH = "path"
 _KINDS = {
@@ -26,8 +30,14 @@ _SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items
 }
 _COVER_SIZE, _AUDIO_SECONDS = 224, 10
 _MEDIA = re.compile(r"(?:-cover(path|[1-9]\d{0,3}|))?(?:-audio(path|[1-9]\d{0,3}s|))?")
-# Version and news of `items` of the releases that have them.
+_FIRST = "1.0.0"
+# Version and news of `items` of the releases that have tags and comments.
 _WITH_TAGS = ("1.1.0", "Tags and comments.")
+# Of what holds frames, covers or sound. Its records are those of the version before, which can still be named.
+_DECODED = (
+  "2.0.0",
+  "Frames, covers and sound are pictures and samples, no longer bytes; the records are the same.",
+)
 
 
 class MediaSettings(NamedTuple):
@@ -80,6 +90,11 @@ class MicroLensConfig(tfds.core.BuilderConfig):
     """Whether the release has tags and comments of its items."""
     return self.release in releases.RELEASES and bool(releases.RELEASES[self.release].comments)
 
+  @property
+  def has_media(self) -> bool:
+    """Whether its examples hold frames, covers or sound, and not only where they lie."""
+    return self.frames is not None or any(type(setting) is int for setting in self.media)
+
 
 def listed() -> list[MicroLensConfig]:
   """The configs that are shown in lists; there are others of other settings."""
@@ -106,24 +121,22 @@ def _items_config(release: str, media: MediaSettings) -> MicroLensConfig:
   ):
     if setting is not None:
       parts.append(f"paths of {what}" if setting == PATH else f"{what} ({kept})")
-  config = MicroLensConfig(
+  return _versioned(
+    "Titles, likes, views and interaction counts.",
     name=f"{release}-{ITEMS}{media}",
     description=f"{'; '.join(parts)}; {_SUMMARIES[release]}.",
     release=release,
     kind=ITEMS,
     media=media,
   )
-  if config.has_tags:
-    config.version, news = _WITH_TAGS
-    config.release_notes = {config.version: news, "1.0.0": "Titles, likes, views and interaction counts."}
-  return config
 
 
 @functools.cache
 def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLensConfig:
   apart = f", {frames.interval} apart," if frames.interval > 1 else ""
   chosen = " as the benchmark's released code finds them" if frames.reference else ""
-  return MicroLensConfig(
+  return _versioned(
+    "Frames of videos.",
     name=f"{release}-{VIDEOS}-{frames}",
     description=(
       f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
@@ -133,6 +146,19 @@ def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLe
     kind=VIDEOS,
     frames=frames,
   )
+
+
+def _versioned(first: str, **settings: Any) -> MicroLensConfig:
+  """A config, with a version of its own if its features are not those of the first; `first` says what those were."""
+  config = MicroLensConfig(**settings)
+  news = dict([_DECODED]) if config.has_media else {}
+  if config.kind == ITEMS and config.has_tags:
+    news |= dict([_WITH_TAGS])
+  if news:
+    config.release_notes = news | {_FIRST: first}
+    config.version, before, *_ = config.release_notes
+    config.supported_versions = [before] if config.has_media else []
+  return config
 
 
 class Configs(dict[str, MicroLensConfig]):
@@ -167,9 +193,9 @@ class Configs(dict[str, MicroLensConfig]):
     return found
 
 
-def features(config: MicroLensConfig) -> dict[str, Any]:
-  """The features of a config's examples, by name."""
-  kind = config.kind
+def features(config: MicroLensConfig, version: tfds.core.Version) -> dict[str, Any]:
+  """The features of a config's examples, by name, as that version of it has them."""
+  kind, coded = config.kind, version < _DECODED[0]
   scalar = functools.partial(tfds.features.Scalar, np.int64)
   user, item = scalar(doc="Original user id."), scalar(doc="Original item id.")
   if kind == "interactions":
@@ -184,10 +210,13 @@ def features(config: MicroLensConfig) -> dict[str, Any]:
       "target": scalar(doc="The item to predict; 0 in train, where every next item is one."),
     }
   if config.frames:
-    jpeg = tfds.features.Scalar(np.object_, doc="JPEG, RGB.")
+    number, size = config.frames.number, config.frames.size
+    frames = media_features.Frames(shape=(number, size, size, 3), doc="RGB, in order of showing.")
+    if coded:
+      frames = tfds.features.Sequence(tfds.features.Scalar(np.object_, doc="JPEG, RGB."), length=number, doc=frames.doc)
     return {
       "item": item,
-      "frames": tfds.features.Sequence(jpeg, length=config.frames.number, doc="In order of showing."),
+      "frames": frames,
       "num_frames": scalar(doc="Frames in the whole video; -1 where only an archive of frames was there."),
     }
   found = {
@@ -200,20 +229,22 @@ def features(config: MicroLensConfig) -> dict[str, Any]:
   if config.has_tags:
     found["tags"] = tfds.features.Sequence(tfds.features.Text(), doc="Categories; there may be none.")
     found["comments"] = tfds.features.Sequence(tfds.features.Text(), doc="In the order of the file; may be none.")
-  return found | _media_features(config.media)
+  return found | _media_features(config.media, coded)
 
 
-def _media_features(media: MediaSettings) -> dict[str, Any]:
+def _media_features(media: MediaSettings, coded: bool) -> dict[str, Any]:
   where = functools.partial(tfds.features.Text, doc="Where the file lies; empty if there is none.")
-  found = {}
+  found: dict[str, Any] = {}
   if media.cover == PATH:
     found["cover_path"] = where()
   elif media.cover is not None:
-    found["cover"] = tfds.features.Scalar(np.object_, doc="JPEG, RGB, square; empty if there is no usable cover.")
+    doc = "RGB; black, and of no bytes, if there is no usable cover."
+    found["cover"] = media_features.Cover(shape=(int(media.cover), int(media.cover), 3), doc=doc)
   if media.audio == PATH:
     found["audio_path"] = where()
   elif media.audio is not None:
-    found["audio"] = tfds.features.Scalar(
-      np.object_, doc="FLAC, mono, 16 bits, 16,000 samples a second; empty if there is no usable sound track."
-    )
+    doc = "Mono, 16,000 samples a second; of no samples, and of no bytes, if there is no usable sound track."
+    found["audio"] = media_features.Sound(sample_rate=audio.RATE, doc=doc)
+  if coded:
+    found |= {name: tfds.features.Scalar(np.object_, doc=found[name].doc) for name in found.keys() & {"cover", "audio"}}
   return found

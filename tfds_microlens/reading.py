@@ -15,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
 from mlrec.registry import closest
+from tfds_microlens import earlier_versions
 from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
 from tfds_microlens.configs import MicroLensConfig
@@ -152,6 +153,10 @@ def _builder(name: str, data_dir: str, kind: str, medium: str = "") -> Builder:
     known = [f"microlens/{config.name}" for config in configs.values() if fits(config)]
     raise DataError(f"{name!r}{without}: {closest(name, known)}")
   builder = Builder(config=config.name, data_dir=data_dir or None)
-  if name.startswith(_DEMO) and not builder.data_path.exists():
-    builder.download_and_prepare()
+  if not builder.data_path.exists():
+    before = earlier_versions.found(builder)
+    if before is not None:
+      return before
+    if name.startswith(_DEMO):
+      builder.download_and_prepare()
   return builder

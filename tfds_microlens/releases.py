@@ -108,3 +108,14 @@ RELEASES = {
   ),
 }
 DEMO = "demo"
+# As its authors state them.
+_TERMS = (
+  "For academic use only. Modified versions of the data may not be redistributed: publish code that prepares them "
+  "instead. Cite arXiv:2309.15379."
+)
+_TERMS_OF_DEMO = "Made up by this package and holding nothing of MicroLens: Apache License 2.0, as the package itself."
+
+
+def terms(release: str) -> str:
+  """On what terms the data of a release, or of the demo, may be used."""
+  return _TERMS_OF_DEMO if release == DEMO else _TERMS

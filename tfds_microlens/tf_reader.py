@@ -1,10 +1,17 @@
-"""ArrayRecord files as a `tf.data.Dataset`; TensorFlow is imported when one is asked for, not before."""
+"""ArrayRecord files as a `tf.data.Dataset`; TensorFlow is imported when one is asked for, not before.
 
+The builder of this package has `as_dataset`. What TFDS opens by its files alone (`microlens/…:1.0.0`, and
+`tfds.builder_from_directory`) has a builder of TFDS's own, which asks `register`'s adapter.
+"""
+
+import os
 from typing import Any
 
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 import numpy as np
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import decode
+from tensorflow_datasets.core import file_adapters
 import tensorflow_datasets.public_api as tfds
 
 _CHUNK = 1024
@@ -67,3 +74,39 @@ def as_dataset(
   if read_config.assert_cardinality and not read_config.input_context:
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
   return dataset.with_options(read_config.options)
+
+
+class _ArrayRecordAdapter(file_adapters.ArrayRecordFileAdapter):
+  """TFDS's adapter of ArrayRecord files, which raises NotImplementedError for a `tf.data.Dataset`, with one."""
+
+  SUPPORTS_TF_DATA = True
+
+  @classmethod
+  def make_tf_data(cls, filename: Any, buffer_size: int | None = None) -> Any:
+    """The records of a file, in order, as a `tf.data.Dataset` of strings; `filename` may be a tensor."""
+    import tensorflow as tf
+
+    del buffer_size
+
+    def count(path: bytes) -> np.int64:
+      return np.int64(cls.num_examples(os.fsdecode(path)))
+
+    def read(path: bytes, start: int, stop: int) -> np.ndarray:
+      with ArrayRecordDataSource([os.fsdecode(path)]) as records:
+        return np.array(records.__getitems__(range(start, stop)), object)
+
+    def read_chunk(start: Any) -> Any:
+      chunk = tf.numpy_function(read, [filename, start, tf.minimum(start + _CHUNK, total)], tf.string, stateful=False)
+      chunk.set_shape([None])
+      return tf.data.Dataset.from_tensor_slices(chunk)
+
+    total = tf.numpy_function(count, [filename], tf.int64, stateful=False)
+    total.set_shape([])
+    return tf.data.Dataset.range(0, total, _CHUNK).flat_map(read_chunk)
+
+
+def register() -> None:
+  """Has TFDS read ArrayRecord files as a `tf.data.Dataset`, unless it can do so by itself."""
+  adapters = file_adapters.ADAPTER_FOR_FORMAT
+  if not adapters[tfds.core.FileFormat.ARRAY_RECORD].SUPPORTS_TF_DATA:
+    adapters[tfds.core.FileFormat.ARRAY_RECORD] = _ArrayRecordAdapter

@@ -30,6 +30,7 @@ from tfds_microlens import configs
 from tfds_microlens import covers
 from tfds_microlens import digests
 from tfds_microlens import download_options
+from tfds_microlens import earlier_versions
 from tfds_microlens import errors
 from tfds_microlens import fetch
 from tfds_microlens import item_media
@@ -62,7 +63,7 @@ class Builder(dataset_builder.FileReaderBuilder):
   RELEASE_NOTES: ClassVar = {
     "1.0.0": (
       "Interactions, leave-one-out sequences, items and videos of every release, and a demo; covers and sound tracks "
-      "in items whose names ask for them. A config that got features since has a version of its own."
+      "in items whose names ask for them. A config whose features have changed since has a version of its own."
     )
   }
   BUILDER_CONFIGS = configs.listed()
@@ -117,6 +118,11 @@ class Builder(dataset_builder.FileReaderBuilder):
     if mode.overwrite_dataset or not self._is_there(asked):
       if updates:
         raise prepared_lib.not_prepared(self._place)
+      if self.version != self.canonical_version:
+        raise PrepareError(
+          f"{self._place.name}:{self.version}: an earlier version is read where it was prepared, and no longer made; "
+          f"expected {self.canonical_version}, or no version: {self._place.command}"
+        )
       with _alone(self._place):
         # Another process may have made it meanwhile.
         if mode.overwrite_dataset or not self._is_there(asked):
@@ -169,7 +175,8 @@ class Builder(dataset_builder.FileReaderBuilder):
       for unfinished in place.folder.parent.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):
         files.remove(unfinished)
       super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
-      self.info.download_size = sum(int(used["bytes"]) for used in self._source_files.used.values())
+      used = dict(self.info.metadata.items()).get("files", {})
+      self.info.download_size = sum(int(file["bytes"]) for file in used.values())
       self.info.write_dataset_info_json(self.data_path)
       digests.write(place, self._described)
     # The records are packed and in place; their single files are no longer needed.
@@ -183,8 +190,10 @@ class Builder(dataset_builder.FileReaderBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(configs.features(self.builder_config)),
+      features=tfds.features.FeaturesDict(configs.features(self.builder_config, self.version)),
+      supervised_keys=configs.SUPERVISED.get(self.builder_config.kind),
       homepage="https://github.com/westlake-repl/MicroLens",
+      license=releases.terms(self.builder_config.release),
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
     )
@@ -192,7 +201,15 @@ class Builder(dataset_builder.FileReaderBuilder):
   def _download_and_prepare(
     self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig | None = None
   ) -> None:
-    del dl_manager, download_config  # TFDS's downloader sends no headers, and the server refuses its user agent.
+    del dl_manager  # TFDS's downloader sends no headers, and the server refuses its user agent.
+    again = download_config is not None and download_config.download_mode.overwrite_dataset
+    before = earlier_versions.found(self)
+    if before is None or again or any(self._asked) or not earlier_versions.take_over(before, self):
+      self._make_records()
+    # Now, and not when the data set has its name: there must be little time between that and the digests.
+    self._described = digests.describe(pathlib.Path(self.data_dir))
+
+  def _make_records(self) -> None:
     makers = {
       "interactions": self._interactions,
       "sequences": self._sequences,
@@ -219,8 +236,6 @@ class Builder(dataset_builder.FileReaderBuilder):
     if self._source_files.used:
       self.info.metadata["files"] = self._source_files.used
     self.info.set_splits(tfds.core.SplitDict(infos))
-    # Now, and not when the data set has its name: there must be little time between that and the digests.
-    self._described = digests.describe(pathlib.Path(self.data_dir))
 
   def _interactions(self) -> dict[str, _Split]:
     pairs = self._source_files.any_of("pairs_csv", "pairs_tsv")
@@ -243,7 +258,9 @@ class Builder(dataset_builder.FileReaderBuilder):
       )  # fmt: skip
     lines = sequences.of_first_users(lines, self._limited(len(lines.users)))
     users, histories = lines.users, lines.histories
-    self.info.metadata.update(sequences.repeats(lines), skipped_users=skipped)
+    # TFDS's viewer iterates over each value of the metadata, which a number does not let it.
+    skipped_users = {f"fewer than {sequences.MIN_LENGTH} items": skipped}
+    self.info.metadata.update(sequences.repeats(lines), skipped_users=skipped_users)
     return {
       split: (len(users), _sequence_examples(users, histories, hidden, split != "train"))
       for split, hidden in (("train", 2), ("validation", 2), ("test", 1))

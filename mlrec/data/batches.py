@@ -294,30 +294,40 @@ def eval_batches(
   # Test histories are those of validation and one item more: rows for them serve both, compiled once.
   longest = split.inputs("test") if users is None else split.inputs("test").take(users)
   most_rows = max(layout.place(longest.lengths[part])[2] for part in parts)
-  placed = [layout.place(inputs.lengths[part]) for part in parts]
-  num_rows = round_up(max(most_rows, *(rows for _, _, rows in placed)), multiple_of)
-  for part, (row, start, _) in zip(parts, placed):
-    histories = inputs.take(part)
-    lengths = histories.lengths
-    which, place = _spread(lengths)
-    flat = row[which] * layout.width + start[which] + place
-
-    def laid_out(values: np.ndarray, flat: np.ndarray = flat) -> np.ndarray:
-      out = np.zeros(num_rows * layout.width, np.int32)
-      out[flat] = values
-      return out.reshape(num_rows, layout.width)
-
-    positions = laid_out(layout.max_length - lengths[which] + place)
-    if not layout.packed:
-      positions[:] = np.arange(layout.width)
-    history = History(laid_out(histories.values), positions, laid_out(start[which] + 1))
-    last = row * layout.width + start + lengths - 1
+  num_rows = round_up(max(most_rows, *(layout.place(inputs.lengths[part])[2] for part in parts)), multiple_of)
+  for part in parts:
+    history, last = laid_out(inputs.take(part), layout, num_rows)
     seen_here = seen.take(part).padded(split.max_length + 2)
     whom = part if users is None else users[part]
     yield EvalBatch(
       history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size),
       _filled(whom, batch_size),
     )  # fmt: skip
+
+
+def laid_out(histories: Rows, layout: Layout, num_rows: int) -> tuple[History, np.ndarray]:
+  """Histories of at least an item, of at most `layout.max_length`, as a user encoder reads them.
+
+  Returns:
+    The rows, `num_rows` of them, of which some may be empty; and `[len(histories)]`, the flat place of each one's
+    newest item.
+  """
+  lengths = histories.lengths
+  row, start, _ = layout.place(lengths)
+  which, place = _spread(lengths)
+  flat = row[which] * layout.width + start[which] + place
+
+  def in_rows(values: np.ndarray) -> np.ndarray:
+    out = np.zeros(num_rows * layout.width, np.int32)
+    out[flat] = values
+    return out.reshape(num_rows, layout.width)
+
+  positions = in_rows(layout.max_length - lengths[which] + place)
+  if not layout.packed:
+    positions[:] = np.arange(layout.width)
+  return History(
+    in_rows(histories.values), positions, in_rows(start[which] + 1)
+  ), row * layout.width + start + lengths - 1
 
 
 def _filled(array: np.ndarray, size: int, filler: int = 0) -> np.ndarray:

@@ -37,10 +37,7 @@ class IdMap(NamedTuple):
 
   def write(self, path: pathlib.Path) -> None:
     """Writes safetensors, a whole file or none."""
-    from safetensors.numpy import save_file  # models and data are used where it is not installed
-
-    with files.replacing(path) as temporary:
-      save_file({name: np.ascontiguousarray(ids) for name, ids in self._asdict().items()}, temporary)
+    files.write_safetensors(path, self._asdict())
 
   @classmethod
   def read(cls, path: pathlib.Path, *, digest: str = "") -> Self:

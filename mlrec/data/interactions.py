@@ -18,9 +18,13 @@ import functools
 import os
 import pathlib
 from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
+
+if TYPE_CHECKING:
+  from mlrec.data.names import Names
 
 _CHUNK_BYTES = 32 << 20
 _MAX_DIGITS = 19  # what an int64 may have
@@ -126,6 +130,8 @@ class Interactions:
     line_users: `[lines]` int64, the user of each line, in file order; a user may have several lines.
     lines: the items of each line, oldest first (int64, positive).
     source: where they came from, for messages.
+    user_names: of users whose ids in the log are texts; None where they are integers.
+    item_names: likewise.
 
   Of a user named twice the later line counts, in the place of the earlier one (`users`, `histories`); both lines count
   when `leave_one_out` asks which items exist.
@@ -134,6 +140,8 @@ class Interactions:
   line_users: np.ndarray
   lines: Rows
   source: str = "memory"
+  user_names: "Names | None" = None
+  item_names: "Names | None" = None
 
   @functools.cached_property
   def _merged(self) -> tuple[np.ndarray, Rows]:

@@ -16,6 +16,7 @@ from mlrec.data.interactions import DataError
 from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.data.names import Names
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
@@ -40,6 +41,8 @@ class Split:
     max_length: the number of items a model reads.
     num_skipped: users dropped for having too few items.
     cold: `[C]` int64, ascending, the dense ids that are taken out of training by force (`mlrec.data.cold_start`).
+    user_names: of users whose original ids are texts; None where they are integers.
+    item_names: likewise.
   """
 
   users: np.ndarray
@@ -48,6 +51,8 @@ class Split:
   max_length: int
   num_skipped: int = 0
   cold: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+  user_names: Names | None = None
+  item_names: Names | None = None
 
   @property
   def num_users(self) -> int:
@@ -158,7 +163,10 @@ def leave_one_out(interactions: Interactions, *, max_length: int = 10, min_lengt
       "it cannot be found. Are there lines twice?",
       interactions.source, again, len(rows),
     )  # fmt: skip
-  return Split(line_users[first], rows, item_ids, max_length, skipped)
+  return Split(
+    line_users[first], rows, item_ids, max_length, skipped, user_names=interactions.user_names,
+    item_names=interactions.item_names,
+  )  # fmt: skip
 
 
 def _watched_before(rows: Rows) -> np.ndarray:

@@ -136,7 +136,7 @@ class _Experiment:
 
   def _make(self, config: ConfigDict, split: Split, workdir: Workdir) -> TrainingRun | FittedRun:
     if _is_fitted(config):
-      return FittedRun(config, split, splits=self._splits)
+      return FittedRun(config, split, workdir.files, splits=self._splits)
     return TrainingRun(
       config, split, workdir.files, splits=self._splits, warm_start=_warm_start(config), sources=self._sources
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import concurrent.futures
 
+import jax
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -14,6 +15,7 @@ from mlrec.machine import usable_cores
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.registry import options_of
 from mlrec.train.model_builder import ModelBuilder
+from mlrec.train.run_files import RunFiles
 from mlrec.train.session import Clock
 from mlrec.train.stop import StopSignal
 from mlrec.train.summary import Ranked
@@ -27,15 +29,16 @@ _LEAST_USERS = 8
 class FittedRun:
   """A run of a `FittedRecommender`, with the methods of a `TrainingRun`."""
 
-  def __init__(self, config: ConfigDict, split: Split, *, splits: Sequence[str] = EVALUATED):
+  def __init__(self, config: ConfigDict, split: Split, files: RunFiles, *, splits: Sequence[str] = EVALUATED):
     """Keeps what the run is of; nothing is computed.
 
     Args:
       config: validated.
       split: the data.
+      files: where what is needed to fit again goes.
       splits: what the model is evaluated on.
     """
-    self._config, self._split, self._splits, self._clock = config, split, splits, Clock()
+    self._config, self._split, self._files, self._splits, self._clock = config, split, files, splits, Clock()
 
   def plan(self) -> None:
     """Checks the options.
@@ -66,6 +69,8 @@ class FittedRun:
     """Evaluates: all is computed."""
     del stop
     started()
+    if jax.process_index() == 0:
+      self._files.keep(self._split)
     return self.evaluate()
 
   def evaluate(self, step: int | None = None) -> Summary:

@@ -40,7 +40,9 @@ class Workdir:
     self.config, self.result = path / "config.json", path / "result.json"
     self.evaluation, self.comparison = path / "evaluation.json", path / "comparison.json"
     self.per_user = path / "per_user.safetensors"
-    self.files = RunFiles(path / "checkpoints", path / "metrics.jsonl", path, path / "ids.safetensors")
+    self.files = RunFiles(
+      path / "checkpoints", path / "metrics.jsonl", path, path / "ids.safetensors", path / "data.safetensors"
+    )
     self._lock_file = path / "run.lock"
 
   def __str__(self) -> str:
@@ -72,7 +74,7 @@ class Workdir:
       if _exists(folder) and not folder.is_dir():
         raise ConfigError(f"--workdir={self} cannot be made: {folder} is a file")
     own = (self.config, self.result, self.evaluation, self.comparison, self.per_user, self._lock_file)
-    for file in (*own, self.files.metrics, self.files.ids):
+    for file in (*own, self.files.metrics, self.files.ids, self.files.data):
       if _exists(file) and not file.is_file():
         raise ConfigError(f"{file} is no file: a run keeps its own there; remove it, or name another --workdir")
     saved = self.saved_config()

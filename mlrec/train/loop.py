@@ -35,6 +35,7 @@ from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
 from mlrec.data.splits import VALID
 from mlrec.metrics import ScoresNotFinite
+from mlrec.models.recommenders.recommender import Recommender
 from mlrec.train import pretrained
 from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
@@ -58,6 +59,22 @@ from mlrec.train.state import StateSpec
 from mlrec.train.state import TrainState
 from mlrec.train.stop import StopSignal
 from mlrec.train.summary import Summary
+
+
+class Best(NamedTuple):
+  """The parameters that a run is worth.
+
+  Attributes:
+    params: trained.
+    rest: the model's other variables.
+    step: when they were saved.
+    data: fingerprint of all that the run read.
+  """
+
+  params: Any
+  rest: Any
+  step: int
+  data: str
 
 
 class TrainingRun:
@@ -107,7 +124,7 @@ class TrainingRun:
       Interrupted: `stop` was set; what is computed is kept.
     """
     config = self.config
-    model = nnx.merge(self.spec.graphdef, self.spec.abstract.params, self.spec.abstract.rest)
+    model = self.abstract_model()
     interrupt = stop.check if stop else lambda: None
     self.content = open_content(config.data, self.split, model, sources=self._sources, interrupt=interrupt)
     self.evaluator = Evaluator(
@@ -117,6 +134,10 @@ class TrainingRun:
     self.train_steps = make_train_steps(
       self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
     )
+
+  def abstract_model(self) -> Recommender:
+    """The recommender, of shapes alone."""
+    return nnx.merge(self.spec.graphdef, self.spec.abstract.params, self.spec.abstract.rest)
 
   @property
   def fingerprint(self) -> str:
@@ -146,7 +167,7 @@ class TrainingRun:
       state, record = self._restore_or_create(checkpoints)
       started()
       if jax.process_index() == 0:
-        self._ids.write(self._files.ids)
+        self._files.keep(self.split)
       session = Session(
         self.config, self._files, state, record, checkpoints, stop, self._clock, steps_per_epoch=self.steps_per_epoch
       )
@@ -174,6 +195,22 @@ class TrainingRun:
           )
         record = dataclasses.replace(record, best_step=step)
       return self._finish(checkpoints, record)
+
+  def best(self) -> Best:
+    """The best parameters saved in the workdir; the run is planned.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it cannot be read.
+      ConfigError: it is of other users or items.
+    """
+    if not self._files.checkpoints.is_dir():
+      raise CheckpointError(f"{self._files.checkpoints}: there are no checkpoints: the run has not been trained")
+    with contextlib.closing(Checkpoints(self._files.checkpoints, read_only=True)) as checkpoints:
+      record = checkpoints.latest_record()
+      if record.ids != self._ids.digest:
+        raise ConfigError(f"{self._files.checkpoints}: they are of other users or items than {self._files.ids.name}")
+      step = checkpoints.best_step(record)
+      return Best(*self._restore_model(checkpoints, step), step, record.data)
 
   def groups(self, step: int, end: int) -> Iterator[tuple[int, Any]]:
     """Numbers of steps, and their stacked batches on the devices, made ahead.
@@ -242,14 +279,7 @@ class TrainingRun:
 
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
     best = checkpoints.best_step(record)
-    try:
-      params, rest = checkpoints.restore_model(best, self.spec.abstract)
-    except Exception as error:  # Orbax raises anything
-      reason = terminal.shortened(str(error), 300)
-      raise CheckpointError(
-        f"{self._files.checkpoints}: the best checkpoint, of step {best}, cannot be read ({reason}); "
-        f"{self._left(checkpoints)}"
-      ) from error
+    params, rest = self._restore_model(checkpoints, best)
     ranked = {name: self.evaluator.ranks(params, rest, name) for name in self._splits}
     metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
@@ -257,6 +287,16 @@ class TrainingRun:
     return Summary(
       metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters, ranked
     )  # fmt: skip
+
+  def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:
+    try:
+      return checkpoints.restore_model(step, self.spec.abstract)
+    except Exception as error:  # Orbax raises anything
+      reason = terminal.shortened(str(error), 300)
+      raise CheckpointError(
+        f"{self._files.checkpoints}: the best checkpoint, of step {step}, cannot be read ({reason}); "
+        f"{self._left(checkpoints)}"
+      ) from error
 
   def _left(self, checkpoints: Checkpoints) -> str:
     readable = checkpoints.readable_models(self.spec.abstract)

@@ -45,7 +45,7 @@ def frames(data_dir):
 def stored(data_dir):
   """`{item: [5, 48, 48, 3]}` by way of TFDS."""
   source = tfds.data_source("microlens/100k-videos-5x48", split="train", data_dir=data_dir)
-  return {int(row["item"]): np.stack([video_frames.decode_jpeg(frame) for frame in row["frames"]]) for row in source}
+  return {int(row["item"]): row["frames"] for row in source}
 
 
 def test_it_knows_its_items_and_settings(frames):

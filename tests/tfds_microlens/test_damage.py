@@ -166,10 +166,10 @@ def test_damage_to_any_file_is_told_in_a_line_that_names_it(prepared_set, damage
 
 
 def test_the_folder_of_another_data_set_is_not_read(roots, tmp_path):
-  for name, other in (("1m-items", "1m-items-cover8-audio1s"), ("100k-videos-2x16", "1m-videos-2x16")):
+  for name, other in (("1m-items-cover8", "1m-items-cover8-audio1s"), ("100k-videos-2x16", "1m-videos-2x16")):
     shutil.copytree(roots[0] / "microlens" / other, tmp_path / "microlens" / name)
     read = open_titles if "items" in name else Frames
-    with pytest.raises(DataError, match=rf"digests\.json: it is of another data set, microlens/{other}:1\.0\.0"):
+    with pytest.raises(DataError, match=rf"digests\.json: it is of another data set, microlens/{other}:2\.0\.0"):
       read(f"microlens/{name}", tmp_path)
 
 

@@ -44,7 +44,7 @@ def test_sequences_are_split_leave_one_out_in_file_order(data_dir):
       assert row["items"].dtype == np.int64
       assert row["items"].tolist() == history[:-hidden]
       assert row["target"] == (0 if split == "train" else history[-hidden])
-  assert builder.info.metadata["skipped_users"] == 1
+  assert builder.info.metadata["skipped_users"] == {"fewer than 3 items": 1}
 
 
 def test_interactions_keep_the_order_and_the_times_of_the_csv(data_dir):
@@ -213,6 +213,10 @@ def test_every_release_and_kind_has_a_documented_config():
   assert "2309.15379" in builder.info.citation
   assert "leave-one-out" in builder.info.description
   assert all(config.description for config in builder.builder_configs.values())
-  assert [name for name, config in builder.builder_configs.items() if config.version] == [
-    "100k-items", "100k-items-cover224-audio10s",
-  ]  # fmt: skip
+  versions = {name: str(tfds.builder(f"microlens/{name}").version) for name in names}
+  assert [name for name, version in versions.items() if version == "1.1.0"] == ["100k-items"]
+  assert {name for name, version in versions.items() if version == "2.0.0"} == {
+    name for name in names if "cover" in name or "videos" in name
+  }
+  for name, config in builder.builder_configs.items():
+    assert not config.version or next(iter(config.release_notes)) == versions[name] == config.version

@@ -46,6 +46,7 @@ class DSSM(Recommender):
   """
 
   batches_of = INTERACTIONS
+  by_user = True
 
   def __init__(
     self,
@@ -113,6 +114,11 @@ class DSSM(Recommender):
     del table, users  # a user is no more than a row of the tables
     states = self._user_vectors(batch.users, EVALUATION)
     return jnp.pad(states, ((0, 0), (0, 1)), constant_values=1.0) if self.reference else states
+
+  def folded(self, table: Array, histories: Array) -> Array:
+    """The mean of the history's items; one column more for the term of `reference`."""
+    states = super().folded(table, histories)
+    return states.at[:, -1].set(1.0) if self.reference else states
 
   def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's interactions (scalar float32)."""

@@ -31,6 +31,7 @@ class GraphRecommender(Recommender):
   """Users and items scored by dot products of vectors that all come from one pass over the graph."""
 
   batches_of = INTERACTIONS
+  by_user = True
 
   def propagated(self) -> tuple[Array, Array]:
     """The vectors of all users `[num_users, D]` and of all items `[num_items + 1, D]`, the padding item first."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 from jax import Array
+import jax.numpy as jnp
 import numpy as np
 
 from mlrec.content.base import Need
@@ -33,6 +34,7 @@ class Recommender(nnx.Module):
     reads_inputs: of interactions: examples come with the other items of the user's row.
     negatives: items drawn at random; for each interaction, or, of sequences, for the whole batch.
     scores_by_dot: users are scored by dot products of their states and item vectors; else by `score`.
+    by_user: states are of users that were trained, whatever the history; others' are `folded`.
     fitted: false: it is trained.
   """
 
@@ -41,6 +43,7 @@ class Recommender(nnx.Module):
   reads_inputs: bool = False
   negatives: int = 0
   scores_by_dot: bool = True
+  by_user: bool = False
   fitted: bool = False
 
   @property
@@ -77,6 +80,20 @@ class Recommender(nnx.Module):
       batch: whom.
     """
     raise NotImplementedError
+
+  def folded(self, table: Any, histories: Array) -> Any:
+    """States `[B, D]` of users who were not trained, where the model is `by_user`: what their histories come to.
+
+    Args:
+      table: `item_vectors` of all items, the padding item first.
+      histories: `[B, L]` int, dense ids of each one's newest items, 0 for filler.
+
+    Returns:
+      The mean of the items' vectors: users are alike the items that they watched, in a space where both are compared
+      by dot products.
+    """
+    real = (histories != 0)[..., None]
+    return jnp.where(real, table[histories], 0).sum(1) / jnp.maximum(real.sum(1), 1)
 
   def score(self, states: Any, items: Any) -> Array:
     """Scores `[T, B]` float32 of T rows of `item_vectors` for B `states`, where `scores_by_dot` is false."""

@@ -37,6 +37,7 @@ class VBPR(Recommender):
   """
 
   batches_of = INTERACTIONS
+  by_user = True
 
   def __init__(
     self,
@@ -89,6 +90,10 @@ class VBPR(Recommender):
     """[g_u; t_u; 1] of a batch's users, `[B, D]`."""
     del table, users  # a user is no more than a row of the tables
     return self._user_vectors(batch.users)
+
+  def folded(self, table: Array, histories: Array) -> Array:
+    """[g; t; 1], g and t those of the mean of the history's items."""
+    return super().folded(table, histories).at[:, -1].set(1.0)
 
   def loss(self, batch: InteractionBatch, *, rngs: nnx.Rngs | None = None) -> Array:
     """The mean loss of a batch's interactions (scalar float32)."""

@@ -1,0 +1,68 @@
+"""A split as a run keeps it, so that the log that it was made of need not be there any more."""
+
+from collections.abc import Mapping
+import hashlib
+import pathlib
+
+import numpy as np
+
+from mlrec import files
+from mlrec.data.id_map import IdMap
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Rows
+from mlrec.data.names import Names
+from mlrec.data.splits import Split
+
+_NUMBERS = ("max_length", "num_skipped")
+_USERS, _ITEMS = "user_names/", "item_names/"
+
+
+def write(split: Split, path: pathlib.Path) -> None:
+  """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors."""
+  arrays = {"rows/values": split.rows.values, "rows/offsets": split.rows.offsets, "cold": split.cold}
+  arrays |= {name: np.asarray(getattr(split, name), np.int64) for name in _NUMBERS}
+  for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
+    arrays |= names.arrays(prefix) if names is not None else {}
+  files.write_safetensors(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
+
+
+def read(path: pathlib.Path, ids: IdMap) -> Split:
+  """Reads what `write` wrote.
+
+  Args:
+    path: the file.
+    ids: of the same run.
+
+  Raises:
+    DataError: the file is missing, damaged, or not of these ids.
+  """
+  from safetensors import safe_open
+  from safetensors import SafetensorError
+
+  try:
+    files.open_regular(path).close()
+    with safe_open(path, framework="numpy") as file:
+      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+      said = file.metadata() or {}
+    split = Split(
+      ids.users,
+      Rows(arrays["rows/values"], arrays["rows/offsets"]),
+      ids.items,
+      cold=arrays["cold"],
+      user_names=Names.from_arrays(arrays, _USERS),
+      item_names=Names.from_arrays(arrays, _ITEMS),
+      **{name: arrays[name].item() for name in _NUMBERS},  # type: ignore[arg-type]
+    )
+    # The first is of the ids too, the second of names and all that was not foreseen.
+    if said != {"fingerprint": split.fingerprint, "digest": _digest(arrays)}:
+      raise ValueError("it is not what was written (its digest differs)")
+    return split
+  except (OSError, KeyError, ValueError, TypeError, IndexError, SafetensorError) as error:
+    raise DataError(f"{path}: what the run kept of its data cannot be read ({error})") from error
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+  digest = hashlib.sha256()
+  for name, array in sorted(arrays.items()):
+    digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+  return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""A trained workdir in use: recommendations, neighbours, vectors."""

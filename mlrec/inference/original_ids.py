@@ -1,0 +1,95 @@
+"""Original ids of users and items, integers or texts, and the dense ids that stand for them."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import difflib
+import functools
+
+import numpy as np
+
+from mlrec.data.interactions import DataError
+from mlrec.data.names import Names
+
+# What a user writes: an integer, or a text.
+Id = int | str
+_SHOWN = 3
+
+
+class OriginalIds:
+  """Original ids by dense id.
+
+  Attributes:
+    noun: what they are of, for messages.
+    values: `[n]` int64 ids, or what stands for texts; of items place 0 is the padding's.
+    names: the texts, where ids are texts.
+  """
+
+  def __init__(self, noun: str, values: np.ndarray, names: Names | None):
+    self.noun, self.values, self.names = noun, values, names
+
+  def find(self, ids: Sequence[Id] | np.ndarray) -> np.ndarray:
+    """`[n]` int64 dense ids of original ones, -1 for those that do not exist; an integer may be written as text."""
+    if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and self.names is None:
+      keys = ids.astype(np.int64)
+    else:
+      keys = np.fromiter((self._key(one) for one in ids), np.int64, len(ids))
+    places = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
+    return np.where(self._sorted[places] == keys, self._order[places], -1)
+
+  def dense(self, ids: Iterable[Id]) -> np.ndarray:
+    """`[n]` int64 dense ids of original ones.
+
+    Raises:
+      DataError: one does not exist; the nearest that do are named.
+    """
+    wanted = list(ids)
+    found = self.find(wanted)
+    if (found < 0).any():
+      raise DataError(self.unknown(wanted[int(np.argmin(found))]))
+    return found
+
+  def original(self, dense: np.ndarray) -> list[Id]:
+    """Original ids of dense ones `[n]`."""
+    values = self.values[dense]
+    return values.tolist() if self.names is None else list(self.names.texts(values))
+
+  def array(self, dense: np.ndarray) -> np.ndarray:
+    """The same as an array: int64, or of texts."""
+    if self.names is None:
+      return self.values[dense]
+    distinct, places = np.unique(dense, return_inverse=True)
+    return np.array(self.names.texts(self.values[distinct]), object)[places].reshape(np.shape(dense))
+
+  @property
+  def are_texts(self) -> bool:
+    return self.names is not None
+
+  @functools.cached_property
+  def _order(self) -> np.ndarray:
+    order = np.argsort(self.values, kind="stable")
+    # No user asks for the padding.
+    return order[self.values[order] > 0] if self.noun == "item" else order
+
+  @functools.cached_property
+  def _sorted(self) -> np.ndarray:
+    return self.values[self._order]
+
+  def _key(self, one: Id) -> int:
+    """The integer that an original id is, or that stands for it; -1 for none."""
+    if self.names is not None:
+      text = str(one)
+      return self.names.id(text) if text in self.names else -1
+    text = str(one).strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else -1
+
+  def unknown(self, one: Id) -> str:
+    """What to say of an id that does not exist."""
+    one = one.item() if isinstance(one, np.generic) else one
+    if self.names is not None:
+      near: Sequence[Id] = difflib.get_close_matches(str(one), self.names.texts(self._sorted[:10_000]), n=_SHOWN)
+      near = near or self.original(self._order[:_SHOWN])
+    else:
+      key = self._key(one)
+      place = int(np.searchsorted(self._sorted, key))
+      near = self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
+    return f"there is no {self.noun} {one!r}; some that exist: {', '.join(map(repr, near))}"

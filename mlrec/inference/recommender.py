@@ -1,0 +1,288 @@
+"""A trained recommender in use: `Recommender.load(workdir)`."""
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+from typing import Self
+
+from absl import logging
+import numpy as np
+
+from mlrec import metrics
+from mlrec.config import ConfigError
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Rows
+from mlrec.inference import loading
+from mlrec.inference.loading import Loaded
+from mlrec.inference.original_ids import Id
+from mlrec.inference.original_ids import OriginalIds
+from mlrec.inference.scorers import UNKNOWN
+
+# Users whose recommendations exist at once where there are many.
+_AT_ONCE = 1 << 14
+# Items whose similarities to all others exist at once.
+_ITEMS_AT_ONCE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendations:
+  """Items for users, or beside items, best first.
+
+  Attributes:
+    dense: `[B, K]` int32 dense ids, 0 where there are too few.
+    scores: `[B, K]` float32, -inf there; of one model they compare, of two they do not.
+    ids: of the items.
+  """
+
+  dense: np.ndarray
+  scores: np.ndarray
+  ids: OriginalIds
+
+  def __len__(self) -> int:
+    return len(self.dense)
+
+  def __getitem__(self, row: int) -> list[tuple[Id, float]]:
+    """`(original id, score)` of a row's items."""
+    dense = self.dense[row]
+    found = dense[dense > 0]
+    return list(zip(self.ids.original(found), self.scores[row][dense > 0].tolist()))
+
+  def __iter__(self) -> Iterator[list[tuple[Id, float]]]:
+    return (self[row] for row in range(len(self)))
+
+  @property
+  def items(self) -> list[list[Id]]:
+    """Original ids of each row's items."""
+    return [[item for item, _ in row] for row in self]
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+  """Which items may be recommended, by original id.
+
+  Attributes:
+    only: none but these; None for all.
+    exclude: not these.
+    seen: whether items of the user's own history may be recommended again.
+  """
+
+  only: Collection[Id] | None = None
+  exclude: Collection[Id] = ()
+  seen: bool = False
+
+
+EVERYTHING = Filters()
+
+
+class Recommender:
+  """The best parameters of a run, for any histories of its items.
+
+  Attributes:
+    loaded: the run.
+    items: original ids of its items.
+    users: original ids of its users.
+  """
+
+  def __init__(self, loaded: Loaded):
+    self.loaded = loaded
+    split = loaded.split
+    self.items = OriginalIds("item", split.item_ids, split.item_names)
+    self.users = OriginalIds("user", split.users, split.user_names)
+
+  @classmethod
+  def load(cls, workdir: str | os.PathLike[str], *, places: Mapping[str, str] = {}, new_items: bool = False) -> Self:
+    """The recommender of a workdir; the log that it was trained on need not be there.
+
+    Vectors of items that had to be encoded from their content are kept in the workdir: the content is read once.
+
+    Args:
+      workdir: of `python -m mlrec.main`; of several seeds, the one that validated best is taken.
+      places: where content lies now, by key of `config.data`: `content`, `videos`, `features`, `data_dir`,
+        `features_dir`.
+      new_items: also takes the items that the content has and training had not: towers of content encode them, a fused
+        ID is the learned absence.
+
+    Raises:
+      ConfigError: there is no such run, or it cannot do what is asked.
+      DataError: what it keeps, or the content, cannot be read.
+      CheckpointError: its checkpoints cannot be read.
+    """
+    return cls(loading.load(pathlib.Path(workdir).expanduser(), places=places, new_items=new_items))
+
+  @property
+  def num_items(self) -> int:
+    """Items that can be recommended."""
+    return self.loaded.split.num_items
+
+  @property
+  def item_vectors(self) -> np.ndarray:
+    """`[num_items, D]` float32 in the order of `item_ids`; a user's scores are their dot products with its state.
+
+    Raises:
+      ConfigError: the model has none: it does not score by dot products.
+    """
+    return self._vectors("no item vectors")[1:]
+
+  @property
+  def item_ids(self) -> list[Id]:
+    """Original ids, one for each of `item_vectors`."""
+    return self.items.original(np.arange(1, self.num_items + 1))
+
+  def recommend(self, histories: Sequence[Iterable[Id]], k: int = 10, filters: Filters = EVERYTHING) -> Recommendations:
+    """The best items after histories, of users known or not.
+
+    Of each, the newest `config.data.max_length` items are read, and all are left out of the answer. Items that the run
+    does not know are passed over, with a warning.
+
+    Args:
+      histories: original ids of items, oldest first.
+      k: how many items.
+      filters: what may be recommended.
+
+    Raises:
+      DataError: of a history no item is known, or a filter names an item that is not.
+    """
+    listed = [list(history) for history in histories]
+    lengths = np.array([len(history) for history in listed], np.int64)
+    return self.recommend_rows(list(itertools.chain.from_iterable(listed)), lengths, k, filters)
+
+  def recommend_rows(
+    self, items: Sequence[Id] | np.ndarray, lengths: np.ndarray, k: int = 10, filters: Filters = EVERYTHING
+  ) -> Recommendations:
+    """As `recommend`, for histories that lie end to end in `items`, each of one of `lengths [B]`."""
+    found = self.items.find(items)
+    rows = Rows.from_lengths(found, lengths).where(found >= 0)
+    rows = Rows(rows.values.astype(np.int32), rows.offsets)
+    if not rows.lengths.all():
+      row = int(np.argmin(rows.lengths))
+      first = int(lengths[:row].sum())
+      reason = self.items.unknown(items[first]) if lengths[row] else "it is empty"
+      raise DataError(f"history {row + 1} of {len(rows)} has no item that the run knows: {reason}")
+    if len(rows.values) < len(found):
+      lost = len(found) - len(rows.values)
+      logging.warning("%d of %d items of the histories are not known, and passed over.", lost, len(found))
+    return self._recommend(rows, np.full(len(rows), UNKNOWN), k, filters)
+
+  def recommend_users(
+    self, users: Iterable[Id] | None = None, k: int = 10, filters: Filters = EVERYTHING
+  ) -> Recommendations:
+    """The best items for users of the run, after all that it knows of them.
+
+    Args:
+      users: original ids; None for all, in the order of `users.values`.
+      k: how many items.
+      filters: what may be recommended.
+
+    Raises:
+      DataError: a user is not known, or an item of a filter is not.
+    """
+    rows = self.users.dense(users) if users is not None else np.arange(self.loaded.split.num_users)
+    return self._recommend(self.loaded.split.rows.take(rows), rows, k, filters)
+
+  def similar(self, items: Iterable[Id], k: int = 10, filters: Filters = EVERYTHING) -> Recommendations:
+    """The nearest neighbours of items: by the cosine of their vectors, or, of models without, for a history of one.
+
+    Args:
+      items: original ids.
+      k: how many neighbours.
+      filters: which may be neighbours; an item is none of its own.
+    """
+    dense = self.items.dense(items)
+    own = Rows.from_lengths(dense.astype(np.int32), np.ones(len(dense), np.int64))
+    if self.loaded.scorer.vectors is None:
+      return self._recommend(own, np.full(len(dense), UNKNOWN), k, dataclasses.replace(filters, seen=False))
+    candidates, k = self._candidates(filters), min(k, self.num_items)
+    best, found = np.empty((len(dense), k), np.float32), np.empty((len(dense), k), np.int32)
+    for first in range(0, len(dense), _ITEMS_AT_ONCE):
+      part = dense[first : first + _ITEMS_AT_ONCE]
+      scores = self._unit_vectors[part] @ self._unit_vectors.T
+      scores[:, ~candidates] = -np.inf
+      scores[np.arange(len(part)), part] = -np.inf
+      best[first : first + len(part)], found[first : first + len(part)] = metrics.best_of_scores(scores, k)
+    return Recommendations(found, best, self.items)
+
+  def why(self, history: Iterable[Id], items: Sequence[Id], most: int = 2) -> list[list[tuple[Id, float]]]:
+    """For each of some recommended items, the items of a history that are nearest to it.
+
+    Args:
+      history: original ids, oldest first.
+      items: original ids.
+      most: how many items of the history each is given.
+
+    Returns:
+      Of each item `(original id, nearness)`, nearest first: the cosine of the two vectors, or, of models without, the
+      item's score after a history of that one item.
+    """
+    read = np.unique(self.items.find(list(history)))
+    read = read[read > 0]
+    wanted = self.items.dense(items)
+    if self.loaded.scorer.vectors is None:
+      alone = Rows.from_lengths(read.astype(np.int32), np.ones(len(read), np.int64))
+      nearness = self.loaded.scorer.scores(alone)[:, wanted].T
+    else:
+      nearness = self._unit_vectors[wanted] @ self._unit_vectors[read].T
+    order = np.argsort(-nearness, axis=1, kind="stable")[:, :most]
+    return [
+      list(zip(self.items.original(read[places]), nearness[row, places].tolist())) for row, places in enumerate(order)
+    ]
+
+  def history(self, user: Id) -> list[Id]:
+    """What the run knows that a user watched, oldest first.
+
+    Raises:
+      DataError: the user is not known.
+    """
+    (row,) = self.users.dense([user])
+    return self.items.original(self.loaded.split.rows[int(row)])
+
+  def encode_items(self, items: Iterable[Id]) -> np.ndarray:
+    """Vectors `[n, D]` float32 of items, those of new ones by their content (`load(…, new_items=True)`)."""
+    return self._vectors("no item vectors")[self.items.dense(items)]
+
+  def _recommend(self, rows: Rows, users: np.ndarray, k: int, filters: Filters) -> Recommendations:
+    if k < 1:
+      raise ConfigError(f"k = {k} must be at least 1")
+    candidates = self._candidates(filters)
+    k = min(k, self.num_items)
+    scores, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
+    inputs = rows.last(self.loaded.scorer.max_length)
+    nothing = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(rows), np.int64))
+    excluded = nothing if filters.seen else rows
+    for first in range(0, len(rows), _AT_ONCE):
+      part = np.arange(first, min(first + _AT_ONCE, len(rows)))
+      scores[part], found[part] = self.loaded.scorer.best(
+        inputs.take(part), users[part], excluded.take(part), candidates, k
+      )
+    return Recommendations(found, scores, self.items)
+
+  def _candidates(self, filters: Filters) -> np.ndarray:
+    """`[num_items + 1]` bool."""
+    allowed = np.ones(self.num_items + 1, bool)
+    if filters.only is not None:
+      allowed[:] = False
+      allowed[self.items.dense(filters.only)] = True
+    allowed[self.items.dense(filters.exclude)] = False
+    allowed[0] = False
+    if not allowed.any():
+      raise DataError("the filters leave no item to recommend")
+    return allowed
+
+  def _vectors(self, what: str) -> np.ndarray:
+    vectors = self.loaded.scorer.vectors
+    if vectors is None:
+      raise ConfigError(
+        f"config.model.name = {self.loaded.config.model.name!r} has {what}: it does not score by dot products"
+      )
+    return vectors
+
+  @functools.cached_property
+  def _unit_vectors(self) -> np.ndarray:
+    vectors = self._vectors("no item vectors")
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,254 @@
+"""How a workdir's model scores items for histories: one that was trained, or one that is computed at once."""
+
+import abc
+from collections.abc import Callable
+from collections.abc import Iterator
+import concurrent.futures
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+from mlrec import metrics
+from mlrec.data.batches import EvalBatch
+from mlrec.data.batches import History
+from mlrec.data.batches import laid_out
+from mlrec.data.batches import Layout
+from mlrec.data.interactions import Rows
+from mlrec.data.static_shapes import round_up
+from mlrec.machine import usable_cores
+from mlrec.models.recommenders.recommender import FittedRecommender
+
+# Users scored at a time: a tile where there are few, and as many as fill all cores where there are many.
+_FEW, _MANY = metrics.USER_TILE, 2048
+_CHUNK = 4096
+# Scores that a thread of a fitted model holds at once.
+_CHUNK_BYTES = 4 << 20
+# Of a user who was not in training.
+UNKNOWN = -1
+
+
+class Scorer(abc.ABC):
+  """Scores by dense ids.
+
+  Attributes:
+    vectors: `[num_items + 1, D]` float32 whose dot products with user states are the scores, the padding item first;
+      None where the model has none.
+    max_length: items of a history that are read, the newest.
+  """
+
+  vectors: np.ndarray | None = None
+  max_length: int
+
+  @abc.abstractmethod
+  def best(
+    self, histories: Rows, users: np.ndarray, excluded: Rows, candidates: np.ndarray, length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The best items for users.
+
+    Args:
+      histories: dense ids, oldest first, at least one and at most `max_length` each.
+      users: `[B]` int, their rows in the split, or `UNKNOWN`.
+      excluded: dense ids that are not for the user.
+      candidates: `[num_items + 1]` bool, items that are for anybody.
+      length: how many.
+
+    Returns:
+      `[B, length]` float32 scores, highest first and -inf where there are too few; and dense ids, int32, 0 there.
+    """
+
+  @abc.abstractmethod
+  def scores(self, histories: Rows) -> np.ndarray:
+    """`[B, num_items + 1]` float32 for few histories of users who were not in training; column 0 means nothing."""
+
+
+class FittedScorer(Scorer):
+  """Of a model that is computed at once."""
+
+  def __init__(self, model: FittedRecommender, *, num_items: int, max_length: int):
+    """`model` is fitted."""
+    self._model, self._num_items, self.max_length = model, num_items, max_length
+
+  def best(
+    self, histories: Rows, users: np.ndarray, excluded: Rows, candidates: np.ndarray, length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    size = max(_CHUNK_BYTES // (4 * (self._num_items + 1)), 8)
+    out_of_question = ~candidates
+    out_of_question[0] = True
+
+    def best_of_part(first: int) -> tuple[np.ndarray, np.ndarray]:
+      part = np.arange(first, min(first + size, len(users)))
+      # Fitted models know no users: rows of the split stand for nobody.
+      scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
+      metrics.require_finite(scores[:, 1:])
+      scores[:, out_of_question] = -np.inf
+      left_out = excluded.take(part)
+      scores[np.repeat(np.arange(len(part)), left_out.lengths), left_out.values] = -np.inf
+      return metrics.best_of_scores(scores, length)
+
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
+      found = list(threads.map(best_of_part, range(0, len(users), size)))
+    scores, items = (np.concatenate(part) for part in zip(*found))
+    return scores, items
+
+  def scores(self, histories: Rows) -> np.ndarray:
+    return self._model.scores(histories, np.zeros(len(histories), np.int64))
+
+
+class TrainedScorer(Scorer):
+  """Of a model that was trained; compiled once for few users, and once for many."""
+
+  def __init__(
+    self, graphdef: nnx.GraphDef, params: Any, rest: Any, table: Any, *, num_items: int, max_length: int
+  ):  # fmt: skip
+    """Takes a model apart into structure, parameters and other variables.
+
+    Args:
+      graphdef: of the model, as are `params` and `rest`.
+      params: trained.
+      rest: the other variables.
+      table: `item_vectors` of all items.
+      num_items: items that exist, padding not counted.
+      max_length: as of `Scorer`.
+    """
+    self._graphdef, self._params, self._rest, self._table = graphdef, params, rest, table
+    self.num_items, self.max_length = num_items, max_length
+    model: Any = nnx.merge(graphdef, params, rest, copy=True)
+    self._layout = Layout.of(max_length, packed=not model.reads_padding)
+    self._by_user, self._by_dot = model.by_user, model.scores_by_dot
+    if self._by_dot:
+      self.vectors = np.asarray(table, np.float32)
+
+  def best(
+    self, histories: Rows, users: np.ndarray, excluded: Rows, candidates: np.ndarray, length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    allowed = jnp.asarray(candidates)
+    found = []
+    for part, folds, batch in self._batches(histories, users, excluded):
+      best = self._best(
+        self._params, self._rest, self._table, self._user_table, batch, allowed, folds=folds, length=length
+      )
+      found.append((part, best))
+    scores, items = np.empty((len(users), length), np.float32), np.empty((len(users), length), np.int32)
+    for part, (best_scores, best_found, finite) in found:
+      if not bool(finite):
+        raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
+      scores[part], items[part] = np.asarray(best_scores)[: len(part)], np.asarray(best_found)[: len(part)]
+    return scores, items
+
+  def scores(self, histories: Rows) -> np.ndarray:
+    nobody = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(histories), np.int64))
+    users = np.full(len(histories), UNKNOWN)
+    out = np.empty((len(histories), self.num_items + 1), np.float32)
+    for part, folds, batch in self._batches(histories, users, nobody):
+      found = self._scores(self._params, self._rest, self._table, self._user_table, batch, folds=folds)
+      out[part] = np.asarray(found)[:, : len(part)].T
+    return out
+
+  def user_encoder(self) -> Callable[[Array, Array], Array]:
+    """A pure function from `vectors [n, D]` of items, the padding item first, and histories `[b, max_length]` int32 of
+    places among them, newest last and filled with 0 on the left, to states `[b, D]`.
+
+    A model with a row a user gives what its histories come to (`Recommender.folded`).
+    """
+    model = self._merged(self._params, self._rest)
+
+    def encode(vectors: Array, history: Array) -> Array:
+      row = history[None]
+      if self._by_user:
+        return model.folded(vectors, row)[0]
+      positions = jnp.arange(self.max_length, dtype=jnp.int32)[None]
+      nobody, last = jnp.zeros(1, jnp.int32), jnp.full(1, self.max_length - 1, jnp.int32)
+      read = History(row, positions, (row != 0).astype(jnp.int32))
+      return model.states(vectors, (), EvalBatch(read, last, nobody, nobody[:, None], nobody))[0]
+
+    # One by one: the models' own axes are numbers then, also where that of the users is a symbol.
+    return jax.vmap(encode, in_axes=(None, 0))
+
+  def _batches(
+    self, histories: Rows, users: np.ndarray, excluded: Rows
+  ) -> Iterator[tuple[np.ndarray, bool, EvalBatch]]:
+    """Places of users, whether their histories stand for them, and the batch of them."""
+    folded = (users == UNKNOWN) & self._by_user
+    width = _bucket(int(excluded.lengths.max(initial=0)), 16)
+    for folds in (False, True):
+      whom = np.flatnonzero(folded == folds)
+      size = _FEW if len(whom) <= _FEW else _MANY
+      for first in range(0, len(whom), size):
+        part = whom[first : first + size]
+        batch_histories = histories.take(part)
+        rows = self._layout.place(batch_histories.lengths)[2]
+        history, last = laid_out(batch_histories, self._layout, round_up(rows, size // 4))
+        filler = ((0, size - len(part)),)
+        left_out = excluded.take(part).padded(width).astype(np.int32)
+        yield (
+          part,
+          folds,
+          EvalBatch(
+            history,
+            np.pad(last, filler).astype(np.int32),
+            np.ones(size, np.int32),
+            np.pad(left_out, (*filler, (0, 0))),
+            np.pad(np.maximum(users[part], 0), filler).astype(np.int32),
+          ),
+        )
+
+  @functools.cached_property
+  def _user_table(self) -> Any:
+    encode = jax.jit(lambda params, rest: self._merged(params, rest).user_table())
+    return encode(self._params, self._rest)
+
+  def _merged(self, params: Any, rest: Any) -> Any:
+    return nnx.merge(self._graphdef, params, rest, copy=True)
+
+  def _states(self, model: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool) -> Any:
+    if not folds:
+      return model.states(table, user_table, batch)
+    return model.folded(table, _last_items(batch, self.max_length))
+
+  @functools.cached_property
+  def _best(self) -> Callable[..., tuple[Array, Array, Array]]:
+    @functools.partial(jax.jit, static_argnames=("folds", "length"))
+    def best(
+      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, candidates: Array, folds: bool, length: int
+    ) -> tuple[Array, Array, Array]:
+      model = self._merged(params, rest)
+      states = self._states(model, table, user_table, batch, folds)
+      score = metrics.dot_scores if self._by_dot else model.score
+      scores, items = metrics.best_items(
+        states, table, batch.seen, candidates, chunk=_CHUNK, length=length, score=score
+      )  # fmt: skip
+      return scores, items, ~jnp.any(jnp.isnan(scores) | jnp.isposinf(scores))
+
+    return best
+
+  @functools.cached_property
+  def _scores(self) -> Callable[..., Array]:
+    @functools.partial(jax.jit, static_argnames="folds")
+    def scores(params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool) -> Array:
+      model = self._merged(params, rest)
+      states = self._states(model, table, user_table, batch, folds)
+      return metrics.dot_scores(states, table) if self._by_dot else model.score(states, table)
+
+    return scores
+
+
+def _last_items(batch: EvalBatch, length: int) -> Array:
+  """`[B, length]` dense ids of each user's newest items, 0 for filler, however histories share rows."""
+  width = batch.history.tokens.shape[1]
+  row, end = batch.last // width, batch.last % width
+  places = end[:, None] - jnp.arange(length)[::-1]
+  inside = jnp.maximum(places, 0)
+  own = batch.history.segments[row[:, None], inside] == batch.history.segments[row, end][:, None]
+  return jnp.where((places >= 0) & own, batch.history.tokens[row[:, None], inside], 0)
+
+
+def _bucket(size: int, least: int) -> int:
+  """The next power of two, so that few programs serve all sizes."""
+  while least < size:
+    least *= 2
+  return least

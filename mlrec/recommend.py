@@ -1,0 +1,163 @@
+"""Recommends items of a trained workdir, by original ids.
+
+  python -m mlrec.recommend --workdir=runs/a --user=42
+  python -m mlrec.recommend --workdir=runs/a --history=11,57,8 --k=20 --html=page.html
+  python -m mlrec.recommend --workdir=runs/a --batch=users.parquet --to=out.parquet
+
+The log need not be there any more. What a user has watched is left out, unless --seen. A history is of any user, and of
+it items that the run does not know are passed over. With --new_items, items that the content (--content, --videos) has
+and training had not are recommended too, by their content. --batch takes a column `user`, or `history`.
+"""
+
+if __name__ == "__main__":
+  from mlrec import startup
+
+  startup.prepare()
+
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+
+from mlrec import command_line
+from mlrec import files
+from mlrec import machine
+from mlrec import terminal
+from mlrec.config import ConfigError
+from mlrec.data import DataError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
+_USER = flags.DEFINE_list("user", [], "Users of the run, by their original ids, separated by commas.")
+_HISTORY = flags.DEFINE_list("history", [], "Original ids of the items that somebody watched, oldest first.")
+_BATCH = flags.DEFINE_string("batch", None, "A .parquet or .csv file with a column `user` or `history`.")
+_TO = flags.DEFINE_string("to", None, "With --batch: the .parquet or .csv file to write.")
+_K = flags.DEFINE_integer("k", 10, "How many items.", lower_bound=1)
+_ONLY = flags.DEFINE_list("only", [], "Recommend none but these items; @FILE has one a line.")
+_EXCLUDE = flags.DEFINE_list("exclude", [], "Do not recommend these items; @FILE has one a line.")
+_SEEN = flags.DEFINE_bool("seen", False, "Also recommend what was watched already.")
+_NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
+_WHY = flags.DEFINE_bool("why", True, "Name the nearest items of the history.")
+_HTML = flags.DEFINE_string("html", None, "A page to write, with covers or middle frames.")
+_TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
+_PLACES = {
+  key: flags.DEFINE_string(key, "", f"Where it lies now, instead of the run's config.data.{key}.")
+  for key in ("content", "videos", "features", "features_dir", "data_dir")
+}
+# Items of a history that a page shows, the newest.
+_SHOWN = 10
+
+
+def main(argv: list[str]) -> int:
+  """Does what the flags say; returns the exit status."""
+  try:
+    if len(argv) > 1:
+      raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --workdir=runs/a")
+    _check()
+    machine.share_arenas()
+    # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
+    from mlrec.metrics import ScoresNotFinite
+    from mlrec.train.checkpoint import CheckpointError
+
+    terminal.log_plainly()
+    try:
+      return _run()
+    except (CheckpointError, ScoresNotFinite) as error:
+      return command_line.report(str(error), command_line.FAILED)
+    except OSError as error:
+      return command_line.report(f"{error.filename or ''}: {error.strerror or error}", command_line.FAILED)
+  except (ConfigError, DataError) as error:
+    return command_line.report(error, command_line.REFUSED)
+
+
+def _check() -> None:
+  if not _WORKDIR.value:
+    raise ConfigError("--workdir=DIR is required: a run of python -m mlrec.main")
+  asked = [f"--{flag.name}" for flag in (_USER, _HISTORY, _BATCH) if flag.value]
+  if len(asked) != 1:
+    given = " and ".join(asked) or "none of them"
+    raise ConfigError(f"expected one of --user, --history and --batch, not {given}")
+  if bool(_BATCH.value) != bool(_TO.value):
+    raise ConfigError("--batch=FILE and --to=FILE go together")
+  if _BATCH.value and _HTML.value:
+    raise ConfigError("--html is for --user and --history: a page of a whole batch would be too large")
+
+
+def _run() -> int:
+  from mlrec.inference.recommender import Filters
+  from mlrec.inference.recommender import Recommender
+
+  places = {key: flag.value for key, flag in _PLACES.items()}
+  recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
+  filters = Filters(only=_listed(_ONLY.value) or None, exclude=_listed(_EXCLUDE.value), seen=_SEEN.value)
+  if _BATCH.value:
+    from mlrec.inference import batch_file
+
+    source, target = (pathlib.Path(str(flag.value)).expanduser() for flag in (_BATCH, _TO))
+    done = batch_file.recommend(recommender, source, target, k=_K.value, filters=filters)
+    terminal.say(f"{target}: {_K.value} items for each of {done:,} rows")
+    return 0
+  _show(recommender, filters)
+  return 0
+
+
+def _show(recommender: Any, filters: Any) -> None:
+  from mlrec.inference import page
+  from mlrec.inference.catalogue import Catalogue
+
+  data = recommender.loaded.config.data
+  catalogue = Catalogue.of(data, titles=_TITLES.value)
+  if _USER.value:
+    names = [f"user {user}" for user in _USER.value]
+    histories = [recommender.history(user) for user in _USER.value]
+    found = recommender.recommend_users(_USER.value, _K.value, filters)
+  else:
+    names, histories = ["the history given"], [_HISTORY.value]
+    found = recommender.recommend(histories, _K.value, filters)
+  parts = []
+  for name, history, items in zip(names, histories, found):
+    why = recommender.why(history, [item for item, _ in items]) if _WHY.value else []
+    parts.append(page.Shown(name, _known(recommender, history)[-_SHOWN:], items, why))
+    _print(recommender, catalogue, parts[-1], several=len(names) > 1)
+  if _HTML.value:
+    target = pathlib.Path(_HTML.value).expanduser()
+    files.write_text(target, page.render(recommender, catalogue, parts))
+    terminal.say(f"page {target}")
+
+
+def _known(recommender: Any, history: list[Any]) -> list[Any]:
+  found = recommender.items.find(history)
+  return recommender.items.original(found[found > 0])
+
+
+def _print(recommender: Any, catalogue: Any, part: Any, *, several: bool) -> None:
+  if several:
+    terminal.say(f"{part.name}:")
+  if not part.items:
+    terminal.say("no item is left to recommend")
+  for place, (item, score) in enumerate(part.items):
+    (dense,) = recommender.items.dense([item])
+    title = catalogue.title(int(recommender.items.values[dense]))
+    near = ", ".join(str(other) for other, _ in part.why[place]) if part.why else ""
+    text = f"{place + 1:>3}  {item!s:<12} {score:9.4f}  {terminal.shortened(title, 70)}"
+    terminal.say(terminal.printable(text.rstrip() + (f"  (near {near})" if near else "")))
+
+
+def _listed(values: list[str]) -> list[str]:
+  """The values of a flag, those of files that it names by @FILE in their place."""
+  out: list[str] = []
+  for value in values:
+    if not value.startswith("@"):
+      out.append(value)
+      continue
+    path = pathlib.Path(value[1:]).expanduser()
+    try:
+      text = files.read_regular(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+      raise DataError(f"{path}: the list of items cannot be read ({error})") from error
+    out += [line.strip() for line in text.splitlines() if line.strip()]
+  return out
+
+
+if __name__ == "__main__":
+  app.run(main)

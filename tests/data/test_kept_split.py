@@ -1,0 +1,81 @@
+"""What a run keeps of its data."""
+
+import os
+
+import numpy as np
+import pytest
+
+from mlrec.data import DataError
+from mlrec.data import kept_split
+from mlrec.data import leave_one_out
+from mlrec.data import Rows
+from mlrec.data import Split
+from mlrec.data.id_map import IdMap
+from mlrec.data.interactions import Interactions
+from mlrec.data.names import Names
+
+
+@pytest.fixture
+def split() -> Split:
+  lists = [[30, 10, 20, 10, 40], [40, 30, 20, 10, 50], [1, 2, 3]]
+  names = Names.of(np.array([4, 9, 6]), ["Zoë 🎬", "", "a b"])
+  return leave_one_out(Interactions(np.array([9, 4, 6]), Rows.from_lists(lists), user_names=names))
+
+
+def test_a_split_is_read_as_it_was_written(split, tmp_path):
+  kept_split.write(split, tmp_path / "data.safetensors")
+  read = kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+  assert read == split
+  assert read.fingerprint == split.fingerprint
+  assert read.num_skipped == 1
+  assert read.item_names is None
+  assert read.user_names.texts(read.users) == ["", "Zoë 🎬"]
+
+
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    lambda path: path.write_bytes(b"\xff" * 64),
+    lambda path: path.unlink(),
+    lambda path: path.unlink() or os.mkfifo(path),
+    lambda path: path.write_bytes(path.read_bytes().replace("Zoë".encode(), "Zoé".encode())),
+  ],
+)
+def test_what_is_damaged_is_refused_by_name(damage, split, tmp_path):
+  kept_split.write(split, tmp_path / "data.safetensors")
+  damage(tmp_path / "data.safetensors")
+  with pytest.raises(DataError, match=r"data\.safetensors: what the run kept of its data cannot be read"):
+    kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+
+
+def test_a_split_of_other_ids_is_refused(split, tmp_path):
+  kept_split.write(split, tmp_path / "data.safetensors")
+  with pytest.raises(DataError, match="digest differs"):
+    kept_split.read(tmp_path / "data.safetensors", IdMap(split.item_ids + 1, split.users))
+
+
+def test_names_are_found_by_id_and_ids_by_name():
+  names = Names.of(np.array([7, 2, 2**40]), ["x", "ü 🎬", ""])
+  assert names.ids.tolist() == [2, 7, 2**40]
+  assert names.texts(np.array([2**40, 2, 7, 2])) == ["", "ü 🎬", "x", "ü 🎬"]
+  assert names.id("ü 🎬") == 2
+  assert "" in names
+  assert "y" not in names
+  assert names.only(np.array([7, 2, 7])).texts(np.array([2, 7])) == ["ü 🎬", "x"]
+
+
+@pytest.mark.parametrize("missing", [1, 3, 2**41])
+def test_an_id_without_a_name_is_no_other(missing):
+  with pytest.raises(KeyError, match=str(missing)):
+    Names.of(np.array([7, 2]), ["x", "y"]).texts(np.array([7, missing]))
+
+
+def test_names_of_arrays_that_do_not_belong_together_are_refused():
+  names = Names.of(np.array([7, 2]), ["x", "yy"])
+  arrays = names.arrays("n/")
+  assert Names.from_arrays(arrays, "n/").texts(np.array([7])) == ["x"]
+  assert Names.from_arrays(arrays, "m/") is None
+  for wrong in ({"n/ids": np.array([7, 2])}, {"n/ends": np.array([2, 9])}, {"n/text": arrays["n/text"][:1]}):
+    with pytest.raises(DataError, match="names of ids"):
+      Names.from_arrays(arrays | wrong, "n/")

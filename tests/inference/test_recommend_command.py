@@ -1,0 +1,138 @@
+"""`python -m mlrec.recommend`."""
+
+import itertools
+import os
+import pathlib
+import stat
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+import mlrec
+from support.tiny_runs import environment
+
+
+@pytest.fixture
+def recommend(forked, tmp_path):
+  def run(*arguments):
+    return forked.run("mlrec.recommend", [*map(str, arguments)], cwd=tmp_path, env=environment())
+
+  return run
+
+
+def test_items_are_printed_best_first_with_what_they_are_near_to(recommend, finished, tmp_path):
+  done = recommend(f"--workdir={finished}", "--user=7,9", "--k=3")
+  assert done.returncode == 0, done.stderr
+  expected = mlrec.Recommender.load(finished).recommend_users([7, 9], k=3).items
+  lines = done.stdout.splitlines()
+  assert [lines[0], lines[4]] == ["user 7:", "user 9:"]
+  assert [[int(line.split()[1]) for line in part] for part in (lines[1:4], lines[5:8])] == expected
+  assert all("(near " in line for line in lines[1:4])
+  assert "Traceback" not in done.stderr
+
+
+def test_a_page_is_one_file_in_which_nothing_is_markup(recommend, finished, tmp_path):
+  titles = tmp_path / "x_titles.csv"
+  titles.write_text("item,title\r\n" + "".join(f"{item},<b>no & {item}</b>\r\n" for item in range(1, 101)))
+  page = tmp_path / "page.html"
+  done = recommend(f"--workdir={finished}", "--history=3,4,4000", f"--html={page}", f"--titles={titles}")
+  assert done.returncode == 0, done.stderr
+  text = page.read_text()
+  assert "&lt;b&gt;no &amp; 3&lt;/b&gt;" in text
+  assert "<b>no" not in text
+  assert "<script" not in text
+  assert "http" not in text
+  assert "warning: 1 of 3 items of the histories are not known, and passed over." in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_table_of_users_becomes_a_table_of_items(suffix, recommend, finished, tmp_path):
+  users = pa.table({"user": [7, 300, 1]})
+  source, target = tmp_path / f"users.{suffix}", tmp_path / f"items.{suffix}"
+  (pa.parquet.write_table if suffix == "parquet" else pa.csv.write_csv)(users, source)
+  done = recommend(f"--workdir={finished}", f"--batch={source}", f"--to={target}", "--k=4")
+  assert done.returncode == 0, done.stderr
+  found = (pa.parquet.read_table if suffix == "parquet" else pa.csv.read_csv)(target).to_pydict()
+  assert found["user"] == [7] * 4 + [300] * 4 + [1] * 4
+  assert found["rank"] == [1, 2, 3, 4] * 3
+  expected = mlrec.Recommender.load(finished).recommend_users([7, 300, 1], k=4)
+  assert found["item"] == list(itertools.chain(*expected.items))
+  assert found["score"] == pytest.approx(expected.scores.ravel().tolist())
+  assert "items for each of 3 rows" in done.stdout
+
+
+def test_histories_are_answered_whoever_they_are_of(recommend, finished, tmp_path):
+  pa.parquet.write_table(pa.table({"history": [[3, 4], [5]]}), tmp_path / "h.parquet")
+  (tmp_path / "h.csv").write_text("user,history\nsomebody,3 4\nanother,5\n")
+  expected = mlrec.Recommender.load(finished).recommend([[3, 4], [5]], k=2).items
+  for source in ("h.parquet", "h.csv"):
+    target = tmp_path / f"{source}.out.parquet"
+    assert recommend(f"--workdir={finished}", f"--batch={source}", f"--to={target}", "--k=2").returncode == 0
+    found = pa.parquet.read_table(target).to_pydict()
+    assert found["item"] == list(itertools.chain(*expected))
+  assert found["user"] == ["somebody"] * 2 + ["another"] * 2
+
+
+def _pipe(folder: pathlib.Path) -> str:
+  os.mkfifo(folder / "pipe.csv")
+  return "--batch=pipe.csv"
+
+
+def _table(text: str):
+  def write(folder: pathlib.Path) -> str:
+    (folder / "t.csv").write_text(text)
+    return "--batch=t.csv"
+
+  return write
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--user=1"], "--workdir=DIR is required"),
+    (["--workdir={w}"], "expected one of --user, --history and --batch, not none of them"),
+    (["--workdir={w}", "--user=1", "--history=2"], "not --user and --history"),
+    (["--workdir={w}", "--batch=x.csv"], "--batch=FILE and --to=FILE go together"),
+    (["--workdir={w}", "--batch=x.csv", "--to=y.csv"], "x.csv: no such file"),
+    (["--workdir={w}", "--batch=x.txt", "--to=y.csv"], "x.txt: expected a file that ends in .parquet or .csv"),
+    (["--workdir={w}", _pipe, "--to=y.csv"], "pipe.csv: it cannot be read"),
+    (["--workdir={w}", _table("usr\n1\n"), "--to=y.csv"], "expected a column 'user' or 'history'"),
+    (["--workdir={w}", _table("user\n"), "--to=y.csv"], "it has no rows"),
+    (["--workdir={w}", _table("user\n999\n"), "--to=y.csv"], "there is no user 999"),
+    (["--workdir={w}", "--user=999"], "there is no user '999'; some that exist: 308, 309, 310"),
+    (["--workdir={w}", "--history=a b,☃"], "has no item that the run knows: there is no item 'a b'"),
+    (["--workdir={w}", "--history=1", "--only=@nothing"], "nothing: the list of items cannot be read"),
+    (["--workdir={w}", "--history=1", "--titles=no.csv"], "no.csv"),
+    (["--workdir={w}/checkpoints", "--history=1"], "holds no run"),
+    (["--workdir={w}", "--history=1", "stray"], "unexpected argument 'stray'"),
+  ],
+)
+def test_what_cannot_be_is_told_in_a_line(arguments, message, recommend, finished, tmp_path):
+  made = [one(tmp_path) if callable(one) else one.format(w=finished) for one in arguments]
+  done = recommend(*made)
+  assert done.returncode == 2
+  (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+  assert message in line
+  assert "Traceback" not in done.stderr
+  assert not (tmp_path / "y.csv").exists()
+  assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_items_of_a_file_are_a_filter(recommend, finished, tmp_path):
+  (tmp_path / "only.txt").write_text("5\n\n 6 \n")
+  done = recommend(f"--workdir={finished}", "--history=1", "--only=@only.txt", "--exclude=6", "--why=false")
+  assert done.returncode == 0, done.stderr
+  assert [line.split()[1] for line in done.stdout.splitlines()] == ["5"]
+
+
+def test_a_workdir_that_may_not_be_written_is_used_all_the_same(recommend, copied):
+  for path in (copied, copied / "checkpoints"):
+    path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+  try:
+    done = recommend(f"--workdir={copied}", "--user=1")
+  finally:
+    for path in (copied, copied / "checkpoints"):
+      path.chmod(0o755)
+  assert done.returncode == 0, done.stderr
