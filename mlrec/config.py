@@ -106,6 +106,8 @@ def default_config() -> ConfigDict:
   config.eval.item_batch = 64
   # Targets are also told apart by how often training names them: never (`cold`), up to each of these, and more often.
   config.eval.buckets = (5, 20, 50)
+  # Keep each user's rank and first places in the workdir, for paired tests and beyond-accuracy metrics of reports.
+  config.eval.per_user = True
 
   config.checkpoint = ConfigDict()
   # Save after so many steps, too, besides after each validation; 0 for not.
@@ -128,7 +130,8 @@ SCHEDULES = ("constant", "cosine", "linear")
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
-  "eval.item_batch", "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
+  "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Of normal numbers in float32, and of what counts items, users, steps or bytes: it fits an int32.
 _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1

@@ -30,6 +30,7 @@ from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.runs import baselines
 from mlrec.runs.fitted import FittedRun
+from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.runs.workdir import Workdir
@@ -121,6 +122,8 @@ class _Experiment:
           training.prepare(stop)
           summary = training.train(stop, started=lambda: workdir.claim(config))
     result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
+    if config.eval.per_user and not self._evaluate_only:
+      workdir.write_per_user(PerUser.of(split, summary.ranked, config_hash=result.config_hash, seed=result.seed))
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, result)
     return self._shown(result)
 

@@ -14,6 +14,7 @@ from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.data import ingested
+from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.train.run_files import RunFiles
@@ -31,6 +32,7 @@ class Workdir:
     result: the file of its result, written when the run is finished.
     evaluation: the same, of `--evaluate_only`.
     comparison: the file of the table beside the baselines.
+    per_user: the file of what the result's metrics are made of, user by user (`mlrec.runs.per_user`).
     files: those that training writes.
   """
 
@@ -38,6 +40,7 @@ class Workdir:
     self.path = path
     self.config, self.result = path / "config.json", path / "result.json"
     self.evaluation, self.comparison = path / "evaluation.json", path / "comparison.json"
+    self.per_user = path / "per_user.safetensors"
     self.files = RunFiles(
       path / "checkpoints", path / "metrics.jsonl", path, path / "ids.safetensors", path / "data.safetensors"
     )
@@ -71,7 +74,7 @@ class Workdir:
     for folder in (self.path, *self.path.parents):
       if _exists(folder) and not folder.is_dir():
         raise ConfigError(f"--workdir={self} cannot be made: {folder} is a file")
-    own = (self.config, self.result, self.evaluation, self.comparison, self._lock_file)
+    own = (self.config, self.result, self.evaluation, self.comparison, self.per_user, self._lock_file)
     for file in (*own, self.files.metrics, self.files.ids, self.files.data):
       if _exists(file) and not file.is_file():
         raise ConfigError(f"{file} is no file: a run keeps its own there; remove it, or name another --workdir")
@@ -124,6 +127,7 @@ class Workdir:
       with self._written():
         # A run that is resumed is no longer finished.
         self.result.unlink(missing_ok=True)
+        self.per_user.unlink(missing_ok=True)
         files.write_json(self.config, config_lib.to_json(config))
     machine.wait_for_all(f"claim {self}")
 
@@ -167,6 +171,16 @@ class Workdir:
         # Evaluation alone may be the first to write here.
         self.path.mkdir(parents=True, exist_ok=True)
         files.write_json(path, value if isinstance(value, dict) else value.to_json())
+
+  def write_per_user(self, records: PerUser) -> None:
+    """Writes what the result's metrics are made of, on the first process.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    if _is_first_process():
+      with self._written():
+        records.write(self.per_user)
 
   def saved_config(self) -> dict[str, Any] | None:
     """The config, as JSON, of the run that the folder holds; None where there is none.

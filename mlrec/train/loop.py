@@ -280,11 +280,12 @@ class TrainingRun:
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
     best = checkpoints.best_step(record)
     params, rest = self._restore_model(checkpoints, best)
-    metrics = {name: self.evaluator(params, rest, name) for name in self._splits}
+    ranked = {name: self.evaluator.ranks(params, rest, name) for name in self._splits}
+    metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
     used = self._clock.added_to(record)
     return Summary(
-      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters
+      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters, ranked
     )  # fmt: skip
 
   def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mlrec.runs.result import Result
 from mlrec.runs.result import Spread
 from mlrec.runs.workdir import Workdir
 
+_BUCKET = re.compile(r"(cold|count_([0-9]{1,19}).*)/hr@10")
 # Losses that the published models are trained by; another is part of a row's name.
 _PUBLISHED_LOSS = "in_batch_softmax"
 
@@ -102,11 +104,32 @@ class Table:
     return pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
 
   @property
+  def labels(self) -> list[str]:
+    """Of the rows: those that would be the same also have their config's hash."""
+    labels = [row.label for row in self.rows]
+    return [row.label if labels.count(row.label) == 1 else f"{row.label} {row.config_hash}" for row in self.rows]
+
+  def buckets(self, split: str) -> list[str]:
+    """HR@10 of the buckets of targets, from those that training never has to those that it has most often."""
+    names = {name for row in self.rows for run in row.runs for name in run.result.metrics[split]}
+
+    def least(name: str) -> int:
+      match = _BUCKET.fullmatch(name)
+      return int(match[2] or 0) if match else 0
+
+    return sorted((name for name in names if _BUCKET.fullmatch(name)), key=least)
+
+  @property
   def title(self) -> str:
     sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
     lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
     # The length of histories is a part of the fingerprint: runs of one table have one.
     return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
+
+
+def bucket_title(name: str) -> str:
+  """What a bucket of `Table.buckets` is called: `cold`, or the training counts in it."""
+  return name.rpartition("/")[0].removeprefix("count_")
 
 
 def read(arguments: Iterable[str], *, split: str) -> tuple[list[FinishedRun], list[str]]:
