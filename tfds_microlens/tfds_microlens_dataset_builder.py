@@ -240,7 +240,7 @@ class Builder(dataset_builder.FileReaderBuilder):
   def _interactions(self) -> dict[str, _Split]:
     pairs = self._source_files.any_of("pairs_csv", "pairs_tsv")
     timed = pairs.suffix == ".csv"
-    self.info.metadata["timestamps"] = "milliseconds" if timed else "place in the sequence"
+    self.info.metadata["timestamps"] = sequences.TIMED if timed else sequences.PLACED
     chunks = functools.partial(iter_csv if timed else _placed_chunks, pairs)
     count = self._limited(sum(len(users) for users, _, _ in chunks()))
     return {"train": (count, itertools.islice(_interaction_examples(chunks()), count))}

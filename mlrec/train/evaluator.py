@@ -1,4 +1,4 @@
-"""Evaluation: every user's target ranked among all items, on all devices."""
+"""Evaluation: users' targets ranked among all items, on all devices."""
 
 from collections.abc import Callable
 import dataclasses
@@ -69,7 +69,10 @@ class Evaluator:
     return metrics.all_metrics(ranks, recommended, counts, self.split.num_items, self.edges)
 
   def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""
+    """Rank of the target of each user that `name` evaluates, int32 `[E]`, and the first places' items.
+
+    The items are int32 `[E, LIST_LENGTH]`.
+    """
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
     outputs = []
     for batch in eval_batches(
@@ -79,7 +82,7 @@ class Evaluator:
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
-    number = self.split.num_users
+    number = len(self.split.evaluated(name))
     return np.concatenate(ranks)[:number], np.concatenate(recommended)[:number]
 
   def item_table(self, params: Any, rest: Any) -> Any:
