@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import mlrec
 from mlrec.config import ConfigError
 from mlrec.data import Interactions
 from mlrec.data import protocols
@@ -164,6 +165,21 @@ def test_users_whom_training_has_not_seen_are_told_of_a_model_with_rows_of_users
   unseen = (split.train.lengths[users] == 0).sum()
   assert 0 < unseen < len(users)
   assert f"Training sees nothing of {unseen} of {len(users)} users for test" in caplog.text
+
+
+def test_a_model_of_everything_recommends_and_one_of_a_past_time_folds_in_whom_it_has_not_seen(log, run_tiny, tmp_path):
+  options = {"data.source": str(log), "train.epochs": 1}
+  run_tiny(tmp_path / "none", seeds=(0, 1), **options, **{"data.split": "none"})
+  recommender = mlrec.Recommender.load(tmp_path / "none")
+  assert recommender.recommend_users([1], k=3).dense.shape == (1, 3)
+  run_tiny(tmp_path / "time", model=_LIGHTGCN, **options, **{"data.split": _TIME})
+  recommender = mlrec.Recommender.load(tmp_path / "time")
+  split = evaluated(log, _TIME)
+  unseen = split.users[split.train.lengths == 0][:5].tolist()
+  found = recommender.recommend_users(unseen, k=3)
+  folded = recommender.recommend([recommender.history(user) for user in unseen], k=3)
+  assert np.array_equal(found.dense, folded.dense)
+  np.testing.assert_allclose(found.scores, folded.scores, rtol=1e-5)
 
 
 def test_a_sweep_without_validation_is_refused(log, tiny_config, tmp_path):
