@@ -257,6 +257,13 @@ def test_training_that_reads_little_of_long_histories_is_told(caplog):
   assert "config.data.train_windows = 0" in caplog.text
 
 
+def test_few_users_who_are_evaluated_are_told(caplog):
+  rows = [[0, 1, 2, 3]] * 150 + [[1, 2, 8, 9]]
+  _split("time:2023-01-05,2023-01-10", _days(*rows))
+  assert "only 1 of 151 users have a valid item and a history before it" in caplog.text
+  assert "only 1 of 151 users have a test item" in caplog.text
+
+
 def test_protocols_tell_their_splits_apart():
   interactions = _many(300, timestamps=np.tile(np.arange(4), 300) * 10 + np.repeat(np.arange(300), 4) % 10)
   texts = ("leave_one_out", "none", "users:0.7,0.2", "users:0.7,0.1", "time:0.5,0.2", "time:0.5,0.3")

@@ -19,6 +19,8 @@ from mlrec.registry import OptionError
 NAME_ENDS = ":"
 # Below it, what is left of the interactions is probably not what was meant.
 SMALL_SHARE = 0.5
+# A share of the users so small says little of a model.
+_FEW = 0.01
 # Some do watch a video again; a log that holds each line twice has all of them do so.
 _MANY_AGAIN = 0.1
 
@@ -167,7 +169,13 @@ def _require_something(split: Split, source: str) -> None:
   if not len(split.train_sequences):
     raise DataError(f"{source}: with config.data.split = {split.protocol!r} no user has two items to train on")
   for name in split.cuts.targets:
-    if not len(split.evaluated(name)):
+    number = len(split.evaluated(name))
+    if not number:
       raise DataError(
         f"{source}: with config.data.split = {split.protocol!r} no user has both a {name} item and a history before it"
       )
+    if number < _FEW * split.num_users:
+      logging.warning(
+        "%s: with config.data.split = %r only %d of %d users have a %s item and a history before it.",
+        source, split.protocol, number, split.num_users, name,
+      )  # fmt: skip
