@@ -12,7 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mlrec.data import protocols
 from mlrec.registry import closest
+from mlrec.registry import OptionError
+from mlrec.registry import options_of
 
 
 class ConfigError(ValueError):
@@ -31,9 +34,9 @@ def default_config() -> ConfigDict:
   config.baselines = ()
 
   config.data = ConfigDict()
-  # A TFDS name (microlens/50k-sequences), the path of a *_pairs.tsv or *_pairs.csv file, or that of a folder that
-  # mlrec.ingest has made. What such a folder holds is read in place of `videos` and `content` that are empty or name a
-  # release.
+  # A TFDS name (microlens/50k-sequences, or with timestamps microlens/50k-interactions), the path of a *_pairs.tsv or,
+  # with timestamps, a *_pairs.csv file, or that of a folder that mlrec.ingest has made. What such a folder holds is
+  # read in place of `videos` and `content` that are empty or name a release.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""
@@ -51,7 +54,12 @@ def default_config() -> ConfigDict:
   config.data.whiten = False
   # Processes that decode frames, covers and sound; 0 for threads of this one, which serve unless cores are many.
   config.data.workers = 0
+  # What is validated and tested on: `leave_one_out`; `time:2023-01-01`, `time:DATE,DATE` or `time:0.8,0.1` (what comes
+  # after a moment); `users:0.8,0.1` (unseen users); or `none`, and all is trained on. `mlrec/data/protocols/` has each.
+  config.data.split = "leave_one_out"
   config.data.max_length = 10
+  # Windows of max_length + 1 items that training reads of a long history, from the newest back; 0 for all of it.
+  config.data.train_windows = 1
   config.data.min_length = 5
   # Forced cold start: the share of items that is taken out of training, not of histories read later, and what chooses
   # them.
@@ -179,11 +187,17 @@ def _check_type(key: str, value: Any, default: Any) -> None:
 
 
 def _check_ranges(config: ConfigDict) -> None:
+  try:
+    with options_of("config.data"):
+      protocol = protocols.parse(config.data.split)
+  except OptionError as error:
+    raise ConfigError(str(error)) from error
   at_least = {
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
     "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
-    "data.max_length": 1, "data.min_length": 3, "data.cold_share": 0, "data.cold_seed": 0, "seed": 0,
+    "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
+    "data.cold_seed": 0, "seed": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,

@@ -26,13 +26,10 @@ from tfds_microlens.shards import Shards
 
 # The folder of all data sets below `data_dir`.
 FAMILY = "microlens"
-# What the metadata say of `timestamp`.
-MILLISECONDS, PLACES = "milliseconds", "place in the sequence"
 # Beside the records, where ids in the log are texts: those of users and items by the integers that stand for them.
 NAMES = "names.npz"
 _USERS, _ITEMS = "user_names/", "item_names/"
 _READ_AT_ONCE = 1 << 14
-_KEEPS_TIMES = any(field.name == "timestamps" for field in dataclasses.fields(Interactions))
 # A user, the items and their times, `[n]` int64 each, oldest first.
 History = tuple[int, np.ndarray, np.ndarray]
 
@@ -85,7 +82,7 @@ class OwnFiles:
 
   def histories(self, metadata: Any, limited: Callable[[int], int]) -> dict[str, Any]:
     """The split of `own-histories`: how many examples, and the examples."""
-    metadata["timestamps"] = MILLISECONDS if self._material.timed else PLACES
+    metadata["timestamps"] = sequences.TIMED if self._material.timed else sequences.PLACED
     examples = ({"user": user, "items": items, "timestamps": times} for user, items, times in self._material.histories)
     return {"train": (limited(self._material.num_users), examples)}
 
@@ -179,7 +176,7 @@ def read_histories(builder: dataset_builder.DatasetBuilder) -> Interactions:
     parts.append(items)
     moments.append(times)
   rows = Rows.from_lengths(np.concatenate(parts), lengths)
-  more: dict[str, Any] = {"timestamps": np.concatenate(moments)} if found.timed and _KEEPS_TIMES else {}
+  more: dict[str, Any] = {"timestamps": np.concatenate(moments)} if found.timed else {}
   return named(Interactions(users, rows, str(found.prepared.place.root), **more), builder)
 
 
@@ -215,7 +212,7 @@ class _Records:
   def __init__(self, builder: dataset_builder.DatasetBuilder):
     self.prepared = Prepared(builder)
     self.records: Shards = self.prepared.records("train", whole=True)
-    self.timed = dict(builder.info.metadata.items()).get("timestamps") == MILLISECONDS
+    self.timed = dict(builder.info.metadata.items()).get("timestamps") == sequences.TIMED
 
   def __iter__(self) -> Iterator[History]:
     for start in range(0, len(self.records), _READ_AT_ONCE):

@@ -1,6 +1,7 @@
 """Prepared data sets read record by record, without decoding.
 
-Interactions of `microlens/…-sequences`, titles and media of `microlens/…-items…`, and frames of `microlens/…-videos-…`.
+Interactions of `microlens/…-sequences` and `…-interactions`, titles and media of `microlens/…-items…`, and frames of
+`microlens/…-videos-…`.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tfds_microlens.prepared import Prepared
 from tfds_microlens.releases import OWN
 from tfds_microlens.releases import RELEASES
 from tfds_microlens.sequences import read_interactions
+from tfds_microlens.sequences import read_timed_interactions
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
 
 _DEMO = "microlens/demo-"
@@ -50,6 +52,15 @@ def read_sequences(name: str, data_dir: str = "") -> Interactions:
   builder = _builder(name, data_dir, "sequences")
   interactions = read_interactions(builder)
   return own.named(interactions, builder) if builder.builder_config.release == OWN else interactions
+
+
+def read_timed(name: str, data_dir: str = "") -> Interactions:
+  """Reads `microlens/{50k,100k,1m,full,demo}-interactions`, with timestamps; the demo is made on first use.
+
+  Raises:
+    DataError: as `read_sequences`.
+  """
+  return read_timed_interactions(_builder(name, data_dir, "interactions"))
 
 
 def read_titles(name: str, data_dir: str = "") -> dict[int, str]:

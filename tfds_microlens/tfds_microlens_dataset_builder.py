@@ -251,7 +251,7 @@ class Builder(dataset_builder.FileReaderBuilder):
 
   def _interactions(self) -> dict[str, _Split]:
     chunks, timed = self._source_files.chunks()
-    self.info.metadata["timestamps"] = own.MILLISECONDS if timed else own.PLACES
+    self.info.metadata["timestamps"] = sequences.TIMED if timed else sequences.PLACED
     count = self._limited(sum(len(users) for users, _, _ in chunks()))
     return {"train": (count, itertools.islice(_interaction_examples(chunks()), count))}
 

@@ -105,16 +105,16 @@ def rank(model: FittedRecommender, split: Split, name: str, *, chunk_bytes: int 
   Raises:
     ScoresNotFinite: a score is NaN or infinite.
   """
-  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  inputs, seen, targets, whom = split.inputs(name), split.seen(name), split.targets(name), split.evaluated(name)
   size = max(chunk_bytes // (4 * (split.num_items + 1)), _LEAST_USERS)
 
   def rank_chunk(first: int) -> tuple[np.ndarray, np.ndarray]:
-    users = np.arange(first, min(first + size, split.num_users))
-    scores = model.scores(inputs.take(users), users)
-    return metrics.rank_scores(scores, targets[users], seen.take(users).padded(split.max_length + 2))
+    part = np.arange(first, min(first + size, len(whom)))
+    scores = model.scores(inputs.take(part), whom[part])
+    return metrics.rank_scores(scores, targets[part], seen.take(part).padded(split.most_seen))
 
   with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
-    found = list(threads.map(rank_chunk, range(0, split.num_users, size)))
+    found = list(threads.map(rank_chunk, range(0, len(whom), size)))
   return Ranked(*(np.concatenate(part) for part in zip(*found)))
 
 

@@ -64,7 +64,7 @@ class PerUser:
     """The records of what a run found on parts of a split, by their names."""
     found = {}
     for name, one in ranked.items():
-      found[name] = UserRecords(split.users, one.ranks, split.targets(name), one.recommended)
+      found[name] = UserRecords(split.users[split.evaluated(name)], one.ranks, split.targets(name), one.recommended)
     return cls(split.fingerprint, config_hash, seed, split.item_ids[1:], split.train_counts[1:], found)
 
   def write(self, path: pathlib.Path) -> None:

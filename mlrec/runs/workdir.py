@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.data import ingested
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
@@ -237,7 +239,7 @@ class Workdir:
 
 
 def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path:
-  """A readable folder for a config file and what its argument, data and model are.
+  """A readable folder for a config file and what its argument, data, split and model are.
 
   The same command names the same folder, so that running it again resumes.
   """
@@ -248,7 +250,8 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   stem = pathlib.Path(config_file).stem
   name = model.get("user", {}).get("name", "") or model["name"]
   dim = f"d{model['dim']}" if "dim" in model else ""
-  parts = [stem, argument, data, "" if name == stem else name, dim, f"seed{config.seed}"]
+  split = "" if config.data.split == LEAVE_ONE_OUT else re.sub(r"[^\w.-]+", "-", config.data.split)
+  parts = [stem, argument, data, split, "" if name == stem else name, dim, f"seed{config.seed}"]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
 
 

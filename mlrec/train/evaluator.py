@@ -1,4 +1,4 @@
-"""Evaluation: every user's target ranked among all items, on all devices."""
+"""Evaluation: users' targets ranked among all items, on all devices."""
 
 from collections.abc import Callable
 import dataclasses
@@ -73,7 +73,7 @@ class Evaluator:
     return metrics.all_metrics(*ranked, counts, self.split.num_items, self.edges)
 
   def ranks(self, params: Any, rest: Any, name: str) -> Ranked:
-    """The place of each user's target on split `name`, and the first places' items."""
+    """The place of the target of each user that split `name` evaluates, and the first places' items."""
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
     outputs = []
     for batch in eval_batches(
@@ -83,7 +83,7 @@ class Evaluator:
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
-    number = self.split.num_users
+    number = len(self.split.evaluated(name))
     return Ranked(np.concatenate(ranks)[:number], np.concatenate(recommended)[:number])
 
   def item_table(self, params: Any, rest: Any) -> Any:

@@ -155,7 +155,8 @@ def as_csv(found: list[Table], split: str) -> str:
 
 def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, object]:
   line: dict[str, object] = {
-    "model": row.label, "data": table.data, "source": table.name, "config_hash": row.config_hash,
+    "model": row.label, "data": table.data, "source": table.name, "split": table.protocol,
+    "config_hash": row.config_hash,
     "seeds": " ".join(map(str, row.seeds)),
   }  # fmt: skip
   for name in names:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlrec import files
 from mlrec.config import ConfigError
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.registry import closest
 from mlrec.runs import published
 from mlrec.runs.published import PublishedRow
@@ -38,6 +39,11 @@ class FinishedRun:
   name: str
   config: dict[str, Any]
   result: Result
+
+  @property
+  def protocol(self) -> str:
+    """As `config.data.split` names it; configs of old versions do not."""
+    return self.config["data"].get("split") or LEAVE_ONE_OUT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +129,14 @@ class Table:
   def title(self) -> str:
     sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
     lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
-    # The length of histories is a part of the fingerprint: runs of one table have one.
-    return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
+    # The length of histories and the protocol are parts of the fingerprint: runs of one table have one.
+    protocol = [] if self.protocol == LEAVE_ONE_OUT else [f"split {self.protocol}"]
+    return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", *protocol, f"data {self.data}"])
+
+  @property
+  def protocol(self) -> str:
+    """As `config.data.split` names it."""
+    return self.rows[0].runs[0].protocol
 
 
 def bucket_title(name: str) -> str:
@@ -221,8 +233,8 @@ def read_config(workdir: Workdir) -> dict[str, Any]:
 # Keys that reports read, their types, and whether each config has them.
 _READ_KEYS: dict[str, tuple[type, bool]] = {
   "seeds": (list, False), "data": (dict, True), "data.source": (str, True), "data.max_length": (int, True),
-  "data.features": (str, False), "data.videos": (str, False), "model": (dict, True), "model.name": (str, True),
-  "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),
+  "data.split": (str, False), "data.features": (str, False), "data.videos": (str, False), "model": (dict, True),
+  "model.name": (str, True), "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),
   "model.item": (dict, False), "model.item.name": (str, False), "model.item.encoder": (str, False),
   "model.item.mode": (str, False), "model.item.fusion": (str, False), "model.item.towers": (dict, False),
 }  # fmt: skip
@@ -256,7 +268,12 @@ def _run(workdir: Workdir, name: str, split: str, notes: list[str]) -> FinishedR
     return None
   config, result = read_config(workdir), workdir.read_result()
   if split not in result.metrics:
-    notes.append(f"{workdir} has no {split} metrics, as a trial of a sweep: left out")
+    why = (
+      "as a trial of a sweep"
+      if config["data"].get("split", LEAVE_ONE_OUT) != "none"
+      else "as it was trained on everything"
+    )
+    notes.append(f"{workdir} has no {split} metrics, {why}: left out")
     return None
   return FinishedRun(workdir.path, name, config, result)
 
@@ -270,7 +287,8 @@ def _group(run: FinishedRun) -> tuple[str, ...]:
 def _table(data: str, groups: list[list[FinishedRun]], split: str, metric: str) -> Table:
   first = groups[0][0]
   source, users, items = first.config["data"]["source"], first.result.users, first.result.items
-  beside = published.microlens_100k() if published.is_microlens_100k(source, users) else []
+  comparable = first.protocol == LEAVE_ONE_OUT and published.is_microlens_100k(source, users)
+  beside = published.microlens_100k() if comparable else []
   rows = [_row(runs, beside) for runs in groups]
 
   def place(row: Row) -> tuple[bool, float, str]:
