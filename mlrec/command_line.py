@@ -18,7 +18,6 @@ from mlrec.data import DataError
 from mlrec.registry import closest
 
 FAILED, REFUSED = 1, 2
-_CONFIGS = "configs"
 # TensorStore alone reads and writes 32 files at a time; readers, workers and libraries have others open.
 _OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 96
 
@@ -113,23 +112,12 @@ def _last_line(error: Exception) -> str:
   return lines[-1] if lines else ""
 
 
-def shipped_configs() -> pathlib.Path:
-  """The folder of the configs that come with the package: beside its modules, or, in a checkout, beside the package."""
-  package = pathlib.Path(__file__).parent
-  installed = package / _CONFIGS
-  return installed if installed.is_dir() else package.parent / _CONFIGS
-
-
 def with_shipped_configs(argv: list[str]) -> list[str]:
   """The command line, with a config that is not here replaced by the shipped one of that name."""
 
   def found(value: str) -> str:
     name, colon, argument = value.partition(":")
-    path = pathlib.Path(name)
-    if not name or path.is_absolute() or path.exists():
-      return value
-    shipped = shipped_configs() / (path.relative_to(_CONFIGS) if path.parts[0] == _CONFIGS else path)
-    return f"{shipped}{colon}{argument}" if shipped.is_file() else value
+    return f"{config_lib.found(name)}{colon}{argument}" if name else value
 
   out, is_value = [], False
   for argument in argv:
@@ -147,7 +135,7 @@ def _missing_config(argv: list[str]) -> str | None:
     given = (value if equals else following).partition(":")[0]
     path = pathlib.Path(given)
     if argument.startswith("-") and flag == "config" and given and not path.is_file():
-      folder = path.parent if path.parent.is_dir() else shipped_configs()
+      folder = path.parent if path.parent.is_dir() else config_lib.shipped()
       beside = [str(path.with_name(other.name)) for other in folder.glob("*.py")]
       return f"--config={path}: there is no such file" + (f"; {closest(str(path), beside)}" if beside else "")
   return None

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import math
+import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -145,6 +146,8 @@ MUTABLE = (
 _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1
 # Sections whose keys are the options of what `name` chooses; constructors check those.
 _OPEN = ("model",)
+# The folder of shipped configs.
+_SHIPPED = "configs"
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -242,6 +245,25 @@ def _check_ranges(config: ConfigDict) -> None:
     raise ConfigError(f"config.eval.buckets must be ascending integers of at least 1, such as (5, 20, 50), not {ends}")
   if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and 0 <= s < 2**32 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers from 0 to {2**32 - 1}, not {config.seeds}")
+
+
+def shipped() -> pathlib.Path:
+  """The folder of the configs that come with the package: beside its modules, or, in a checkout, beside the package."""
+  package = pathlib.Path(__file__).parent
+  installed = package / _SHIPPED
+  return installed if installed.is_dir() else package.parent / _SHIPPED
+
+
+def found(file: str) -> str:
+  """The path of a config file: one that is here, or else the shipped one of that name (`configs/` may be left out).
+
+  A file that is neither stays what it is.
+  """
+  path = pathlib.Path(file)
+  if path.is_absolute() or path.exists():
+    return file
+  ours = shipped() / (path.relative_to(_SHIPPED) if path.parts[0] == _SHIPPED else path)
+  return str(ours) if ours.is_file() else file
 
 
 def from_file(file: str, function: str, wanted: str) -> Any:

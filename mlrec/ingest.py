@@ -120,8 +120,8 @@ def ingest(
   """Makes a prepared data set of a log, a table of items and a folder of media.
 
   Memory grows with the users and the items, not with the log. Ids that are positive integers stay what they are; all
-  others are texts, for which integers from 1 stand, in the order in which the log names them first, and the texts are
-  kept beside them (`Interactions.user_names`, `item_names`).
+  others are texts, for which integers stand that are the same in every log, and the texts are kept beside them
+  (`Interactions.user_names`, `item_names`).
 
   Args:
     interactions: the log, a row an interaction: delimited text (CSV, TSV, …), JSON lines or Parquet; text also

@@ -103,7 +103,7 @@ def listing() -> str:
   lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
   lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, {', '.join(f'{name}/…' for name in sources.names())}")
   lines.append(f"splits: {', '.join(protocols.names())}")
-  folder = command_line.shipped_configs()
+  folder = config_lib.shipped()
   configs = sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*.py"))
   lines.append(f"configs: {', '.join(configs)}")
   return "\n".join(lines)

@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from mlrec import command_line
+from mlrec import config
 from support.tiny_runs import ROOT
 
 
@@ -49,7 +50,7 @@ def test_a_config_that_is_not_here_is_the_shipped_one(given, found, tmp_path, mo
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / "own.py").touch()
   monkeypatch.chdir(tmp_path)
-  shipped = command_line.shipped_configs()
+  shipped = config.shipped()
   assert command_line.with_shipped_configs(given) == [one.format(shipped=shipped) for one in found]
   assert (shipped / "demo.py").is_file()
 

@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import pathlib
+from typing import Any
 from typing import Self
 
 from absl import logging
@@ -18,7 +19,9 @@ import numpy as np
 from mlrec import metrics
 from mlrec.config import ConfigError
 from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.data.names import Names
 from mlrec.inference import loading
 from mlrec.inference.loading import Loaded
 from mlrec.inference.original_ids import Id
@@ -235,6 +238,48 @@ class Recommender:
     return [
       list(zip(self.items.original(read[places]), nearness[row, places].tolist())) for row, places in enumerate(order)
     ]
+
+  def evaluate(self, interactions: Interactions) -> dict[str, float]:
+    """Metrics of the last item of each user of a log, after the items before it, among all items.
+
+    Items that the run does not know are left out of histories; users of whom less than an item and a target is left are
+    not counted. A user of the run, by original id, is the one that it knows.
+
+    Args:
+      interactions: under original ids, such as those of the days after training (`mlrec.data.read_pairs`).
+
+    Returns:
+      As of `mlrec.metrics.all_metrics`, and `users`, how many were counted.
+
+    Raises:
+      DataError: nobody is left.
+    """
+    whom, rows = self._known_rows(interactions)
+    counted = rows.lengths >= 2
+    if not counted.any():
+      raise DataError(f"{interactions.source}: no user has two items that the run knows")
+    whom, rows = whom[counted], rows.take(counted)
+    targets = rows.values[rows.offsets[1:] - 1]
+    before = rows.last(int(rows.lengths.max()), before=1)
+    inputs = before.last(self.loaded.scorer.max_length)
+    ranks, recommended = self.loaded.scorer.ranks(inputs, whom, before, targets)
+    counts = self.loaded.split.train_counts[targets]
+    found = metrics.all_metrics(ranks, recommended, counts, self.num_items, self.loaded.config.eval.buckets)
+    return {"users": float(len(rows)), **found}
+
+  def _known_rows(self, interactions: Interactions) -> tuple[np.ndarray, Rows]:
+    """Of each user of a log its row in the split, or `UNKNOWN`, and the dense ids of the items that the run knows."""
+
+    def texts(ids: np.ndarray, names: Names | None) -> Any:
+      return ids if names is None else names.texts(ids)
+
+    users = self.users.find(texts(interactions.users, interactions.user_names))
+    known = np.where(users >= 0, users, 0)
+    trained = (users >= 0) & (self.loaded.split.train.lengths[known] > 0)
+    histories = interactions.histories
+    found = self.items.find(texts(histories.values, interactions.item_names))
+    rows = Rows(found, histories.offsets).where(found > 0)
+    return np.where(trained, known, UNKNOWN), Rows(rows.values.astype(np.int32), rows.offsets)
 
   def history(self, user: Id) -> list[Id]:
     """What the run knows that a user watched, oldest first.

@@ -62,6 +62,23 @@ class Scorer(abc.ABC):
     """
 
   @abc.abstractmethod
+  def ranks(self, histories: Rows, users: np.ndarray, seen: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of items that users went on to.
+
+    Args:
+      histories: as of `best`, as are `users`.
+      users: `[B]`.
+      seen: dense ids left out of a user's ranking.
+      targets: `[B]` dense ids.
+
+    Returns:
+      Ranks, int32 `[B]`, and the first places' items, int32 `[B, LIST_LENGTH]`, as of `metrics.rank_and_recommend`.
+
+    Raises:
+      ScoresNotFinite: a score is NaN or infinite.
+    """
+
+  @abc.abstractmethod
   def scores(self, histories: Rows) -> np.ndarray:
     """`[B, num_items + 1]` float32 for few histories of users who were not in training; column 0 means nothing."""
 
@@ -76,12 +93,10 @@ class FittedScorer(Scorer):
   def best(
     self, histories: Rows, users: np.ndarray, excluded: Rows, candidates: np.ndarray, length: int
   ) -> tuple[np.ndarray, np.ndarray]:
-    size = max(_CHUNK_BYTES // (4 * (self._num_items + 1)), 8)
     out_of_question = ~candidates
     out_of_question[0] = True
 
-    def best_of_part(first: int) -> tuple[np.ndarray, np.ndarray]:
-      part = np.arange(first, min(first + size, len(users)))
+    def best_of_part(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       # Fitted models know no users: rows of the split stand for nobody.
       scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
       metrics.require_finite(scores[:, 1:])
@@ -90,10 +105,26 @@ class FittedScorer(Scorer):
       scores[np.repeat(np.arange(len(part)), left_out.lengths), left_out.values] = -np.inf
       return metrics.best_of_scores(scores, length)
 
+    return self._in_parts(best_of_part, len(users))
+
+  def ranks(self, histories: Rows, users: np.ndarray, seen: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    width = int(seen.lengths.max(initial=0))
+
+    def rank(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+      scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
+      return metrics.rank_scores(scores, targets[part], seen.take(part).padded(width))
+
+    return self._in_parts(rank, len(users))
+
+  def _in_parts(
+    self, work: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], number: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What `work` makes of so many users, some at a time in each thread."""
+    size = max(_CHUNK_BYTES // (4 * (self._num_items + 1)), 8)
+    parts = [np.arange(first, min(first + size, number)) for first in range(0, number, size)]
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
-      found = list(threads.map(best_of_part, range(0, len(users), size)))
-    scores, items = (np.concatenate(part) for part in zip(*found))
-    return scores, items
+      first, second = (np.concatenate(found) for found in zip(*threads.map(work, parts)))
+    return first, second
 
   def scores(self, histories: Rows) -> np.ndarray:
     return self._model.scores(histories, np.zeros(len(histories), np.int64))
@@ -139,6 +170,19 @@ class TrainedScorer(Scorer):
         raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
       scores[part], items[part] = np.asarray(best_scores)[: len(part)], np.asarray(best_found)[: len(part)]
     return scores, items
+
+  def ranks(self, histories: Rows, users: np.ndarray, seen: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ranks = np.empty(len(users), np.int32)
+    recommended = np.empty((len(users), metrics.LIST_LENGTH), np.int32)
+    for part, folds, batch in self._batches(histories, users, seen):
+      wanted = np.pad(targets[part], (0, len(batch.targets) - len(part)), constant_values=1).astype(np.int32)
+      found, best, finite = self._ranks(
+        self._params, self._rest, self._table, self._user_table, batch._replace(targets=wanted), folds=folds
+      )
+      if not bool(finite):
+        raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
+      ranks[part], recommended[part] = np.asarray(found)[: len(part)], np.asarray(best)[: len(part)]
+    return ranks, recommended
 
   def scores(self, histories: Rows) -> np.ndarray:
     nobody = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(histories), np.int64))
@@ -225,6 +269,19 @@ class TrainedScorer(Scorer):
       return scores, items, ~jnp.any(jnp.isnan(scores) | jnp.isposinf(scores))
 
     return best
+
+  @functools.cached_property
+  def _ranks(self) -> Callable[..., tuple[Array, Array, Array]]:
+    @functools.partial(jax.jit, static_argnames="folds")
+    def ranks(
+      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool
+    ) -> tuple[Array, Array, Array]:
+      model = self._merged(params, rest)
+      states = self._states(model, table, user_table, batch, folds)
+      score = metrics.dot_scores if self._by_dot else model.score
+      return metrics.rank_and_recommend(states, table, batch.targets, batch.seen, chunk=_CHUNK, score=score)
+
+    return ranks
 
   @functools.cached_property
   def _scores(self) -> Callable[..., Array]:
