@@ -24,6 +24,7 @@ from mlrec.data import DataError
 _WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
 _TO = flags.DEFINE_string("to", None, "The folder to write.")
 _INDEX = flags.DEFINE_bool("index", True, "Make the index, which needs usearch.")
+_PROJECTOR = flags.DEFINE_string("projector", None, "A folder for TensorBoard's projector, to be written too.")
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "What the user encoder is compiled for.")
 _NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
 _TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
@@ -68,10 +69,11 @@ def _run(target: pathlib.Path) -> None:
     raise ConfigError(f"--platforms={','.join(_PLATFORMS.value)}: expected some of {', '.join(artifact.PLATFORMS)}")
   places = {key: flag.value for key, flag in _PLACES.items()}
   recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
+  catalogue = Catalogue.of(recommender.loaded.config.data, titles=_TITLES.value)
   done = artifact.write(
     recommender,
     target,
-    catalogue=Catalogue.of(recommender.loaded.config.data, titles=_TITLES.value),
+    catalogue=catalogue,
     index=_INDEX.value,
     platforms=tuple(_PLATFORMS.value),
   )
@@ -81,6 +83,12 @@ def _run(target: pathlib.Path) -> None:
       f"index: recall@10 {done.quality.recall:.4f} of {done.quality.queries:,} users' states; "
       f"{done.quality.milliseconds:.3f} ms a query, {done.quality.exact_milliseconds:.3f} ms by exact search"
     )
+  if _PROJECTOR.value:
+    from mlrec.inference import projector
+
+    folder = pathlib.Path(_PROJECTOR.value).expanduser()
+    number = projector.write(recommender, folder, catalogue=catalogue)
+    terminal.say(f"projector: {number:,} items; tensorboard --logdir={folder}")
 
 
 if __name__ == "__main__":

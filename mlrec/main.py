@@ -26,6 +26,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Pyt
 _WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and results; by default a readable name under runs/.")
 _EVALUATE_ONLY = flags.DEFINE_bool("evaluate_only", False, "Evaluate the best checkpoint of the workdir, and stop.")
 _STEP = flags.DEFINE_integer("step", None, "With --evaluate_only: the step of the checkpoint, if not the best.")
+_PROFILE = flags.DEFINE_string(
+  "profile", None, "FIRST:LAST, the steps to trace, such as 10:15, for XProf and Perfetto."
+)
 _LIST = flags.DEFINE_bool("list", False, "Print the models, data sources, splits and configs there are, and stop.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for a run of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, with --coordinator.")
@@ -48,6 +51,7 @@ def main(argv: list[str]) -> int:
       raise ConfigError("--config=FILE.py is required, such as --config=configs/demo.py (--list shows what there is)")
     if _STEP.value is not None and not _EVALUATE_ONLY.value:
       raise ConfigError(f"--step={_STEP.value} goes with --evaluate_only")
+    _steps()
     config = config_lib.validate(_CONFIG.value)
     return _run(config, _workdir(config))
   except (ConfigError, DataError) as error:
@@ -67,10 +71,22 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
       terminal.say(text)
 
   return command_line.run_reporting(
-    lambda: experiment.run(config, workdir, evaluate_only=_EVALUATE_ONLY.value, step=_STEP.value, say=say),
+    lambda: experiment.run(
+      config, workdir, evaluate_only=_EVALUATE_ONLY.value, step=_STEP.value, profile=_steps(), say=say
+    ),
     workdir,
     say,
   )
+
+
+def _steps() -> tuple[int, int] | None:
+  """What `--profile` says."""
+  if _PROFILE.value is None:
+    return None
+  first, colon, last = _PROFILE.value.partition(":")
+  if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+    raise ConfigError(f"--profile={_PROFILE.value}: expected FIRST:LAST, two numbers of steps, such as 10:15")
+  return int(first), int(last)
 
 
 def _workdir(config: ConfigDict) -> pathlib.Path:

@@ -55,6 +55,7 @@ def run(
   splits: Sequence[str] = EVALUATED,
   sources: Mapping[str, Source] = {},
   stop: StopSignal | None = None,
+  profile: tuple[int, int] | None = None,
   say: Say = print,
 ) -> Result | SeedsResult:
   """Runs `config.seed`, or each of `config.seeds` in a folder of its own, and returns the result.
@@ -68,6 +69,7 @@ def run(
       nothing to compare with baselines.
     sources: content that is open already, by its name (`frames`), in place of what the config names.
     stop: asked between groups of steps whether to stop; None for one that SIGTERM and SIGINT set.
+    profile: the steps that are traced, as of `mlrec.train.profile`.
     say: prints a line for the user.
 
   Raises:
@@ -78,7 +80,7 @@ def run(
   splits = [name for name in splits if name in protocol.evaluates]
   if evaluate_only and not splits:
     raise ConfigError(f"--evaluate_only: config.data.split = {protocol.text!r} leaves nothing to evaluate on")
-  experiment = _Experiment(evaluate_only, step, splits, sources, stop or StopSignal(), say)
+  experiment = _Experiment(evaluate_only, step, splits, sources, stop or StopSignal(), profile, say)
   result = experiment.run(config, Workdir(workdir))
   if config.baselines and not evaluate_only and TEST in splits:
     experiment.compare(config, Workdir(workdir), result)
@@ -95,10 +97,11 @@ class _Experiment:
     splits: Sequence[str],
     sources: Mapping[str, Source],
     stop: StopSignal,
+    profile: tuple[int, int] | None,
     say: Say,
   ):
     self._evaluate_only, self._step, self._splits = evaluate_only, step, splits
-    self._sources, self._stop, self._say = sources, stop, say
+    self._sources, self._stop, self._profile, self._say = sources, stop, profile, say
     self._read: tuple[Mapping[str, Any], Split] | None = None
 
   def run(self, config: ConfigDict, workdir: Workdir) -> Result | SeedsResult:
@@ -129,6 +132,10 @@ class _Experiment:
         with workdir.locked(), self._stop as stop:
           training.prepare(stop)
           summary = training.train(stop, started=lambda: workdir.claim(config))
+        if self._profile:
+          self._say(
+            f"trace {training.trace}" if training.trace else "no step of --profile was taken: there is no trace"
+          )
     result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
     if config.eval.per_user and not self._evaluate_only:
       workdir.write_per_user(PerUser.of(split, summary.ranked, config_hash=result.config_hash, seed=result.seed))
@@ -146,8 +153,9 @@ class _Experiment:
     if _is_fitted(config):
       return FittedRun(config, split, workdir.files, splits=self._splits)
     return TrainingRun(
-      config, split, workdir.files, splits=self._splits, warm_start=_warm_start(config), sources=self._sources
-    )
+      config, split, workdir.files, splits=self._splits, warm_start=_warm_start(config), sources=self._sources,
+      profile=self._profile,
+    )  # fmt: skip
 
   def _run_seeds(self, config: ConfigDict, workdir: Workdir) -> SeedsResult:
     seeds = list(config.seeds)

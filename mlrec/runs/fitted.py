@@ -40,6 +40,10 @@ class FittedRun:
     """
     self._config, self._split, self._files, self._splits, self._clock = config, split, files, splits, Clock()
 
+  @property
+  def trace(self) -> None:
+    """There are no training steps to trace."""
+
   def plan(self) -> None:
     """Checks the options.
 

@@ -46,6 +46,7 @@ from mlrec.train.item_content import open_content
 from mlrec.train.item_content import reading_options
 from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.optimizer import make_optimizer
+from mlrec.train.profile import Profile
 from mlrec.train.record import Record
 from mlrec.train.run_files import RunFiles
 from mlrec.train.session import Clock
@@ -90,6 +91,7 @@ class TrainingRun:
     splits: Sequence[str] = EVALUATED,
     warm_start: RunFiles | pathlib.Path | None = None,
     sources: Mapping[str, Source] = {},
+    profile: tuple[int, int] | None = None,
   ):
     """Keeps what the run is of; nothing is computed or read.
 
@@ -100,7 +102,9 @@ class TrainingRun:
       splits: what the best parameters are evaluated on at the end; others are not looked at.
       warm_start: another run, or a file, whose parameters training starts from.
       sources: content that is open already, by its name, in place of what the config names.
+      profile: the steps that are traced, as of `Profile`.
     """
+    self._profile = Profile(files.events, profile)
     self.config, self.split, self._files, self._splits = config, split, files, splits
     self._warm_start, self._sources = warm_start, sources
     self._clock, self._ids = Clock(), IdMap.of(split)
@@ -151,6 +155,11 @@ class TrainingRun:
     return "-".join(parts)
 
   @property
+  def trace(self) -> pathlib.Path | None:
+    """The folder of the trace of training steps; None where there is none."""
+    return self._profile.folder
+
+  @property
   def steps_per_epoch(self) -> int:
     return self.batches.steps_per_epoch
 
@@ -176,7 +185,7 @@ class TrainingRun:
       session = Session(
         self.config, self._files, state, record, checkpoints, stop, self._clock, steps_per_epoch=self.steps_per_epoch
       )
-      with session:
+      with session, self._profile:
         while not session.done:
           self._train_epoch(session)
       checkpoints.wait()
@@ -265,7 +274,9 @@ class TrainingRun:
     first = session.step
     for count, batches in self.groups(session.step, end):
       compiling = session.step == first
+      self._profile.before(session.step, count)
       state, losses = self.train_steps(session.state, batches, count)
+      self._profile.after(session.step + count, losses)
       if compiling:
         machine.trim_memory()
       session.took(state, count, losses)

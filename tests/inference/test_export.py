@@ -182,3 +182,26 @@ def test_models_without_vectors_say_so_and_those_of_users_stand_in_for_strangers
   state = np.asarray(encode(vectors, np.array([[0] * 7 + [3, 4, 5]], np.int32)))[0]
   np.testing.assert_allclose(state, vectors[3:6].mean(0), rtol=1e-5)
   assert "takes the mean of the history's items" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_the_projector_has_a_point_a_watched_item_with_its_title(finished, tmp_path):
+  from mlrec.content.titles import Titles
+  from mlrec.inference import projector
+  from mlrec.inference.catalogue import Catalogue
+
+  recommender = mlrec.Recommender.load(finished)
+  titles = Titles("x", {item: f"of\t{item}\n🎬" for item in range(1, 51)})
+  assert projector.write(recommender, tmp_path / "p", catalogue=Catalogue(titles), most=60) == 60
+  (metadata,) = (tmp_path / "p").rglob("metadata.tsv")
+  lines = metadata.read_text().splitlines()
+  assert lines[0] == "item\ttitle\twatched in training"
+  assert len(lines) == 61
+  counts = recommender.loaded.split.train_counts
+  first = lines[1].split("\t")
+  assert first == [first[0], f"of {first[0]} 🎬", str(counts[int(first[0])])]
+  kept = [int(line.split("\t")[0]) for line in lines[1:]]
+  assert counts[kept].min() >= np.sort(counts[1:])[-60]
+  (tensors,) = (tmp_path / "p").rglob("tensors.tsv")
+  point = np.array(tensors.read_text().splitlines()[0].split("\t"), np.float32)
+  np.testing.assert_allclose(point, recommender.encode_items([kept[0]])[0], rtol=1e-5)
+  assert list((tmp_path / "p").rglob("projector_config.pbtxt"))
