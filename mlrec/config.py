@@ -125,6 +125,9 @@ def default_config() -> ConfigDict:
   config.log = ConfigDict()
   config.log.every_steps = 100
   config.log.tensorboard = True
+  # A project of Weights & Biases, and a tracking URI of MLflow, that also take the metrics; empty for none.
+  config.log.wandb = ""
+  config.log.mlflow = ""
   config.lock()
   return config
 
@@ -140,7 +143,8 @@ MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
-  "log.every_steps", "log.tensorboard",
+  "log.every_steps", "log.tensorboard", "log.wandb",
+  "log.mlflow",
 )  # fmt: skip
 # Of normal numbers in float32, and of what counts items, users, steps or bytes: it fits an int32.
 _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1

@@ -4,52 +4,55 @@ from collections.abc import Mapping
 import json
 import sys
 import time
-from typing import Any
 from typing import IO
 
+from ml_collections import ConfigDict
+
+from mlrec import config as config_lib
 from mlrec import files
 from mlrec import terminal
 from mlrec.files import finite
 from mlrec.train.run_files import RunFiles
+from mlrec.train.writers import opened
+from mlrec.train.writers import Run
+from mlrec.train.writers import Writer
 
 _PLAIN_SECONDS = 10.0
 
 
 class MetricWriter:
-  """`metrics.jsonl` and TensorBoard events of a workdir; each step and split stands in the file once.
+  """`metrics.jsonl` of a workdir, in which each step and split stands once, and what else takes metrics.
 
   On resuming at `step`, lines of later steps are dropped: they will be written again.
   """
 
-  def __init__(self, run_files: RunFiles, *, step: int, tensorboard: bool, enabled: bool = True):
-    """Opens both; where it is not `enabled` (on all processes but the first) nothing is written."""
+  def __init__(self, run_files: RunFiles, *, step: int, config: ConfigDict, enabled: bool = True):
+    """Opens all that `config.log` asks for; where it is not `enabled` (on all processes but the first) nothing.
+
+    Raises:
+      ConfigError: one cannot be opened.
+    """
     self._path = run_files.metrics
     self._file: IO[str] | None = None
-    self._events: Any = None
+    self._writers: list[Writer] = []
     if not enabled:
       return
     self._keep_up_to(step)
     self._file = self._path.open("a", encoding="utf-8")
-    if tensorboard:
-      import tensorboardX  # imports protobuf: only runs that want events pay for it
-
-      self._events = tensorboardX.SummaryWriter(
-        str(run_files.events), purge_step=step + 1 if step else None, flush_secs=30
-      )
+    self._writers = opened(Run(run_files.events, step, config_lib.to_json(config)), config.log)
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     if not self._file:
       return
     self._file.write(json.dumps({"step": step, "split": split, **finite(metrics)}, allow_nan=False) + "\n")
     self._file.flush()
-    if self._events:
-      for name, value in metrics.items():
-        self._events.add_scalar(f"{split}/{name}", value, step)
+    for writer in self._writers:
+      writer.write(step, split, metrics)
 
   def close(self) -> None:
-    for open_file in (self._file, self._events):
-      if open_file:
-        open_file.close()
+    for one in (self._file, *self._writers):
+      if one:
+        one.close()
 
   def _keep_up_to(self, step: int) -> None:
     if not self._path.exists():

@@ -84,7 +84,7 @@ class Session:
     )
     if self.step and not self.done:
       self._progress.message(f"resumed at step {self.step} of {self.total_steps}")
-    self._writer = MetricWriter(self._files, step=self.step, tensorboard=self._config.log.tensorboard, enabled=primary)
+    self._writer = MetricWriter(self._files, step=self.step, config=self._config, enabled=primary)
     self._waiting: list[tuple[int, int, jax.Array]] = []
     self._losses: list[np.ndarray] = []
     return self
