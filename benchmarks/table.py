@@ -15,11 +15,18 @@ README, OWN_README = FOLDER.parent / "README.md", FOLDER / "README.md"
 # What `python -m mlrec.report` made of the runs of configs/50k, and of the steps to configs/50k/sasrec_title.py.
 RECOMMENDERS, TITLES = "recommenders_50k.csv", "titles_50k.csv"
 EVALUATIONS = "evaluations.json"
+SERVICE = "serve_load.json"
 
 
 def main() -> None:
   render(README, speed=speed_table(), quality=report_table(RECOMMENDERS))
-  render(OWN_README, encoders=encoder_table(), titles=report_table(TITLES), evaluations=evaluation_table())
+  render(
+    OWN_README,
+    encoders=encoder_table(),
+    titles=report_table(TITLES),
+    evaluations=evaluation_table(),
+    serve=serve_table(),
+  )
 
 
 def render(path: pathlib.Path, **tables: list[str]) -> None:
@@ -84,6 +91,16 @@ def evaluation_table() -> list[str]:
       row["peak_mib"],
     ]
     lines.append("| " + " | ".join(map(str, cells)) + " |")
+  return lines
+
+
+def serve_table() -> list[str]:
+  """A row for each number of connections: latencies in milliseconds."""
+  keys = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p100_ms")
+  lines = ["| connections | answered | requests/s | median, ms | 90 % | 95 % | 99 % | slowest |", "|---" * 8 + "|"]
+  for row in json.loads((RESULTS / SERVICE).read_text())["rows"]:
+    cells = [row["connections"], f"{row['statuses']['200']:,} of {row['requests']:,}", f"{row['requests_per_s']:,}"]
+    lines.append("| " + " | ".join(map(str, [*cells, *(row[key] for key in keys)])) + " |")
   return lines
 
 

@@ -48,6 +48,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.inference": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources", "mlrec.models", "mlrec.train"}
   | {"mlrec.runs", "tfds_microlens"},
+  "mlrec.serving": _BASE
+  | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.inference", "tfds_microlens"},
 }
 # SciPy comes with JAX.
 _LIGHT = {"jax", "flax", "optax", "einops", "numpy", "scipy", "absl", "ml_collections"}
@@ -105,6 +107,7 @@ def test_every_module_has_its_place():
     "main",
     "recommend",
     "report",
+    "serve",
     "startup",
     "study",
     "sweep",
@@ -189,7 +192,7 @@ def test_models_and_what_they_import_name_only_light_libraries_at_their_head(mod
 
 _HEAVY = (
   "tensorflow", "tensorflow_datasets", "grain", "av", "PIL", "orbax", "tensorboardX", "array_record", "tqdm", "torch",
-  "safetensors", "tokenizers", "optuna", "matplotlib",
+  "safetensors", "tokenizers", "optuna", "matplotlib", "fastapi", "uvicorn",
 )  # fmt: skip
 _IMPORTED = """
 import mlrec.models, mlrec.losses, mlrec.metrics, mlrec.train.state, mlrec.train.optimizer, mlrec.data

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable
-import functools
 from typing import Self
 
 from ml_collections import ConfigDict
@@ -14,15 +13,37 @@ from mlrec.data.interactions import DataError
 
 _PREPARED = "microlens/"
 _JPEG = b"\xff\xd8\xff"
-# Of an item's id: its picture, JPEG; None where there is none.
-Pictures = Callable[[int], bytes | None]
+
+
+class Pictures:
+  """JPEG pictures of items, one or several of each, by the integer id of an item."""
+
+  def __init__(self, items: np.ndarray, records: Callable[[list[int]], list[tuple[int, list[bytes]]]]):
+    """Takes what `tfds_microlens.reading` opens: ids, ascending, and a function from places among them to records."""
+    self._items, self._records = items, records
+
+  def __contains__(self, item: int) -> bool:
+    return self._place(item) is not None
+
+  def read(self, item: int) -> list[bytes]:
+    """All of an item's, in their order; empty where it has none."""
+    place = self._place(item)
+    if place is None:
+      return []
+    ((_, parts),) = self._records([place])
+    return [part for part in parts if part.startswith(_JPEG)]
+
+  def _place(self, item: int) -> int | None:
+    place = int(np.searchsorted(self._items, item))
+    return place if place < len(self._items) and self._items[place] == item else None
 
 
 class Catalogue:
   """Titles and pictures by the integer id of an item."""
 
-  def __init__(self, titles: Titles | None = None, pictures: Pictures | None = None):
-    self._titles, self._pictures = titles, pictures
+  def __init__(self, titles: Titles | None = None, covers: Pictures | None = None, videos: Pictures | None = None):
+    self._titles, self._videos = titles, videos
+    self._pictures = [pictures for pictures in (covers, videos) if pictures is not None]
     self._titled = set(titles.items.tolist()) if titles is not None else set()
 
   @classmethod
@@ -37,7 +58,7 @@ class Catalogue:
       DataError: there are no titles where `titles` says.
     """
     found = open_titles(titles, data.data_dir, key="content") if titles else _any_titles(data)
-    return cls(found, _any_pictures(data))
+    return cls(found, *_any_pictures(data))
 
   @property
   def has_titles(self) -> bool:
@@ -45,7 +66,7 @@ class Catalogue:
 
   @property
   def has_pictures(self) -> bool:
-    return self._pictures is not None
+    return bool(self._pictures)
 
   def title(self, item: int) -> str:
     """The item's title; empty where it has none."""
@@ -53,7 +74,22 @@ class Catalogue:
 
   def picture(self, item: int) -> bytes | None:
     """The item's cover, or the middle frame of its video: JPEG; None where it has none."""
-    return self._pictures(item) if self._pictures is not None else None
+    for pictures in self._pictures:
+      if found := pictures.read(item):
+        return found[len(found) // 2]
+    return None
+
+  def has_picture(self, item: int) -> bool:
+    """Whether it is known to have one, without reading it."""
+    return any(item in pictures for pictures in self._pictures)
+
+  def frames(self, item: int) -> list[bytes]:
+    """The frames of the item's video in their order: JPEG; empty where there are none."""
+    return self._videos.read(item) if self._videos is not None else []
+
+  def has_frames(self, item: int) -> bool:
+    """Whether it is known to have some, without reading them."""
+    return self._videos is not None and item in self._videos
 
   def picture_url(self, item: int) -> str:
     """The same as a `data:` URL; empty where there is none."""
@@ -71,30 +107,21 @@ def _any_titles(data: ConfigDict) -> Titles | None:
   return None
 
 
-def _any_pictures(data: ConfigDict) -> Pictures | None:
+def _any_pictures(data: ConfigDict) -> tuple[Pictures | None, Pictures | None]:
+  """Covers, and frames of videos."""
   # It brings in TFDS.
   from tfds_microlens import reading
 
-  for open_records in (
-    lambda: reading.open_items(data.content, "cover", data.data_dir) if data.content.startswith(_PREPARED) else None,
-    lambda: reading.open_videos(data.videos, data.data_dir) if data.videos else None,
-  ):
+  def opened(named: bool, open_records: Callable[[], reading.Records]) -> Pictures | None:
     try:
-      opened = open_records()
+      return Pictures(*open_records()) if named else None
     except DataError:
-      continue
-    if opened is not None:
-      return functools.partial(_picture, *opened)
-  return None
+      return None
 
-
-def _picture(items: np.ndarray, records: Callable, item: int) -> bytes | None:
-  place = int(np.searchsorted(items, item))
-  if place == len(items) or items[place] != item:
-    return None
-  ((_, parts),) = records([place])
-  middle = parts[len(parts) // 2] if parts else b""
-  return middle if middle.startswith(_JPEG) else None
+  return (
+    opened(data.content.startswith(_PREPARED), lambda: reading.open_items(data.content, "cover", data.data_dir)),
+    opened(bool(data.videos), lambda: reading.open_videos(data.videos, data.data_dir)),
+  )
 
 
 def _release(data: ConfigDict) -> str:

@@ -13,6 +13,8 @@ from mlrec.data.names import Names
 # What a user writes: an integer, or a text.
 Id = int | str
 _SHOWN = 3
+# Characters of a text for which others near to it are sought.
+_READ = 200
 
 
 class OriginalIds:
@@ -82,14 +84,16 @@ class OriginalIds:
     text = str(one).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else -1
 
+  def nearest(self, one: Id) -> list[Id]:
+    """Some ids that do exist, near to one that does not; of texts it takes some tenths of a second."""
+    if self.names is not None:
+      near: list[Id] = [*difflib.get_close_matches(str(one)[:_READ], self.names.texts(self._sorted[:10_000]), n=_SHOWN)]
+      return near or self.original(self._order[:_SHOWN])
+    key = self._key(one)
+    place = int(np.searchsorted(self._sorted, key))
+    return self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
+
   def unknown(self, one: Id) -> str:
     """What to say of an id that does not exist."""
     one = one.item() if isinstance(one, np.generic) else one
-    if self.names is not None:
-      near: Sequence[Id] = difflib.get_close_matches(str(one), self.names.texts(self._sorted[:10_000]), n=_SHOWN)
-      near = near or self.original(self._order[:_SHOWN])
-    else:
-      key = self._key(one)
-      place = int(np.searchsorted(self._sorted, key))
-      near = self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
-    return f"there is no {self.noun} {one!r}; some that exist: {', '.join(map(repr, near))}"
+    return f"there is no {self.noun} {one!r}; some that exist: {', '.join(map(repr, self.nearest(one)))}"

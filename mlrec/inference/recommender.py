@@ -171,7 +171,7 @@ class Recommender:
     if len(rows.values) < len(found):
       lost = len(found) - len(rows.values)
       logging.warning("%d of %d items of the histories are not known, and passed over.", lost, len(found))
-    return self._recommend(rows, np.full(len(rows), UNKNOWN), k, filters)
+    return self.recommend_dense(rows, np.full(len(rows), UNKNOWN), k, filters)
 
   def recommend_users(
     self, users: Iterable[Id] | None = None, k: int = 10, filters: Filters = EVERYTHING
@@ -190,7 +190,37 @@ class Recommender:
     rows = self.users.dense(users) if users is not None else np.arange(split.num_users)
     # Of users whom a split by time has kept from training the model knows no more than of others.
     known = np.where(split.train.lengths[rows] > 0, rows, UNKNOWN)
-    return self._recommend(split.rows.take(rows), known, k, filters)
+    return self.recommend_dense(split.rows.take(rows), known, k, filters)
+
+  def recommend_dense(
+    self, rows: Rows, users: np.ndarray, k: int = 10, filters: Filters = EVERYTHING
+  ) -> Recommendations:
+    """The best items by dense ids, for whoever has looked up original ones.
+
+    Args:
+      rows: of at least an item each, oldest first.
+      users: `[B]` int, each one's row in the split, or `UNKNOWN` (`mlrec.inference.scorers`) for a history of anybody.
+      k: how many items.
+      filters: what may be recommended.
+
+    Raises:
+      ConfigError: `k` is less than 1.
+      DataError: an item of a filter is not known, or no item is left.
+    """
+    if k < 1:
+      raise ConfigError(f"k = {k} must be at least 1")
+    candidates = self._candidates(filters)
+    k = min(k, self.num_items)
+    scores, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
+    inputs = rows.last(self.loaded.scorer.max_length)
+    nothing = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(rows), np.int64))
+    excluded = nothing if filters.seen else rows
+    for first in range(0, len(rows), _AT_ONCE):
+      part = np.arange(first, min(first + _AT_ONCE, len(rows)))
+      scores[part], found[part] = self.loaded.scorer.best(
+        inputs.take(part), users[part], excluded.take(part), candidates, k
+      )
+    return Recommendations(found, scores, self.items)
 
   def similar(self, items: Iterable[Id], k: int = 10, filters: Filters = EVERYTHING) -> Recommendations:
     """The nearest neighbours of items: by the cosine of their vectors, or, of models without, for a history of one.
@@ -203,7 +233,7 @@ class Recommender:
     dense = self.items.dense(items)
     own = Rows.from_lengths(dense.astype(np.int32), np.ones(len(dense), np.int64))
     if self.loaded.scorer.vectors is None:
-      return self._recommend(own, np.full(len(dense), UNKNOWN), k, dataclasses.replace(filters, seen=False))
+      return self.recommend_dense(own, np.full(len(dense), UNKNOWN), k, dataclasses.replace(filters, seen=False))
     candidates, k = self._candidates(filters), min(k, self.num_items)
     best, found = np.empty((len(dense), k), np.float32), np.empty((len(dense), k), np.int32)
     for first in range(0, len(dense), _ITEMS_AT_ONCE):
@@ -293,22 +323,6 @@ class Recommender:
   def encode_items(self, items: Iterable[Id]) -> np.ndarray:
     """Vectors `[n, D]` float32 of items, those of new ones by their content (`load(…, new_items=True)`)."""
     return self._vectors("no item vectors")[self.items.dense(items)]
-
-  def _recommend(self, rows: Rows, users: np.ndarray, k: int, filters: Filters) -> Recommendations:
-    if k < 1:
-      raise ConfigError(f"k = {k} must be at least 1")
-    candidates = self._candidates(filters)
-    k = min(k, self.num_items)
-    scores, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
-    inputs = rows.last(self.loaded.scorer.max_length)
-    nothing = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(rows), np.int64))
-    excluded = nothing if filters.seen else rows
-    for first in range(0, len(rows), _AT_ONCE):
-      part = np.arange(first, min(first + _AT_ONCE, len(rows)))
-      scores[part], found[part] = self.loaded.scorer.best(
-        inputs.take(part), users[part], excluded.take(part), candidates, k
-      )
-    return Recommendations(found, scores, self.items)
 
   def _candidates(self, filters: Filters) -> np.ndarray:
     """`[num_items + 1]` bool."""

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import concurrent.futures
 import functools
 from typing import Any
@@ -39,8 +40,11 @@ class Scorer(abc.ABC):
     vectors: `[num_items + 1, D]` float32 whose dot products with user states are the scores, the padding item first;
       None where the model has none.
     max_length: items of a history that are read, the newest.
+    widths: of arrays of items that are left out, ascending: a program for each is compiled where they do. Otherwise
+      there is one for each power of two, and who asks for few users at a time would wait for one after the other.
   """
 
+  widths: Sequence[int] = ()
   vectors: np.ndarray | None = None
   max_length: int
 
@@ -218,7 +222,8 @@ class TrainedScorer(Scorer):
   ) -> Iterator[tuple[np.ndarray, bool, EvalBatch]]:
     """Places of users, whether their histories stand for them, and the batch of them."""
     folded = (users == UNKNOWN) & self._by_user
-    width = _bucket(int(excluded.lengths.max(initial=0)), 16)
+    most = int(excluded.lengths.max(initial=0))
+    width = next((width for width in self.widths if width >= most), None) or _bucket(most, 16)
     for folds in (False, True):
       whom = np.flatnonzero(folded == folds)
       size = _FEW if len(whom) <= _FEW else _MANY

@@ -1,0 +1,1 @@
+"""A trained workdir as a web service: questions are checked, batched, answered and shown."""
