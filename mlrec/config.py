@@ -12,7 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mlrec.data import protocols
 from mlrec.registry import closest
+from mlrec.registry import OptionError
+from mlrec.registry import options_of
 
 
 class ConfigError(ValueError):
@@ -32,7 +35,9 @@ def default_config() -> ConfigDict:
   config.baselines = ()
 
   config.data = ConfigDict()
-  # A TFDS name (microlens/50k-sequences), or the path of a *_pairs.tsv or *_pairs.csv file.
+  # A TFDS name (microlens/50k-sequences, or with timestamps microlens/50k-interactions), the path of a *_pairs.tsv or,
+  # with timestamps, a *_pairs.csv file, or that of a folder that mlrec.ingest has made. What such a folder holds is
+  # read in place of `videos` and `content` that are empty or name a release.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""
@@ -50,8 +55,13 @@ def default_config() -> ConfigDict:
   config.data.whiten = False
   # Processes that decode frames, covers and sound; 0 for threads of this one, which serve unless cores are many.
   config.data.workers = 0
+  # What is validated and tested on: `leave_one_out`; `time:2023-01-01`, `time:DATE,DATE` or `time:0.8,0.1` (what comes
+  # after a moment); `users:0.8,0.1` (unseen users); or `none`, and all is trained on. `mlrec/data/protocols/` has each.
+  config.data.split = "leave_one_out"
   # Items of a history that a model reads, the newest.
   config.data.max_length = 10
+  # Windows of max_length + 1 items that training reads of a long history, from the newest back; 0 for all of it.
+  config.data.train_windows = 1
   # Users with fewer items are left out.
   config.data.min_length = 5
   # Forced cold start: the share of items that is taken out of training, but not of histories read later.
@@ -124,6 +134,8 @@ def default_config() -> ConfigDict:
   config.eval.item_batch = 64
   # Targets are also told apart by how often training names them: never (`cold`), up to each of these, and more often.
   config.eval.buckets = (5, 20, 50)
+  # Keep each user's rank and first places in the workdir, for paired tests and beyond-accuracy metrics of reports.
+  config.eval.per_user = True
 
   config.checkpoint = ConfigDict()
   # Save after so many steps, too, besides after each validation; 0 for not.
@@ -148,7 +160,8 @@ SCHEDULES = ("constant", "cosine", "linear")
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
-  "eval.item_batch", "eval.chunk", "eval.buckets", "checkpoint.every_steps", "log.every_steps", "log.tensorboard",
+  "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
+  "log.every_steps", "log.tensorboard",
 )  # fmt: skip
 # Of normal numbers in float32, and of what counts items, users, steps or bytes: it fits an int32.
 _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1
@@ -196,11 +209,17 @@ def _check_type(key: str, value: Any, default: Any) -> None:
 
 
 def _check_ranges(config: ConfigDict) -> None:
+  try:
+    with options_of("config.data"):
+      protocol = protocols.parse(config.data.split)
+  except OptionError as error:
+    raise ConfigError(str(error)) from error
   at_least = {
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
     "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
-    "data.max_length": 1, "data.min_length": 3, "data.cold_share": 0, "data.cold_seed": 0, "seed": 0,
+    "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
+    "data.cold_seed": 0, "seed": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,

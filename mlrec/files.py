@@ -186,6 +186,13 @@ def lock_holder(path: pathlib.Path) -> str:
     return "another process"
 
 
+def sync_all(folder: pathlib.Path, *, below: bool = True) -> None:
+  """Has a folder be on the disk, with all files and folders `below` it."""
+  for path in sorted(folder.rglob("*")) if below else ():
+    sync(path)
+  sync(folder)
+
+
 def is_disk_full(error: BaseException | None) -> bool:
   """Whether an error, or one that it came from, says that the disk is full."""
   while error is not None:

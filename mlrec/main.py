@@ -33,7 +33,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; by default a readable name under runs/.")
 _EVALUATE_ONLY = flags.DEFINE_bool("evaluate_only", False, "Evaluate the best checkpoint of the workdir, and stop.")
 _STEP = flags.DEFINE_integer("step", None, "With --evaluate_only: the step of the checkpoint, if not the best.")
-_LIST = flags.DEFINE_bool("list", False, "Print the models, data sources and configs there are, and stop.")
+_LIST = flags.DEFINE_bool("list", False, "Print the models, data sources, splits and configs there are, and stop.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for a run of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, with --coordinator.")
 _PROCESS = flags.DEFINE_integer("process", None, "This process's number, from 0, with --coordinator.")
@@ -102,12 +102,14 @@ def _join_processes() -> None:
 
 
 def listing() -> str:
-  """What there is to choose from: models by kind, data sources, shipped configs."""
+  """What there is to choose from: models by kind, data sources, splits, shipped configs."""
+  from mlrec.data.protocols import protocols
   from mlrec.models.registry import models
   from mlrec.sources import sources
 
   lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
   lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, {', '.join(f'{name}/…' for name in sources.names())}")
+  lines.append(f"splits: {', '.join(protocols.names())}")
   folder = command_line.shipped_configs()
   configs = sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*.py"))
   lines.append(f"configs: {', '.join(configs)}")

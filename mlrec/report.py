@@ -3,7 +3,8 @@
 Runs that differ in their seeds alone are one row: mean ± sample standard deviation. Runs of different data have tables
 of their own, and what is left out is named. Where the data are MicroLens-100K, the paper's figures stand beside ours. A
 row is called by its model, or NAME. With --out the table is written as `report.md`, `report.csv`, `report.svg` and
-`report.png`, too.
+`report.png`, too, and with --html as `report.html`: one page with learning curves, popular and cold items, cost, paired
+tests of the systems user by user, what their lists are like beyond accuracy, and how their configs differ.
 """
 
 if __name__ == "__main__":
@@ -30,6 +31,10 @@ _METRIC = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "valid"], "Whose metrics are shown.")
 _PLOT = flags.DEFINE_bool("plot", True, "With --out: also the plot, which needs matplotlib.")
+_HTML = flags.DEFINE_bool("html", False, "With --out: also a page that is whole in itself, which needs nothing more.")
+_VECTORS = flags.DEFINE_string(
+  "vectors", "", "With --html: vectors of items, as of config.data.features, by which the diversity of lists is told."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +42,8 @@ def main(argv: list[str]) -> int:
   try:
     out = pathlib.Path(_OUT.value).expanduser() if _OUT.value else None
     texts = render.make(
-      argv[1:], split=_SPLIT.value, metric=_METRIC.value, out=out, draw=_PLOT.value, note=_note
+      argv[1:], split=_SPLIT.value, metric=_METRIC.value, out=out, draw=_PLOT.value, html=_HTML.value,
+      vectors=_VECTORS.value, note=_note,
     )  # fmt: skip
     terminal.write(texts[_FORMAT.value], sys.stdout)
     return 0

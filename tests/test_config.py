@@ -109,6 +109,10 @@ def test_a_value_of_another_type_is_named(key, value):
     ("loss__negative_groups", 0),
     ("data__max_length", 0),
     ("data__min_length", 2),
+    ("data__train_windows", -1),
+    ("data__split", "tme:0.8,0.1"),
+    ("data__split", "time:0.8,0.3"),
+    ("data__split", ""),
     ("data__cold_share", -0.1),
     ("data__cold_share", 1.0),
     ("data__cold_seed", -1),
@@ -196,7 +200,7 @@ def test_keys_that_may_change_do_not_change_the_hash():
   others = {
     "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
     "data.content": "/titles.csv", "data.features_dir": "/cache", "data.features": "/v.npy", "seeds": (3, 4),
-    "log.tensorboard": False, "baselines": ("popularity",), "eval.buckets": (1000, 100_000),
+    "log.tensorboard": False, "eval.per_user": False, "baselines": ("popularity",), "eval.buckets": (1000, 100_000),
   }  # fmt: skip
   for key in MUTABLE:
     assert key in known
@@ -212,6 +216,8 @@ def test_everything_else_changes_the_hash():
     "init_from": "there",
     "data.max_length": 9,
     "data.min_length": 6,
+    "data.train_windows": 0,
+    "data.split": "users:0.8,0.1",
     "data.whiten": True,
     "model.dim": 8,
     "loss.negative_groups": 4,
@@ -245,6 +251,12 @@ def test_differences_name_the_keys_that_may_not_change():
   assert "'gru4rec'" in lines[1]
   assert "0.5" in lines[2]
   assert "absent" in lines[0]
+
+
+def test_each_protocol_has_its_own_least_length():
+  assert validate(_with(data__split="none", data__min_length=2)).data.min_length == 2
+  with pytest.raises(ConfigError, match=r"data\.min_length must be at least 2, not 1"):
+    validate(_with(data__split="none", data__min_length=1))
 
 
 def test_keys_at_their_defaults_do_not_count_in_the_hash(monkeypatch):

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfds_microlens import decoding
 from tfds_microlens import media
-from tfds_microlens.media_sources import Folder
+from tfds_microlens.media_sources import Files
 from tfds_microlens.media_sources import MediaError
 
 RATE = 16_000
@@ -39,7 +39,7 @@ class Audio:
   files: ClassVar = "sound tracks"
   mark: ClassVar = b"MLA2"
 
-  def __init__(self, source: Folder, seconds: int):
+  def __init__(self, source: Files, seconds: int):
     self.source, self._seconds = source, seconds
 
   def keep(self, item: int) -> media.Kept:

@@ -18,6 +18,7 @@ VIDEOS = "videos"
 ITEMS = "items"
 # Input and target for `as_supervised=True`, by kind.
 SUPERVISED = {"sequences": ("items", "target")}
+HISTORIES = "histories"
 # In place of a number: where the file lies, and nothing of what is in it.
 PATH = "path"
 _KINDS = {
@@ -28,6 +29,8 @@ _KINDS = {
 _SUMMARIES = {name: release.summary for name, release in releases.RELEASES.items()} | {
   releases.DEMO: "a synthetic stand-in (2,000 users, 400 items), made on the spot"
 }
+_OWN_SUMMARY = "interactions of your own, as python -m mlrec.ingest has read them"
+_OWN_KINDS = _KINDS | {HISTORIES: "A user's whole history, with times"}
 _COVER_SIZE, _AUDIO_SECONDS = 224, 10
 _MEDIA = re.compile(r"(?:-cover(path|[1-9]\d{0,3}|))?(?:-audio(path|[1-9]\d{0,3}s|))?")
 _FIRST = "1.0.0"
@@ -74,8 +77,8 @@ class MicroLensConfig(tfds.core.BuilderConfig):
   """One release seen in one way.
 
   Attributes:
-    release: `50k`, `100k`, `1m`, `full` or `demo`.
-    kind: `interactions`, `sequences`, `items` or `videos`.
+    release: `50k`, `100k`, `1m`, `full`, `demo` or `own`.
+    kind: `interactions`, `sequences`, `items`, `videos` or, of `own`, `histories`.
     frames: which frames of its videos, if it is one of `videos`.
     media: what it has of covers and sound, if it is one of `items`.
   """
@@ -124,7 +127,7 @@ def _items_config(release: str, media: MediaSettings) -> MicroLensConfig:
   return _versioned(
     "Titles, likes, views and interaction counts.",
     name=f"{release}-{ITEMS}{media}",
-    description=f"{'; '.join(parts)}; {_SUMMARIES[release]}.",
+    description=f"{'; '.join(parts)}; {_summary(release)}.",
     release=release,
     kind=ITEMS,
     media=media,
@@ -140,7 +143,7 @@ def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLe
     name=f"{release}-{VIDEOS}-{frames}",
     description=(
       f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
-      f"{_SUMMARIES[release]}."
+      f"{_summary(release)}."
     ),
     release=release,
     kind=VIDEOS,
@@ -161,19 +164,32 @@ def _versioned(first: str, **settings: Any) -> MicroLensConfig:
   return config
 
 
+@functools.cache
+def _own_config(kind: str) -> MicroLensConfig:
+  name = f"{releases.OWN}-{kind}"
+  description = f"{_OWN_KINDS[kind]}; {_OWN_SUMMARY}."
+  return MicroLensConfig(name=name, description=description, release=releases.OWN, kind=kind)
+
+
+def _summary(release: str) -> str:
+  return _OWN_SUMMARY if release == releases.OWN else _SUMMARIES[release]
+
+
 class Configs(dict[str, MicroLensConfig]):
   """The configs by name.
 
   Beside those listed it has `…-videos-<frames>x<side>[-i<interval>][-reference]` and
-  `…-items[-cover<side>|-coverpath][-audio<seconds>s|-audiopath]` for any numbers. TFDS asks `in` and `get`, and
-  iterates to list what there is.
+  `…-items[-cover<side>|-coverpath][-audio<seconds>s|-audiopath]` for any numbers, and those of `own`. TFDS asks `in`
+  and `get`, and iterates to list what there is.
   """
 
   def get(self, name: object, default: Any = None) -> Any:
     if isinstance(name, str) and name in self.keys():
       return super().__getitem__(name)
     release, _, rest = str(name).partition("-")
-    if release not in _SUMMARIES:
+    if release == releases.OWN and rest in _OWN_KINDS:
+      return _items_config(release, MediaSettings()) if rest == ITEMS else _own_config(rest)
+    if release not in _SUMMARIES and release != releases.OWN:
       return default
     if rest == VIDEOS:
       return _videos_config(release, video_sources.FrameSettings())
@@ -201,6 +217,13 @@ def features(config: MicroLensConfig, version: tfds.core.Version) -> dict[str, A
   if kind == "interactions":
     time = "Milliseconds since 1970; of a release without times the place in the user's sequence, from 0."
     return {"user": user, "item": item, "timestamp": scalar(doc=time)}
+  if kind == HISTORIES:
+    whole = functools.partial(tfds.features.Tensor, shape=(None,), dtype=np.int64)
+    return {
+      "user": user,
+      "items": whole(doc="Original ids, oldest first."),
+      "timestamps": whole(doc="Milliseconds since 1970; of a log without times the places, from 0."),
+    }
   if kind == "sequences":
     return {
       "user": user,
@@ -226,6 +249,8 @@ def features(config: MicroLensConfig, version: tfds.core.Version) -> dict[str, A
     "views": scalar(doc="-1 if the release does not tell."),
     "count": scalar(doc="Interactions in the pairs file."),
   }
+  if config.release == releases.OWN:
+    found["original_id"] = tfds.features.Text(doc="The item's id in the log, which may be a text.")
   if config.has_tags:
     found["tags"] = tfds.features.Sequence(tfds.features.Text(), doc="Categories; there may be none.")
     found["comments"] = tfds.features.Sequence(tfds.features.Text(), doc="In the order of the file; may be none.")

@@ -23,6 +23,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mlrec import files
+from mlrec.data.ingested import MARKER
 from tfds_microlens.errors import DamagedError
 
 FILE = "digests.json"
@@ -31,6 +32,8 @@ _END_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
 # A thousand shards take 300 kB.
 _MOST_BYTES = 1 << 26
+# What other data sets of `own` are made of.
+_INGESTED = re.compile(r"microlens/own-(histories|items|videos)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Of a file: `bytes`, `sha256`, and of a shard `ends_sha256`.
 Described = dict[str, int | str]
@@ -52,6 +55,8 @@ class Place(NamedTuple):
   @property
   def command(self) -> str:
     """Prepares it, again if it is damaged."""
+    if _INGESTED.match(self.name):
+      return f"python -m mlrec.ingest --to=FOLDER, with the options that made it ({self.root / MARKER} holds them)"
     return f"python -m tfds_microlens {self.name.partition('/')[2]} --data_dir={self.root}"
 
   def damaged(self, file: str, problem: str) -> DamagedError:

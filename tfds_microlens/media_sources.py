@@ -1,5 +1,6 @@
 """Where media of items lie: a folder or a zip file of a file an item."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -65,28 +66,28 @@ class FileSource(Source, Protocol):
     """
 
 
-class Folder:
-  """`<item><suffix>` files. Of several of an item the one whose suffix is named first counts."""
+class Files:
+  """A file an item, wherever each lies."""
 
-  def __init__(self, folder: str | os.PathLike[str], suffixes: Sequence[str], what: str):
-    """Lists what there is.
-
-    Args:
-      folder: that holds them.
-      suffixes: lower case, with their dot, the preferred one first. Files with other suffixes are ignored.
-      what: they are, in the plural.
-    """
-    self._folder, self._suffix = pathlib.Path(folder), suffixes[0]
-    self.expected = _expected(what, suffixes)
-    names = {entry.name: pathlib.Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")}
-    self._paths, self.problems = _by_item(names, suffixes)
+  def __init__(
+    self,
+    paths: Mapping[int, pathlib.Path],
+    problems: Sequence[Problem],
+    *,
+    where: str,
+    expected: str,
+    otherwise: Callable[[int], str] = lambda item: "",
+  ):
+    """`where` they are, what was `expected` there, and what names an item without one are for messages."""
+    self._paths, self.problems = dict(paths), list(problems)
+    self._where, self.expected, self._otherwise = where, expected, otherwise
     self.items = sorted(self._paths)
 
   def __str__(self) -> str:
-    return str(self._folder)
+    return self._where
 
   def name(self, item: int) -> str:
-    return str(self._paths.get(item, self._folder / f"{item}{self._suffix}"))
+    return str(self._paths.get(item, "")) or self._otherwise(item)
 
   def path(self, item: int) -> pathlib.Path:
     return self._paths[item]
@@ -101,6 +102,26 @@ class Folder:
       raise MediaError("not a file" if path.exists() else MISSING)
     check_measure(path.stat().st_size)
     return path.read_bytes()
+
+
+class Folder(Files):
+  """`<item><suffix>` files. Of several of an item the one whose suffix is named first counts."""
+
+  def __init__(self, folder: str | os.PathLike[str], suffixes: Sequence[str], what: str):
+    """Lists what there is.
+
+    Args:
+      folder: that holds them.
+      suffixes: lower case, with their dot, the preferred one first. Files with other suffixes are ignored.
+      what: they are, in the plural.
+    """
+    self._folder, self._suffix = pathlib.Path(folder), suffixes[0]
+    names = {entry.name: pathlib.Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")}
+    paths, problems = _by_item(names, suffixes)
+    super().__init__(
+      paths, problems, where=str(self._folder), expected=_expected(what, suffixes),
+      otherwise=lambda item: str(self._folder / f"{item}{self._suffix}"),
+    )  # fmt: skip
 
 
 class Zip:

@@ -1,6 +1,7 @@
 """Prepared data sets read record by record, without decoding.
 
-Interactions of `microlens/…-sequences`, titles and media of `microlens/…-items…`, and frames of `microlens/…-videos-…`.
+Interactions of `microlens/…-sequences` and `…-interactions`, titles and media of `microlens/…-items…`, and frames of
+`microlens/…-videos-…`.
 """
 
 from collections.abc import Callable
@@ -12,17 +13,22 @@ from google.protobuf.message import DecodeError
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
 from mlrec.registry import closest
 from tfds_microlens import earlier_versions
 from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
+from tfds_microlens import own
+from tfds_microlens.configs import HISTORIES
 from tfds_microlens.configs import MicroLensConfig
 from tfds_microlens.media import ITEMS
 from tfds_microlens.prepared import Prepared
+from tfds_microlens.releases import OWN
 from tfds_microlens.releases import RELEASES
 from tfds_microlens.sequences import read_interactions
+from tfds_microlens.sequences import read_timed_interactions
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
 
 _DEMO = "microlens/demo-"
@@ -34,10 +40,27 @@ Records = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]
 def read_sequences(name: str, data_dir: str = "") -> Interactions:
   """Reads `microlens/{50k,100k,1m,full,demo}-sequences`; the demo is made on first use.
 
+  Args:
+    name: of the data set, or the path of a folder that `mlrec.ingest` has made.
+    data_dir: where prepared data sets lie; empty for the default place.
+
   Raises:
     DataError: the name is unknown, the data set has not been prepared, or a file of it is damaged.
   """
-  return read_interactions(_builder(name, data_dir, "sequences"))
+  if ingested.is_ingested(name) or name == f"microlens/{OWN}-{HISTORIES}":
+    return own.read_histories(_builder(name, data_dir, HISTORIES))
+  builder = _builder(name, data_dir, "sequences")
+  interactions = read_interactions(builder)
+  return own.named(interactions, builder) if builder.builder_config.release == OWN else interactions
+
+
+def read_timed(name: str, data_dir: str = "") -> Interactions:
+  """Reads `microlens/{50k,100k,1m,full,demo}-interactions`, with timestamps; the demo is made on first use.
+
+  Raises:
+    DataError: as `read_sequences`.
+  """
+  return read_timed_interactions(_builder(name, data_dir, "interactions"))
 
 
 def read_titles(name: str, data_dir: str = "") -> dict[int, str]:
@@ -108,7 +131,8 @@ def open_items(name: str, medium: str, data_dir: str = "") -> Records:
 
 def audio_seconds(name: str) -> int:
   """How many seconds of sound, at most, `microlens/…-items…-audio<seconds>s` has of an item."""
-  return int(Builder.builder_configs[name.removeprefix("microlens/")].media.audio)
+  config = _named(name, "", "items")[0].removeprefix("microlens/")
+  return int(Builder.builder_configs[config].media.audio)
 
 
 class _Opened:
@@ -142,7 +166,20 @@ class _Opened:
     return found
 
 
+def _named(name: str, data_dir: str, kind: str) -> tuple[str, str]:
+  """The name of a data set and where it lies, also where a folder that `mlrec.ingest` has made stands for it."""
+  if not ingested.is_ingested(name):
+    return name, data_dir
+  sets = ingested.read(name).sets
+  if kind not in sets:
+    raise DataError(f"{name!r} has no {kind}: python -m mlrec.ingest makes them, with --items=FILE or --media=DIR")
+  return sets[kind], os.path.expanduser(name)
+
+
 def _builder(name: str, data_dir: str, kind: str, medium: str = "") -> Builder:
+  asked = name
+  name, data_dir = _named(name, data_dir, kind)
+
   def fits(config: MicroLensConfig | None) -> bool:
     return config is not None and config.kind == kind and (not medium or type(getattr(config.media, medium)) is int)
 
@@ -150,6 +187,8 @@ def _builder(name: str, data_dir: str, kind: str, medium: str = "") -> Builder:
   config = configs.get(name.removeprefix("microlens/")) if name.startswith("microlens/") else None
   if config is None or not fits(config):
     without = f" has no {medium} of its items" if medium and config is not None and config.kind == kind else ""
+    if asked != name:
+      raise DataError(f"{asked!r}{without}: none was found where it was made; python -m mlrec.ingest with --media=DIR")
     known = [f"microlens/{config.name}" for config in configs.values() if fits(config)]
     raise DataError(f"{name!r}{without}: {closest(name, known)}")
   builder = Builder(config=config.name, data_dir=data_dir or None)

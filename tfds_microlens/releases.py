@@ -108,14 +108,17 @@ RELEASES = {
   ),
 }
 DEMO = "demo"
+# Of logs and media of any origin, which `python -m mlrec.ingest` reads.
+OWN = "own"
 # As its authors state them.
 _TERMS = (
   "For academic use only. Modified versions of the data may not be redistributed: publish code that prepares them "
   "instead. Cite arXiv:2309.15379."
 )
 _TERMS_OF_DEMO = "Made up by this package and holding nothing of MicroLens: Apache License 2.0, as the package itself."
+_TERMS_OF_OWN = "Those of the log and the media that it was made of."
 
 
 def terms(release: str) -> str:
-  """On what terms the data of a release, or of the demo, may be used."""
-  return _TERMS_OF_DEMO if release == DEMO else _TERMS
+  """On what terms the data of a release, of the demo, or of a log of one's own may be used."""
+  return {DEMO: _TERMS_OF_DEMO, OWN: _TERMS_OF_OWN}.get(release, _TERMS)

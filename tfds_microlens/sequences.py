@@ -1,13 +1,15 @@
-"""Interactions out of the prepared `…-sequences` data: the same, row for row, as the pairs file that it was made of.
+"""Interactions out of prepared data: the same, row for row, as the pairs file that it was made of.
 
-The splits hold one row a user, but the MicroLens protocol also counts a line that a later one of the same user
-replaces: so the metadata of the data set keeps all lines of such users, with their places.
+`…-interactions` has them one a record. The splits of `…-sequences` hold one row a user, but the MicroLens protocol also
+counts a line that a later one of the same user replaces: so their metadata keeps all lines of such users, with their
+places.
 """
 
 import numpy as np
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mlrec.data.interactions import histories_by_time
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from tfds_microlens.errors import PrepareError
@@ -15,6 +17,8 @@ from tfds_microlens.prepared import Prepared
 from tfds_microlens.shards import Shards
 
 MIN_LENGTH = 3  # an item each to train, to validate and to test
+# What the metadata of `…-interactions` says of timestamps: their unit, or that they are none.
+TIMED, PLACED = "milliseconds", "place in the sequence"
 _READ_AT_ONCE = 1 << 16
 _PLACES, _USERS, _ITEMS = "repeated_places", "repeated_users", "repeated_items"
 
@@ -36,6 +40,31 @@ def read_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
   users, rows = _read_rows(prepared.records("test", whole=True))
   metadata = builder.info.metadata
   return with_repeats(users, rows, {key: metadata[key] for key in (_PLACES, _USERS, _ITEMS)}, source=name)
+
+
+def read_timed_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
+  """The interactions of a prepared `…-interactions` builder, with timestamps where the file it was made of had them.
+
+  Returns:
+    What `read_pairs` gives of the file.
+
+  Raises:
+    PrepareError: it is not prepared, or a file of it is damaged.
+  """
+  name = f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
+  records = Prepared(builder).records("train", whole=True)
+  columns = np.empty((3, len(records)), np.int64)
+  for start in range(0, len(records), _READ_AT_ONCE):
+    chunk = records.read(range(start, min(start + _READ_AT_ONCE, len(records))))
+    for row, record in enumerate(chunk, start):
+      feature = tf_example_pb2.Example.FromString(record).features.feature
+      columns[:, row] = [feature[key].int64_list.value[0] for key in ("user", "item", "timestamp")]
+  users, items, times = columns
+  if builder.info.metadata["timestamps"] == TIMED:
+    return histories_by_time(users, items, times, name)
+  # Of a file without timestamps they are places in its lines.
+  starts = np.flatnonzero(times == 0)
+  return Interactions(users[starts], Rows.from_lengths(items, np.diff(np.append(starts, len(items)))), name)
 
 
 def without_short_lines(interactions: Interactions) -> Interactions:

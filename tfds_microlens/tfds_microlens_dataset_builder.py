@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import contextlib
 import difflib
 import functools
+import io
 import itertools
 import os
 import pathlib
@@ -22,8 +23,6 @@ import tensorflow_datasets.public_api as tfds
 
 from mlrec import files
 from mlrec.data.interactions import DataError
-from mlrec.data.interactions import iter_csv
-from mlrec.data.interactions import iter_tsv
 from mlrec.data.interactions import read_pairs
 from tfds_microlens import audio
 from tfds_microlens import configs
@@ -37,6 +36,7 @@ from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
 from tfds_microlens import locks
 from tfds_microlens import media
+from tfds_microlens import own
 from tfds_microlens import prepared as prepared_lib
 from tfds_microlens import records
 from tfds_microlens import releases
@@ -46,13 +46,13 @@ from tfds_microlens import videos as videos_lib
 from tfds_microlens.errors import DamagedError
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import MISSING
+from tfds_microlens.source_files import Chunks
 from tfds_microlens.source_files import SourceFiles
 
 _VIDEO_SHARD_ROWS = 1 << 14  # about 1 GB of five frames of 224 x 224
 _MEDIA_SHARD_ROWS = 1 << 12  # about 1 GB of sound tracks of 10 s
 # A split's examples, and how many there are.
 _Split = tuple[int, Iterable[dict[str, Any]] | Iterable[bytes]]
-_Chunks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 class Builder(dataset_builder.FileReaderBuilder):
@@ -60,6 +60,7 @@ class Builder(dataset_builder.FileReaderBuilder):
 
   name = "microlens"
   VERSION = tfds.core.Version(fetch.VERSION)
+  _source_files: SourceFiles | own.OwnFiles
   RELEASE_NOTES: ClassVar = {
     "1.0.0": (
       "Interactions, leave-one-out sequences, items and videos of every release, and a demo; covers and sound tracks "
@@ -161,15 +162,22 @@ class Builder(dataset_builder.FileReaderBuilder):
     *,
     download_dir: str | os.PathLike[str] | None,
     download_config: tfds.download.DownloadConfig,
+    own_files: own.OwnFiles | None = None,
     **kwargs: Any,
   ) -> None:
-    """Makes the data set, with nobody else at it."""
+    """Makes the data set, with nobody else at it, of its release; or of `own_files`."""
     downloads = pathlib.Path(os.path.expanduser(download_dir or self.data_dir_root / "downloads"))
     manual_dir = pathlib.Path(os.path.expanduser(download_config.manual_dir or downloads / "manual"))
-    self._source_files = SourceFiles(self.builder_config, download_dir=downloads / self.name, manual_dir=manual_dir)
+    if self.builder_config.release == releases.OWN:
+      histories = f"{releases.OWN}-{configs.HISTORIES}"
+      self._source_files = own_files or own.of_prepared(Builder(config=histories, data_dir=self.data_dir_root))
+    else:
+      self._source_files = SourceFiles(self.builder_config, download_dir=downloads / self.name, manual_dir=manual_dir)
     self._asked = asked
     place = self._place  # TFDS has it elsewhere while it is being made
     self._final_dir = place.folder
+    if own_files and own_files.root:
+      self._final_dir = own_files.root / place.folder.relative_to(place.root)
     with errors.full_disk_reported(place.root), errors.local_files_reported(place.root):
       # What a run that was killed has left.
       for unfinished in place.folder.parent.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):
@@ -213,6 +221,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     makers = {
       "interactions": self._interactions,
       "sequences": self._sequences,
+      configs.HISTORIES: self._histories,
       "items": self._items,
       configs.VIDEOS: self._videos,
     }
@@ -225,7 +234,10 @@ class Builder(dataset_builder.FileReaderBuilder):
     writer = writer_lib.ExampleWriter(self.info.file_format)
     infos = []
     with tempfile.TemporaryDirectory(prefix="microlens_demo_") as folder:
-      self._source_files.write_demo(pathlib.Path(folder))
+      if isinstance(self._source_files, own.OwnFiles):
+        self._source_files.write_beside(self.data_path)
+      else:
+        self._source_files.write_demo(pathlib.Path(folder))
       for split, (count, examples) in makers[kind]().items():
         infos.append(
           records.write_split(
@@ -238,14 +250,18 @@ class Builder(dataset_builder.FileReaderBuilder):
     self.info.set_splits(tfds.core.SplitDict(infos))
 
   def _interactions(self) -> dict[str, _Split]:
-    pairs = self._source_files.any_of("pairs_csv", "pairs_tsv")
-    timed = pairs.suffix == ".csv"
-    self.info.metadata["timestamps"] = "milliseconds" if timed else "place in the sequence"
-    chunks = functools.partial(iter_csv if timed else _placed_chunks, pairs)
+    chunks, timed = self._source_files.chunks()
+    self.info.metadata["timestamps"] = sequences.TIMED if timed else sequences.PLACED
     count = self._limited(sum(len(users) for users, _, _ in chunks()))
     return {"train": (count, itertools.islice(_interaction_examples(chunks()), count))}
 
+  def _histories(self) -> dict[str, _Split]:
+    assert isinstance(self._source_files, own.OwnFiles)
+    return self._source_files.histories(self.info.metadata, self._limited)
+
   def _sequences(self) -> dict[str, _Split]:
+    if isinstance(self._source_files, own.OwnFiles):
+      return self._source_files.sequences(self.info.metadata, self._limited)
     interactions = read_pairs(self._source_files.any_of("pairs_tsv", "pairs_csv"))
     lines = sequences.without_short_lines(interactions)
     if not len(lines.users):
@@ -267,16 +283,10 @@ class Builder(dataset_builder.FileReaderBuilder):
     }
 
   def _items(self) -> dict[str, _Split]:
-    source_files = self._source_files
-    pairs, titles = source_files.any_of("pairs_tsv", "pairs_csv"), source_files.file("titles")
-    likes = source_files.likes(beside=[pairs, titles])
-    more = {}
-    if self.builder_config.has_tags:
-      more = {kind: source_files.optional(kind, f"{kind} are empty") for kind in ("tags", "comments")}
-    found = items_lib.read_items(pairs, titles, likes, **more, quoted_titles=source_files.quoted_titles)
+    found, lists = self._source_files.items()
     found = found.first(self._limited(len(found.ids)))
-    columns = self._media_columns(found.ids)
-    return {"train": (len(found.ids), _item_examples(found, list(more), columns))}
+    columns = self._source_files.item_columns() + self._media_columns(found.ids)
+    return {"train": (len(found.ids), _item_examples(found, lists, columns))}
 
   def _media_columns(self, ids: np.ndarray) -> list[item_media.Column]:
     """The features of the covers and sound tracks that the name asks for."""
@@ -376,6 +386,34 @@ def prepare(
   return builder
 
 
+def make_own(config: str, root: pathlib.Path, own_files: own.OwnFiles) -> digests.Place:
+  """Makes a data set of `own`; one that is there and whole stays.
+
+  Args:
+    config: its name, `own-…`.
+    root: `data_dir`.
+    own_files: what it is made of.
+
+  Returns:
+    Where it lies.
+
+  Raises:
+    PrepareError: as `prepare`.
+  """
+  place = _place(Builder.builder_configs[config], root)
+  with _alone(place):
+    if os.path.lexists(place.folder) and _problem(place):
+      files.remove(place.folder)
+    if not place.folder.exists():
+      # TFDS would say that it lies where it does not stay.
+      with contextlib.redirect_stdout(io.StringIO()):
+        Builder(config=config, data_dir=root)._make(
+          download_options.Extent(), download_dir=None, download_config=tfds.download.DownloadConfig(),
+          own_files=own_files,
+        )  # fmt: skip
+  return place
+
+
 def _place(config: configs.MicroLensConfig, data_dir: str | os.PathLike[str] | None) -> digests.Place:
   """Where a config's data lies, or will; without reading anything there."""
   version = config.version or Builder.VERSION
@@ -434,14 +472,7 @@ def _aside(folder: pathlib.Path) -> pathlib.Path:
   return folder.with_name(f".{folder.name}.damaged")
 
 
-def _placed_chunks(path: str | os.PathLike[str]) -> _Chunks:
-  """As `iter_csv`, of a TSV file: each item's place in its line takes the place of the time."""
-  for users, lines in iter_tsv(path):
-    places = np.arange(len(lines.values)) - np.repeat(lines.offsets[:-1], lines.lengths)
-    yield np.repeat(users, lines.lengths), lines.values, places
-
-
-def _interaction_examples(chunks: _Chunks) -> Iterator[dict[str, Any]]:
+def _interaction_examples(chunks: Chunks) -> Iterator[dict[str, Any]]:
   rows = itertools.chain.from_iterable(zip(*(part.tolist() for part in chunk)) for chunk in chunks)
   for user, item, timestamp in rows:
     yield {"user": user, "item": item, "timestamp": timestamp}

@@ -58,17 +58,21 @@ class VideoSource(media_sources.Source, Protocol):
     """
 
 
-class Folder(media_sources.Folder):
-  """`<item>.mp4` files."""
-
-  def __init__(self, folder: str | os.PathLike[str]):
-    super().__init__(folder, (SUFFIX,), "videos")
+class Files(media_sources.Files):
+  """A video file an item."""
 
   def read(self, item: int, settings: FrameSettings) -> tuple[np.ndarray, int]:
     return video_frames.read_frames(
       self.path(item), frames=settings.number, size=settings.size, interval=settings.interval,
       reference=settings.reference,
     )  # fmt: skip
+
+
+class Folder(media_sources.Folder, Files):
+  """`<item>.mp4` files."""
+
+  def __init__(self, folder: str | os.PathLike[str]):
+    super().__init__(folder, (SUFFIX,), "videos")
 
 
 class Archive:

@@ -9,14 +9,18 @@ from typing import NamedTuple
 from typing import Protocol
 from typing import Self
 
+from absl import logging
 from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec.config import ConfigError
+from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 
 # Ends the name of the array, one bool an item, that says which items have the content of the name before it.
 PRESENT = "_present"
+# What names of prepared data sets begin with.
+_RELEASES = "microlens/"
 
 
 class Need(NamedTuple):
@@ -72,11 +76,21 @@ class Source(abc.ABC):
 
   @classmethod
   def named(cls, data: ConfigDict) -> str:
-    """The value of `config.data.{key}`.
+    """The value of `config.data.{key}`; or of `config.data.source`, if that is a folder that has such content itself.
+
+    A release that the key names, as those of the configs do, is not what a log of one's own is about.
 
     Raises:
-      ConfigError: it is empty.
+      ConfigError: there is none.
+      DataError: such a folder is damaged.
     """
+    source = data.get("source", "")
+    if (not data[cls.key] or data[cls.key].startswith(_RELEASES)) and ingested.holds(source, cls.noun):
+      if data[cls.key]:
+        logging.warning(
+          "config.data.%s = %r is not read: %s has %ss of its own.", cls.key, data[cls.key], source, cls.noun
+        )
+      return source
     if not data[cls.key]:
       raise ConfigError(
         f"config.data.{cls.key} is empty, and the item tower reads {cls.noun}s: name a prepared data set, such as "

@@ -15,6 +15,7 @@ from mlrec.content import tokenizer as tokenizers
 from mlrec.content.base import Need
 from mlrec.content.base import Source
 from mlrec.content.tokenizer import Tokenizer
+from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 from mlrec.registry import OptionError
 
@@ -160,7 +161,8 @@ def open_titles(source: str, data_dir: str | os.PathLike = "", *, key: str = "co
   """The titles that a config names.
 
   Args:
-    source: a TFDS name, `microlens/…-items`, or the path of a file of the release, `*.csv`.
+    source: a TFDS name, `microlens/…-items`, the path of a file of the release, `*.csv`, or that of a folder that
+      `mlrec.ingest` has made.
     data_dir: where prepared data sets lie; empty for the default place.
     key: of `config.data`, for messages.
 
@@ -172,9 +174,9 @@ def open_titles(source: str, data_dir: str | os.PathLike = "", *, key: str = "co
 
   path = pathlib.Path(source).expanduser()
   try:
-    if path.suffix == ".csv":
+    if path.suffix == ".csv" and not path.is_dir():
       return Titles(source, reading.read_title_file(path))
-    if source.startswith(_PREPARED):
+    if source.startswith(_PREPARED) or ingested.is_ingested(source):
       return Titles(source, reading.read_titles(source, os.fspath(data_dir)))
   except DataError as error:
     raise DataError(f"config.data.{key}: {error}") from error

@@ -93,22 +93,25 @@ def load(data: ConfigDict, item_ids: np.ndarray) -> Vectors:
   return whitened(found, item_ids) if data.whiten else found
 
 
-def width(source: str) -> int:
-  """D of the vectors that `config.data.features = source` names.
+def width(source: str, *, named: str = "") -> int:
+  """D of the vectors that `config.data.features = source` names; `named` is for messages, if it is another option.
 
   Raises:
     DataError: there are none, or they are malformed.
   """
-  return _open(source, _named(source)).vectors.shape[1]
+  return _open(source, named or _named(source)).vectors.shape[1]
 
 
-def read_folder(path: str | os.PathLike[str], item_ids: np.ndarray) -> Vectors:
-  """The vectors of a folder that this package has made for itself; missing ones are not logged.
+def read(path: str | os.PathLike[str], item_ids: np.ndarray, *, named: str = "") -> Vectors:
+  """The vectors of a file or folder of any of the forms, as they are; missing ones are not logged.
+
+  `named` is for messages, instead of the path.
 
   Raises:
     DataError: as `load`.
   """
-  return _of_split(_open(os.fspath(path), os.fspath(path)), item_ids, os.fspath(path))
+  named = named or os.fspath(path)
+  return _of_split(_open(os.fspath(path), named), item_ids, named)
 
 
 def check_folder(path: pathlib.Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from mlrec.data.interactions import Rows
 from mlrec.data.packing import pack
 from mlrec.data.splits import Split
+from mlrec.data.splits import TEST
 from mlrec.data.static_shapes import most
 from mlrec.data.static_shapes import PLANNED_BATCHES
 from mlrec.data.static_shapes import round_up
@@ -46,7 +47,7 @@ class History(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """A training batch of B users, in G groups that see only their own negatives.
+  """A training batch of B users, or windows of users' rows, in G groups that see only their own negatives.
 
   Attributes:
     items: `[U]` int32, distinct dense item ids; column 0 is the padding item, as are filler columns.
@@ -126,7 +127,8 @@ def _spread(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class TrainBatches:
   """The endless stream of training batches, by step.
 
-  Each epoch visits every user once, in a new order. Its batches are alike in size and in the lengths of their rows:
+  Each epoch visits every row of `split.train_sequences` once, in a new order: every user, or every window of a user who
+  has several, which is taken for a user of its own. Its batches are alike in size and in the lengths of their rows:
   users are drawn by lot within strata of neighbouring lengths, one of each stratum to a batch, so that arrays of
   static size are filled as well by one batch as by another.
   """
@@ -162,7 +164,7 @@ class TrainBatches:
       raise ValueError(f"batch_size {batch_size} must be a positive multiple of negative_groups {negative_groups}")
     self.split, self.layout, self.batch_size, self.seed = split, layout, batch_size, seed
     self.negative_groups, self._negatives = negative_groups, negatives
-    self._rows = split.train
+    self._rows = split.train_sequences
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     self._users = round_up(batch_size, math.lcm(multiple_of, negative_groups))
     sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, PLANNED_BATCHES))]
@@ -171,7 +173,7 @@ class TrainBatches:
 
   @property
   def steps_per_epoch(self) -> int:
-    return -(-self.split.num_users // self.batch_size)
+    return -(-len(self._rows) // self.batch_size)
 
   def batch(self, step: int) -> Batch:
     """The batch of one step, arrays in host memory."""
@@ -242,8 +244,8 @@ class TrainBatches:
 
   @functools.lru_cache(maxsize=2)  # noqa: B019 - one stream lives as long as its run
   def _order(self, epoch: int) -> np.ndarray:
-    """All users: batch n of the epoch has every `steps_per_epoch`-th from place n on."""
-    order = np.random.default_rng([self.seed, epoch]).permutation(self.split.num_users)
+    """All rows: batch n of the epoch has every `steps_per_epoch`-th from place n on."""
+    order = np.random.default_rng([self.seed, epoch]).permutation(len(self._rows))
     return order[np.argsort(self._rows.lengths[order], kind="stable")]
 
 
@@ -276,7 +278,9 @@ def log_popularity(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
 def eval_batches(
   split: Split, name: str, layout: Layout, *, batch_size: int, multiple_of: int = 1, users: np.ndarray | None = None
 ) -> Iterator[EvalBatch]:
-  """All users (or those named) once, in order, in batches of one static shape; the last is filled with no-one.
+  """All users that are evaluated (or those named) once, in order, in batches of one static shape.
+
+  The last one is filled with no-one.
 
   Args:
     split: users' rows.
@@ -284,24 +288,26 @@ def eval_batches(
     layout: how histories are laid out.
     batch_size: users in a batch, rounded up to `multiple_of`.
     multiple_of: what sharded axes must be divisible by.
-    users: `[n]` row numbers of the users wanted.
+    users: `[n]` row numbers of the users wanted, of those that are evaluated.
   """
   batch_size = round_up(batch_size, multiple_of)
-  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  inputs, seen, targets, whom = split.inputs(name), split.seen(name), split.targets(name), split.evaluated(name)
   if users is not None:
-    inputs, seen, targets = inputs.take(users), seen.take(users), targets[users]
-  parts = [np.arange(len(targets))[at : at + batch_size] for at in range(0, len(targets), batch_size)]
-  # Test histories are those of validation and one item more: rows for them serve both, compiled once.
-  longest = split.inputs("test") if users is None else split.inputs("test").take(users)
-  most_rows = max(layout.place(longest.lengths[part])[2] for part in parts)
-  num_rows = round_up(max(most_rows, *(layout.place(inputs.lengths[part])[2] for part in parts)), multiple_of)
+    chosen = np.searchsorted(whom, users)
+    inputs, seen, targets, whom = inputs.take(chosen), seen.take(chosen), targets[chosen], users
+  parts = _parts(len(targets), batch_size)
+  rows = [layout.place(inputs.lengths[part])[2] for part in parts]
+  if users is None:
+    # Rows that are enough for the test serve validation too, compiled once.
+    tested = split.inputs(TEST).lengths
+    rows += [layout.place(tested[part])[2] for part in _parts(len(tested), batch_size)]
+  num_rows = round_up(max(rows), multiple_of)
   for part in parts:
     history, last = laid_out(inputs.take(part), layout, num_rows)
-    seen_here = seen.take(part).padded(split.max_length + 2)
-    whom = part if users is None else users[part]
+    seen_here = seen.take(part).padded(split.most_seen)
     yield EvalBatch(
       history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size),
-      _filled(whom, batch_size),
+      _filled(whom[part], batch_size),
     )  # fmt: skip
 
 
@@ -328,6 +334,11 @@ def laid_out(histories: Rows, layout: Layout, num_rows: int) -> tuple[History, n
   return History(
     in_rows(histories.values), positions, in_rows(start[which] + 1)
   ), row * layout.width + start + lengths - 1
+
+
+def _parts(number: int, size: int) -> list[np.ndarray]:
+  """The places from 0 to `number` - 1, so many at a time."""
+  return [np.arange(at, min(at + size, number)) for at in range(0, number, size)]
 
 
 def _filled(array: np.ndarray, size: int, filler: int = 0) -> np.ndarray:

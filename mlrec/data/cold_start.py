@@ -10,6 +10,7 @@ from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import DataError
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 
 # Of a user who stays, as the benchmark's shortest histories have it: five items, of which two are targets.
@@ -19,7 +20,8 @@ LEAST = 3
 def force(split: Split, *, share: float, seed: int) -> Split:
   """The split with a share of its items taken out of all training rows, and so out of popularity and training counts.
 
-  Users whose training row is left with fewer than `LEAST` items are dropped, and counted among the skipped. Targets
+  Users whose training row is left with fewer than `LEAST` items are dropped, and counted among the skipped; but
+  those of whom training sees little in any case, such as users who are only evaluated, stay if it loses none. Targets
   stay, cold ones too, and so do the items that exist and their dense ids. So do the histories that are read before a
   prediction, at validation and test: a user has watched a cold item, and only training does not know of it. A model of
   content can make use of it there; to a model of IDs it is a random vector. As it was watched, it is also excluded from
@@ -38,7 +40,10 @@ def force(split: Split, *, share: float, seed: int) -> Split:
   cold = np.sort(cold_items(split.num_items, share=share, seed=seed))
   if not len(cold):
     return split
-  stays = dataclasses.replace(split, cold=cold).train.lengths >= LEAST
+  left = dataclasses.replace(split, cold=cold).train.lengths
+  stays = left >= LEAST
+  if split.protocol != LEAVE_ONE_OUT:
+    stays |= left == split.train.lengths
   if not stays.any():
     raise DataError(
       f"config.data.cold_share = {share}: none of {split.num_users} users is left with {LEAST} items to train on"
@@ -50,8 +55,9 @@ def force(split: Split, *, share: float, seed: int) -> Split:
     share, len(cold), split.num_items, dropped, len(stays), LEAST,
   )  # fmt: skip
   return dataclasses.replace(
-    split, cold=cold, users=split.users[stays], rows=split.rows.take(stays), num_skipped=split.num_skipped + dropped
-  )
+    split, cold=cold, users=split.users[stays], rows=split.rows.take(stays), cuts=split.cuts.take(stays),
+    num_skipped=split.num_skipped + dropped,
+  )  # fmt: skip
 
 
 def cold_items(num_items: int, *, share: float, seed: int) -> np.ndarray:

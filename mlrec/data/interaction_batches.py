@@ -1,7 +1,8 @@
 """Training interactions as examples: for models of users and items that know no order.
 
 An example is one item of a user's training row: the user, the item, and, for models that read them, the other items of
-the row (those after it too, as in MicroLens's released code). What a step holds is a function of (seed, step) alone.
+the row (those after it too, as in MicroLens's released code), or of the item's window where the row is longer than
+that. What a step holds is a function of (seed, step) alone.
 """
 
 from collections.abc import Mapping
@@ -125,8 +126,12 @@ class InteractionBatches:
     return _Raw(distinct, users, parts[0], parts[1].reshape(inputs.shape), parts[2].reshape(negatives.shape))
 
   def _others(self, chosen: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """`[B, L]` item ids: the row of each chosen interaction without it, left-padded with 0."""
+    """`[B, L]` item ids: the row of each chosen interaction without it, left-padded with 0; of a long row a window."""
     start, end = self._offsets[users], self._offsets[users + 1]
+    if self._width:
+      # Windows overlap by an item (`splits.windows`), which is of the older one; the oldest item is of the oldest one.
+      newer = np.minimum(end - 1 - chosen, (end - start - 2).clip(min=0)) // self._width
+      end = end - newer * self._width
     place = end[:, None] - self._width + np.arange(self._width)
     # The chosen item's slot takes the item before it, and so on back.
     place -= place <= chosen[:, None]
@@ -190,6 +195,6 @@ class _Raw(NamedTuple):
 
 
 def steps_per_epoch(split: Split, batches_of: str, batch_size: int) -> int:
-  """Batches in which each user (of `SEQUENCES`) or each training interaction comes once."""
-  number = split.num_users if batches_of == SEQUENCES else int(split.train.offsets[-1])
+  """Batches in which each of the training sequences or each training interaction comes once."""
+  number = len(split.train_sequences) if batches_of == SEQUENCES else int(split.train.offsets[-1])
   return -(-number // batch_size)

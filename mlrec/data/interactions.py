@@ -97,6 +97,11 @@ class Rows:
     lengths = np.minimum(kept, count)
     return self._cut(self.offsets[:-1] + kept - lengths, lengths)
 
+  def before(self, rows: np.ndarray, places: np.ndarray, count: int) -> "Rows":
+    """Of each of the named `rows` (indices), the last `count` of the values before its place in `places`."""
+    lengths = np.minimum(places, count)
+    return self._cut(self.offsets[rows] + places - lengths, lengths)
+
   def without_first(self) -> "Rows":
     """Of each row, all values but the first; an empty row stays empty."""
     skipped = np.minimum(self.lengths, 1)
@@ -132,6 +137,7 @@ class Interactions:
     source: where they came from, for messages.
     user_names: of users whose ids in the log are texts; None where they are integers.
     item_names: likewise.
+    timestamps: beside `lines.values` (int64), when each item was watched, in any unit; None where the log does not say.
 
   Of a user named twice the later line counts, in the place of the earlier one (`users`, `histories`); both lines count
   when `leave_one_out` asks which items exist.
@@ -142,11 +148,13 @@ class Interactions:
   source: str = "memory"
   user_names: "Names | None" = None
   item_names: "Names | None" = None
+  timestamps: np.ndarray | None = None
 
   @functools.cached_property
-  def _merged(self) -> tuple[np.ndarray, Rows]:
+  def _merged(self) -> tuple[np.ndarray, Rows, Rows | None]:
     first, last = first_and_last(self.line_users)
-    return self.line_users[first], self.lines.take(last)
+    times = None if self.timestamps is None else Rows(self.timestamps, self.lines.offsets).take(last)
+    return self.line_users[first], self.lines.take(last), times
 
   @property
   def users(self) -> np.ndarray:
@@ -157,6 +165,11 @@ class Interactions:
   def histories(self) -> Rows:
     """The items of each of `users`, oldest first."""
     return self._merged[1]
+
+  @property
+  def history_times(self) -> Rows | None:
+    """The timestamps beside `histories`; None where the log does not say."""
+    return self._merged[2]
 
   @property
   def num_interactions(self) -> int:
@@ -183,7 +196,7 @@ def read_pairs(path: str | os.PathLike) -> Interactions:
   path = pathlib.Path(path)
   if path.suffix == ".csv":
     users, items, timestamps = (np.concatenate(part) for part in zip(*iter_csv(path)))
-    return _histories_by_time(users, items, timestamps, str(path))
+    return histories_by_time(users, items, timestamps, str(path))
   if path.suffix != ".tsv":
     raise DataError(f"{path}: expected a file named *_pairs.tsv or *_pairs.csv in MicroLens's format")
   users, lines = zip(*iter_tsv(path))
@@ -225,7 +238,7 @@ def iter_csv(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """Reads a pairs CSV in chunks of whole lines: `(users, items, timestamps)`, int64, in file order.
 
-  MicroLens's timestamps are in ms; any unit will do where only the order counts.
+  MicroLens's timestamps are in ms; any unit will do.
 
   Raises:
     DataError: as `read_pairs`.
@@ -251,7 +264,7 @@ def iter_csv(
     raise DataError(f"{path}: no interactions after the header")
 
 
-def _histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray, source: str) -> Interactions:
+def histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray, source: str) -> Interactions:
   """Users in the order of their first row; a user's items by a stable sort on time (equal times keep file order)."""
   distinct, first, code = np.unique(users, return_index=True, return_inverse=True)
   place = np.empty(len(distinct), np.int64)
@@ -259,7 +272,8 @@ def _histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndar
   place[order] = np.arange(len(distinct))
   by_user_and_time = np.lexsort((timestamps, place[code]))
   lengths = np.bincount(place[code], minlength=len(distinct))
-  return Interactions(distinct[order], Rows.from_lengths(items[by_user_and_time], lengths), source)
+  rows = Rows.from_lengths(items[by_user_and_time], lengths)
+  return Interactions(distinct[order], rows, source, timestamps=timestamps[by_user_and_time])
 
 
 def _chunks(path: str | os.PathLike, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:

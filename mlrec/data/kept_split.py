@@ -11,15 +11,19 @@ from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
+from mlrec.data.splits import Cuts
+from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
 
-_NUMBERS = ("max_length", "num_skipped")
-_USERS, _ITEMS = "user_names/", "item_names/"
+_NUMBERS = ("max_length", "num_skipped", "train_windows")
+_USERS, _ITEMS, _TARGETS = "user_names/", "item_names/", "cuts/targets/"
 
 
 def write(split: Split, path: pathlib.Path) -> None:
   """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors."""
   arrays = {"rows/values": split.rows.values, "rows/offsets": split.rows.offsets, "cold": split.cold}
+  arrays |= {"protocol": np.frombuffer(split.protocol.encode(), np.uint8), "cuts/train": split.cuts.train}
+  arrays |= {_TARGETS + name: places for name, places in split.cuts.targets.items()}
   arrays |= {name: np.asarray(getattr(split, name), np.int64) for name in _NUMBERS}
   for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
     arrays |= names.arrays(prefix) if names is not None else {}
@@ -48,6 +52,11 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
       ids.users,
       Rows(arrays["rows/values"], arrays["rows/offsets"]),
       ids.items,
+      cuts=Cuts(
+        arrays["cuts/train"],
+        {name: arrays[_TARGETS + name] for name in EVALUATED if _TARGETS + name in arrays},
+      ),
+      protocol=arrays["protocol"].tobytes().decode(),
       cold=arrays["cold"],
       user_names=Names.from_arrays(arrays, _USERS),
       item_names=Names.from_arrays(arrays, _ITEMS),

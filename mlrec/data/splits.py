@@ -1,33 +1,40 @@
-"""Leave-one-out: the last item of a user is the test target, the one before it the validation target.
+"""Users' histories under dense ids, and where they are cut: what training sees, and what is to be predicted.
 
-The protocol of MicroLens (arXiv 2309.15379, section 4.1, and its released code): users with fewer than `min_length`
-items are dropped, the last `max_length + 3` items of the others are kept, and items are numbered again in the order of
-their original ids.
+A protocol (`mlrec.data.protocols`) makes a split of interactions; all else reads of it what this module says.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
+from typing import NamedTuple
 
-from absl import logging
 import numpy as np
 
-from mlrec.data.interactions import DataError
-from mlrec.data.interactions import first_and_last
-from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
 EVALUATED = (VALID, TEST)
-# How many of a user's last items a split hides, its target included.
-_HIDDEN = {VALID: 2, TEST: 1}
+LEAVE_ONE_OUT = "leave_one_out"
 
-# Below it, what a split keeps of the interactions is probably not what was meant.
-_SMALL_SHARE = 0.5
-# Some do watch a video again; a log that holds each line twice has all of them do so.
-_MANY_AGAIN = 0.1
+
+class Cuts(NamedTuple):
+  """Where users' rows are cut.
+
+  Attributes:
+    train: `[num_users]` int64, how many of the first items of each row training sees.
+    targets: by the name of a split that is evaluated, `[num_users]` int64: the place in the row of the item to be
+      predicted, after which nothing is read; -1 for users who are not evaluated.
+  """
+
+  train: np.ndarray
+  targets: Mapping[str, np.ndarray]
+
+  def take(self, users: np.ndarray) -> "Cuts":
+    """Those of the named `users` (indices or a mask)."""
+    return Cuts(self.train[users], {name: places[users] for name, places in self.targets.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,23 +43,29 @@ class Split:
 
   Attributes:
     users: `[num_users]` int64, original ids in file order.
-    rows: each user's last `max_length + 3` items (int32 dense ids), oldest first.
+    rows: each user's kept items (int32 dense ids), oldest first, targets among them.
     item_ids: `[num_items + 1]` int64, the original id of each dense id; entry 0 is 0, the padding.
     max_length: the number of items a model reads.
+    cuts: where the rows are cut.
     num_skipped: users dropped for having too few items.
     cold: `[C]` int64, ascending, the dense ids that are taken out of training by force (`mlrec.data.cold_start`).
     user_names: of users whose original ids are texts; None where they are integers.
     item_names: likewise.
+    protocol: as `config.data.split` names it.
+    train_windows: how many windows of `max_length + 1` items training sees of a row, from the newest back; 0 for all.
   """
 
   users: np.ndarray
   rows: Rows
   item_ids: np.ndarray
   max_length: int
+  cuts: Cuts
   num_skipped: int = 0
   cold: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
   user_names: Names | None = None
   item_names: Names | None = None
+  protocol: str = LEAVE_ONE_OUT
+  train_windows: int = 1
 
   @property
   def num_users(self) -> int:
@@ -65,26 +78,50 @@ class Split:
 
   @functools.cached_property
   def train(self) -> Rows:
-    """The training rows, of which every item after the first is a target: users' items but the last two and `cold`."""
-    rows = self.rows.last(self.max_length + 1, before=2)
+    """The training rows, a row a user: what training sees of it, without `cold`; empty for users it does not see."""
+    ends = self.cuts.train
+    most = self.train_windows * self.max_length + 1 if self.train_windows else int(ends.max(initial=0))
+    rows = self.rows.before(np.arange(self.num_users), ends, most)
     return rows.where(~np.isin(rows.values, self.cold)) if len(self.cold) else rows
 
-  def inputs(self, split: str) -> Rows:
-    """What a model reads before it predicts: at most `max_length` items, oldest first.
+  @functools.cached_property
+  def train_sequences(self) -> Rows:
+    """What models of sequences learn from: rows of `max_length + 1` items at most, each after the first a target.
 
-    For `train` these are the items before the row's last one; the test input contains the validation target.
+    A training row that is longer is cut into windows that share an item with their neighbours (`windows`), so that each
+    item but the first of all is a target once. A row without a target is left out; but leave-one-out has a row for each
+    user in any case, as in MicroLens's code.
     """
-    before = 1 if split == TRAIN else _hidden(split)
-    rows = self.train if split == TRAIN else self.rows
-    return rows.last(self.max_length, before=before)
+    if self.protocol == LEAVE_ONE_OUT and self.train_windows == 1:
+      return self.train
+    return windows(self.train, self.max_length)
+
+  def evaluated(self, split: str) -> np.ndarray:
+    """`[E]` int64, ascending: the rows of the users whose target of `split` is to be predicted."""
+    return np.flatnonzero(self._places(split) >= 0)
+
+  def inputs(self, split: str) -> Rows:
+    """What a model reads before it predicts: at most `max_length` items, oldest first; a row for each `evaluated` user.
+
+    For `train` these are the items before the last one of each training row; the test input contains the validation
+    target.
+    """
+    return self.train.last(self.max_length, before=1) if split == TRAIN else self._histories(split, self.max_length)
 
   def seen(self, split: str) -> Rows:
-    """The items excluded from a user's ranking: everything kept of the history before the target."""
-    return self.rows.last(self.max_length + 2, before=_hidden(split))
+    """Items excluded from the ranking of each `evaluated` user: everything kept of the history before the target."""
+    return self._histories(split, int(self._places(split).max(initial=0)))
+
+  @functools.cached_property
+  def most_seen(self) -> int:
+    """The length that no row of `seen` exceeds, at least `max_length + 2`."""
+    longest = (int(places.max(initial=0)) for places in self.cuts.targets.values())
+    return max(self.max_length + 2, *longest, 0)
 
   def targets(self, split: str) -> np.ndarray:
-    """`[num_users]` int32, the one item to be ranked."""
-    return self.rows.values[self.rows.offsets[1:] - _hidden(split)]
+    """`[E]` int32, the one item to be ranked for each `evaluated` user."""
+    users = self.evaluated(split)
+    return self.rows.values[self.rows.offsets[users] + self._places(split)[users]]
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
@@ -100,9 +137,15 @@ class Split:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Twelve hexadecimal digits of the content: users, rows, items, which are cold, and the protocol's lengths."""
-    digest = hashlib.sha256(str(self.max_length).encode())
-    for array in (self.users, self.rows.values, self.rows.offsets, self.item_ids, self.cold):
+    """Twelve hexadecimal digits of the content: users, rows, items, which are cold, and how all is cut."""
+    arrays = [self.users, self.rows.values, self.rows.offsets, self.item_ids, self.cold]
+    protocol = str(self.max_length)
+    # Leave-one-out is told by its rows alone.
+    if self.protocol != LEAVE_ONE_OUT or self.train_windows != 1:
+      protocol += f" {self.protocol} {self.train_windows}"
+      arrays += [self.cuts.train, *(places for _, places in sorted(self.cuts.targets.items()))]
+    digest = hashlib.sha256(protocol.encode())
+    for array in arrays:
       digest.update(array.astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
 
@@ -114,68 +157,30 @@ class Split:
       and self.rows == other.rows
       and np.array_equal(self.item_ids, other.item_ids)
       and np.array_equal(self.cold, other.cold)
-      and self.max_length == other.max_length
+      and np.array_equal(self.cuts.train, other.cuts.train)
+      and self.cuts.targets.keys() == other.cuts.targets.keys()
+      and all(np.array_equal(places, other.cuts.targets[name]) for name, places in self.cuts.targets.items())
+      and (self.max_length, self.protocol, self.train_windows)
+      == (other.max_length, other.protocol, other.train_windows)
     )
 
+  def _histories(self, split: str, most: int) -> Rows:
+    users = self.evaluated(split)
+    return self.rows.before(users, self._places(split)[users], most)
 
-def leave_one_out(interactions: Interactions, *, max_length: int = 10, min_length: int = 5) -> Split:
-  """Splits interactions as the MicroLens benchmark does.
+  def _places(self, split: str) -> np.ndarray:
+    if split not in self.cuts.targets:
+      raise ValueError(f"unknown split {split!r}: expected one of {list(self.cuts.targets)}")
+    return self.cuts.targets[split]
 
-  Args:
-    interactions: histories under original ids.
-    max_length: the number of items a model reads; the last `max_length + 3` items of a user are kept.
-    min_length: users with fewer items are dropped, counted and reported.
 
-  Raises:
-    DataError: `max_length` or `min_length` is too small, or no user is left.
+def windows(rows: Rows, length: int) -> Rows:
+  """Cuts rows, from their ends back, into windows of at most `length + 1` values.
+
+  Windows of a row share a value with their neighbours: each value but the row's first is in one window behind another.
+  They come row by row, newest first; a row of one value or none has no window.
   """
-  if max_length < 1:
-    raise DataError(f"max_length must be at least 1, not {max_length}")
-  if min_length < 3:
-    raise DataError(f"min_length must be at least 3 (one item each to train, validate and test), not {min_length}")
-  long_enough = interactions.lines.lengths >= min_length
-  line_users = interactions.line_users[long_enough]
-  if not line_users.size:
-    raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
-  lines = interactions.lines.take(long_enough).last(max_length + 3)
-  # A line that a later one of the same user replaces still counts for which items exist.
-  distinct = np.unique(lines.values)
-  item_ids = np.concatenate([[0], distinct])
-  first, last = first_and_last(line_users)
-  kept = lines.take(last)
-  rows = Rows((np.searchsorted(distinct, kept.values) + 1).astype(np.int32), kept.offsets)
-  skipped = len(interactions.users) - len(first)
-  if skipped:
-    logging.warning(
-      "%s: skipped %d of %d users, who have fewer than %d items.",
-      interactions.source, skipped, len(interactions.users), min_length,
-    )  # fmt: skip
-  whole = int(interactions.lines.lengths[long_enough][last].sum())
-  if len(kept.values) < _SMALL_SHARE * whole:
-    logging.warning(
-      "%s: data.max_length=%d keeps the last %d items of a user, %.0f %% of all interactions; a larger one keeps more.",
-      interactions.source, max_length, max_length + 3, 100 * len(kept.values) / whole,
-    )  # fmt: skip
-  again = int(_watched_before(rows).sum())
-  if again > _MANY_AGAIN * len(rows):
-    logging.warning(
-      "%s: the last item of %d of %d users is one that they had watched before; ranking leaves out what was watched: "
-      "it cannot be found. Are there lines twice?",
-      interactions.source, again, len(rows),
-    )  # fmt: skip
-  return Split(
-    line_users[first], rows, item_ids, max_length, skipped, user_names=interactions.user_names,
-    item_names=interactions.item_names,
-  )  # fmt: skip
-
-
-def _watched_before(rows: Rows) -> np.ndarray:
-  """`[users]` bool: whether the last item of a row occurs in it before."""
-  last = np.repeat(rows.values[rows.offsets[1:] - 1], rows.lengths)
-  return np.add.reduceat((rows.values == last).astype(np.int64), rows.offsets[:-1]) > 1
-
-
-def _hidden(split: str) -> int:
-  if split not in _HIDDEN:
-    raise ValueError(f"unknown split {split!r}: expected one of {list(_HIDDEN)}")
-  return _HIDDEN[split]
+  numbers = -(-(rows.lengths - 1).clip(min=0) // length)
+  which = np.repeat(np.arange(len(rows)), numbers)
+  newer = np.arange(len(which)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+  return rows.before(which, rows.lengths[which] - newer * length, length + 1)

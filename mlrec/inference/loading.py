@@ -63,7 +63,7 @@ def load(path: pathlib.Path, *, places: Mapping[str, str] = {}, new_items: bool 
   """Opens the model of a finished run, or of one that has a checkpoint.
 
   Args:
-    path: of the workdir; of several seeds, the one that validated best is taken.
+    path: of the workdir; of several seeds, the one that validated best is taken, or the first where none did.
     places: where content lies now, by keys of `config.data` (`PLACES`).
     new_items: whether items that the content has and training had not are added to those of the run.
 
@@ -104,7 +104,8 @@ def _of_one_seed(workdir: Workdir) -> Workdir:
   if not results:
     raise ConfigError(f"{workdir} holds a run of several seeds, and none of them is finished")
   best, _ = max(results, key=lambda pair: _validated(pair[0], pair[1]))
-  logging.warning("%s holds %d seeds: %s, which validated best, is used.", workdir, len(results), best.path.name)
+  why = "which validated best" if any("valid" in result.metrics for _, result in results) else "the first of them"
+  logging.warning("%s holds %d seeds: %s, %s, is used.", workdir, len(results), best.path.name, why)
   return best
 
 

@@ -183,8 +183,11 @@ class Recommender:
     Raises:
       DataError: a user is not known, or an item of a filter is not.
     """
-    rows = self.users.dense(users) if users is not None else np.arange(self.loaded.split.num_users)
-    return self._recommend(self.loaded.split.rows.take(rows), rows, k, filters)
+    split = self.loaded.split
+    rows = self.users.dense(users) if users is not None else np.arange(split.num_users)
+    # Of users whom a split by time has kept from training the model knows no more than of others.
+    known = np.where(split.train.lengths[rows] > 0, rows, UNKNOWN)
+    return self._recommend(split.rows.take(rows), known, k, filters)
 
   def similar(self, items: Iterable[Id], k: int = 10, filters: Filters = EVERYTHING) -> Recommendations:
     """The nearest neighbours of items: by the cosine of their vectors, or, of models without, for a history of one.

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mlrec.config import ConfigError
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
 from mlrec.files import finite
@@ -58,15 +59,17 @@ def popularity_row(split: Split) -> Row:
   return finite(fitted.evaluate(model, split, TEST))
 
 
-def table(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
-  """The comparison as JSON."""
-  return {name: {column: _plain(row.get(column)) for column in _COLUMNS} for name, row in rows.items()}
+def table(rows: Mapping[str, Row], *, protocol: str = LEAVE_ONE_OUT) -> dict[str, dict[str, Any]]:
+  """The comparison as JSON; a protocol other than leave-one-out is named in each row."""
+  said = {} if protocol == LEAVE_ONE_OUT else {"split": protocol}
+  return {name: said | {column: _plain(row.get(column)) for column in _COLUMNS} for name, row in rows.items()}
 
 
-def show(rows: Mapping[str, Row], say: Callable[[str], None]) -> None:
-  """Prints the rows side by side, a line each."""
-  width = max(map(len, rows)) + 2
-  say("test".ljust(width) + "".join(column.rjust(18) for column in _COLUMNS))
+def show(rows: Mapping[str, Row], say: Callable[[str], None], *, protocol: str = LEAVE_ONE_OUT) -> None:
+  """Prints the rows side by side, a line each, below the protocol if that is not leave-one-out."""
+  heading = TEST if protocol == LEAVE_ONE_OUT else f"{TEST}, {protocol}"
+  width = max(map(len, [heading, *rows])) + 2
+  say(heading.ljust(width) + "".join(column.rjust(18) for column in _COLUMNS))
   for name, row in rows.items():
     say(name.ljust(width) + "".join(_figure(row.get(column)).rjust(18) for column in _COLUMNS))
 

@@ -18,8 +18,9 @@ from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.content.base import Source
 from mlrec.data import cold_start
-from mlrec.data import leave_one_out
+from mlrec.data import protocols
 from mlrec.data.splits import EVALUATED
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
 from mlrec.files import finite
@@ -30,6 +31,7 @@ from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.runs import baselines
 from mlrec.runs.fitted import FittedRun
+from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.runs.workdir import Workdir
@@ -62,7 +64,8 @@ def run(
     workdir: where everything is written; a run found there is resumed.
     evaluate_only: evaluate the best checkpoint instead of training; the result goes to `evaluation.json`.
     step: with `evaluate_only`, evaluate the checkpoint of this step instead.
-    splits: what the best parameters are evaluated on; without `test` there is nothing to compare with baselines.
+    splits: what the best parameters are evaluated on, as far as `config.data.split` has it; without `test` there is
+      nothing to compare with baselines.
     sources: content that is open already, by its name (`frames`), in place of what the config names.
     stop: asked between groups of steps whether to stop; None for one that SIGTERM and SIGINT set.
     say: prints a line for the user.
@@ -71,6 +74,10 @@ def run(
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
   baselines.check(config)
+  protocol = protocols.parse(config.data.split)
+  splits = [name for name in splits if name in protocol.evaluates]
+  if evaluate_only and not splits:
+    raise ConfigError(f"--evaluate_only: config.data.split = {protocol.text!r} leaves nothing to evaluate on")
   experiment = _Experiment(evaluate_only, step, splits, sources, stop or StopSignal(), say)
   result = experiment.run(config, Workdir(workdir))
   if config.baselines and not evaluate_only and TEST in splits:
@@ -105,10 +112,12 @@ class _Experiment:
       self._say(f"{workdir} is finished; delete it, or name another --workdir, to train again.")
       return self._shown(finished)
     split = self._split(config)
-    self._say(
-      f"{config.data.source}: {split.num_users:,} users, {split.num_items:,} items, "
-      f"{len(split.rows.values):,} interactions (the last {split.max_length + 3} of a user)"
-    )
+    self._say(f"{config.data.source}: {_told(split)}")
+    if not split.cuts.targets and not _is_fitted(config):
+      self._say(
+        f"config.data.split = {split.protocol!r}: nothing is validated, and training takes all config.train.epochs = "
+        f"{config.train.epochs}; best_epoch in result.json of a run with another split says how many serve"
+      )
     training = self._make(config, split, workdir)
     with _options_named():
       training.plan()
@@ -121,6 +130,8 @@ class _Experiment:
           training.prepare(stop)
           summary = training.train(stop, started=lambda: workdir.claim(config))
     result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
+    if config.eval.per_user and not self._evaluate_only:
+      workdir.write_per_user(PerUser.of(split, summary.ranked, config_hash=result.config_hash, seed=result.seed))
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, result)
     return self._shown(result)
 
@@ -173,8 +184,8 @@ class _Experiment:
         twin = self.run(baselines.id_twin(config), Workdir(workdir.path / "item_ids"))
         rows["item IDs"] = twin.metrics[TEST]
     rows[f"this run ({baselines.label(config)})"] = result.metrics[TEST]
-    workdir.write(workdir.comparison, baselines.table(rows))
-    baselines.show(rows, self._say)
+    workdir.write(workdir.comparison, baselines.table(rows, protocol=config.data.split))
+    baselines.show(rows, self._say, protocol=config.data.split)
 
   def _shown(self, result: Result) -> Result:
     for name, metrics in result.metrics.items():
@@ -223,8 +234,22 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
 
 def _split(config: ConfigDict) -> Split:
   interactions = load_interactions(config.data.source, config.data.data_dir)
-  split = leave_one_out(interactions, max_length=config.data.max_length, min_length=config.data.min_length)
+  data = config.data
+  split = protocols.parse(data.split).split(
+    interactions, max_length=data.max_length, min_length=data.min_length, train_windows=data.train_windows
+  )
   return cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
+
+
+def _told(split: Split) -> str:
+  """The sizes of the data, and how it is split, in words."""
+  sizes = f"{split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} interactions"
+  if split.protocol == LEAVE_ONE_OUT:
+    most = split.train_windows * split.max_length + 3
+    return sizes + (f" (the last {most} of a user)" if split.train_windows else "")
+  parts = [f"{len(split.train.values):,} interactions to train on"]
+  parts += [f"{len(split.evaluated(name)):,} users for {name}" for name in split.cuts.targets]
+  return f"{sizes}; {split.protocol}: {', '.join(parts)}"
 
 
 def _is_fitted(config: ConfigDict) -> bool:

@@ -18,6 +18,7 @@ from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.run_files import RunFiles
 from mlrec.train.session import Clock
 from mlrec.train.stop import StopSignal
+from mlrec.train.summary import Ranked
 from mlrec.train.summary import Summary
 
 # Scores that a thread holds at once, so that they stay in its core's cache, and the users that this is at the least.
@@ -75,9 +76,9 @@ class FittedRun:
   def evaluate(self, step: int | None = None) -> Summary:
     """Metrics of the run's splits; there are no steps."""
     del step
-    edges = self._config.eval.buckets
-    found = {name: evaluate(self._model, self._split, name, edges) for name in self._splits}
-    return Summary(found, 0, 0, self._clock.seconds, self._clock.cpu_seconds, parameters=0)
+    ranked = {name: rank(self._model, self._split, name) for name in self._splits}
+    found = {name: _figures(one, self._split, name, self._config.eval.buckets) for name, one in ranked.items()}
+    return Summary(found, 0, 0, self._clock.seconds, self._clock.cpu_seconds, 0, ranked)
 
 
 def evaluate(
@@ -88,23 +89,34 @@ def evaluate(
   *,
   chunk_bytes: int = _CHUNK_BYTES,
 ) -> dict[str, float]:
-  """Metrics of a fitted recommender on split `name` (`valid` or `test`).
+  """Metrics of a fitted recommender on split `name`, by what `rank` finds.
+
+  `edges` are those of the buckets of targets, as of `metrics.bucket_metrics`.
+  """
+  return _figures(rank(model, split, name, chunk_bytes=chunk_bytes), split, name, edges)
+
+
+def rank(model: FittedRecommender, split: Split, name: str, *, chunk_bytes: int = _CHUNK_BYTES) -> Ranked:
+  """The place of each user's target on split `name` (`valid` or `test`), and the first places' items.
 
   Users are ranked in small chunks of scores of some `chunk_bytes`, one in each thread: scores of all users never exist
-  at once. `edges` are those of the buckets of targets, as of `metrics.bucket_metrics`.
+  at once.
 
   Raises:
     ScoresNotFinite: a score is NaN or infinite.
   """
-  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  inputs, seen, targets, whom = split.inputs(name), split.seen(name), split.targets(name), split.evaluated(name)
   size = max(chunk_bytes // (4 * (split.num_items + 1)), _LEAST_USERS)
 
-  def rank(first: int) -> tuple[np.ndarray, np.ndarray]:
-    users = np.arange(first, min(first + size, split.num_users))
-    scores = model.scores(inputs.take(users), users)
-    return metrics.rank_scores(scores, targets[users], seen.take(users).padded(split.max_length + 2))
+  def rank_chunk(first: int) -> tuple[np.ndarray, np.ndarray]:
+    part = np.arange(first, min(first + size, len(whom)))
+    scores = model.scores(inputs.take(part), whom[part])
+    return metrics.rank_scores(scores, targets[part], seen.take(part).padded(split.most_seen))
 
   with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
-    found = list(threads.map(rank, range(0, split.num_users, size)))
-  ranks, recommended = (np.concatenate(part) for part in zip(*found))
-  return metrics.all_metrics(ranks, recommended, split.train_counts[targets], split.num_items, edges)
+    found = list(threads.map(rank_chunk, range(0, len(whom), size)))
+  return Ranked(*(np.concatenate(part) for part in zip(*found)))
+
+
+def _figures(ranked: Ranked, split: Split, name: str, edges: tuple[int, ...]) -> dict[str, float]:
+  return metrics.all_metrics(*ranked, split.train_counts[split.targets(name)], split.num_items, edges)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -13,6 +14,9 @@ from mlrec import config as config_lib
 from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
+from mlrec.data import ingested
+from mlrec.data.splits import LEAVE_ONE_OUT
+from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.train.run_files import RunFiles
@@ -30,6 +34,7 @@ class Workdir:
     result: the file of its result, written when the run is finished.
     evaluation: the same, of `--evaluate_only`.
     comparison: the file of the table beside the baselines.
+    per_user: the file of what the result's metrics are made of, user by user (`mlrec.runs.per_user`).
     files: those that training writes.
   """
 
@@ -37,6 +42,7 @@ class Workdir:
     self.path = path
     self.config, self.result = path / "config.json", path / "result.json"
     self.evaluation, self.comparison = path / "evaluation.json", path / "comparison.json"
+    self.per_user = path / "per_user.safetensors"
     self.files = RunFiles(
       path / "checkpoints", path / "metrics.jsonl", path, path / "ids.safetensors", path / "data.safetensors"
     )
@@ -70,7 +76,7 @@ class Workdir:
     for folder in (self.path, *self.path.parents):
       if _exists(folder) and not folder.is_dir():
         raise ConfigError(f"--workdir={self} cannot be made: {folder} is a file")
-    own = (self.config, self.result, self.evaluation, self.comparison, self._lock_file)
+    own = (self.config, self.result, self.evaluation, self.comparison, self.per_user, self._lock_file)
     for file in (*own, self.files.metrics, self.files.ids, self.files.data):
       if _exists(file) and not file.is_file():
         raise ConfigError(f"{file} is no file: a run keeps its own there; remove it, or name another --workdir")
@@ -123,6 +129,7 @@ class Workdir:
       with self._written():
         # A run that is resumed is no longer finished.
         self.result.unlink(missing_ok=True)
+        self.per_user.unlink(missing_ok=True)
         files.write_json(self.config, config_lib.to_json(config))
     machine.wait_for_all(f"claim {self}")
 
@@ -166,6 +173,16 @@ class Workdir:
         # Evaluation alone may be the first to write here.
         self.path.mkdir(parents=True, exist_ok=True)
         files.write_json(path, value if isinstance(value, dict) else value.to_json())
+
+  def write_per_user(self, records: PerUser) -> None:
+    """Writes what the result's metrics are made of, on the first process.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    if _is_first_process():
+      with self._written():
+        records.write(self.per_user)
 
   def saved_config(self) -> dict[str, Any] | None:
     """The config, as JSON, of the run that the folder holds; None where there is none.
@@ -222,17 +239,19 @@ class Workdir:
 
 
 def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path:
-  """A readable folder for a config file and what its argument, data and model are.
+  """A readable folder for a config file and what its argument, data, split and model are.
 
   The same command names the same folder, so that running it again resumes.
   """
   model = config.model.to_dict()
   source = config.data.source
-  data = pathlib.Path(source).stem if source.endswith((".tsv", ".csv")) else source.replace("/", "-")
+  is_path = source.endswith((".tsv", ".csv")) or ingested.is_ingested(source)
+  data = pathlib.Path(source).absolute().stem if is_path else source.replace("/", "-")
   stem = pathlib.Path(config_file).stem
   name = model.get("user", {}).get("name", "") or model["name"]
   dim = f"d{model['dim']}" if "dim" in model else ""
-  parts = [stem, argument, data, "" if name == stem else name, dim, f"seed{config.seed}"]
+  split = "" if config.data.split == LEAVE_ONE_OUT else re.sub(r"[^\w.-]+", "-", config.data.split)
+  parts = [stem, argument, data, split, "" if name == stem else name, dim, f"seed{config.seed}"]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
 
 

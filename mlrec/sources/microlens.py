@@ -1,4 +1,4 @@
-"""Interactions of prepared TFDS data: `microlens/…-sequences`."""
+"""Interactions of prepared TFDS data: `microlens/…-sequences`, and with timestamps `microlens/…-interactions`."""
 
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
@@ -7,7 +7,7 @@ from mlrec.sources import sources
 
 @sources.register("microlens")
 def read(name: str, data_dir: str = "") -> Interactions:
-  """Reads `microlens/{50k,100k,1m,full,demo}-sequences`; the demo is made on first use.
+  """Reads `microlens/{50k,100k,1m,full,demo}-{sequences,interactions}`; the demo is made on first use.
 
   Raises:
     DataError: the name is unknown, or the data set has not been prepared.
@@ -16,6 +16,7 @@ def read(name: str, data_dir: str = "") -> Interactions:
   from tfds_microlens import reading
 
   try:
-    return reading.read_sequences(name, data_dir)
+    read_form = reading.read_timed if name.endswith("-interactions") else reading.read_sequences
+    return read_form(name, data_dir)
   except DataError as error:
     raise DataError(f"config.data.source = {error}") from error

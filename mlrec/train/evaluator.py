@@ -1,4 +1,4 @@
-"""Evaluation: every user's target ranked among all items, on all devices."""
+"""Evaluation: users' targets ranked among all items, on all devices."""
 
 from collections.abc import Callable
 import dataclasses
@@ -28,6 +28,7 @@ from mlrec.train.sharding import put
 from mlrec.train.sharding import put_content
 from mlrec.train.sharding import replicated
 from mlrec.train.sharding import Shares
+from mlrec.train.summary import Ranked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,12 +65,15 @@ class Evaluator:
     Raises:
       ScoresNotFinite: a score is NaN or infinite.
     """
-    ranks, recommended = self.ranks(params, rest, name)
-    counts = self.split.train_counts[self.split.targets(name)]
-    return metrics.all_metrics(ranks, recommended, counts, self.split.num_items, self.edges)
+    return self.figures(self.ranks(params, rest, name), name)
 
-  def ranks(self, params: Any, rest: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rank of each user's target, int32 `[num_users]`, and the first places' items `[num_users, LIST_LENGTH]`."""
+  def figures(self, ranked: Ranked, name: str) -> dict[str, float]:
+    """Metrics of what `ranks` found on split `name`, as fractions."""
+    counts = self.split.train_counts[self.split.targets(name)]
+    return metrics.all_metrics(*ranked, counts, self.split.num_items, self.edges)
+
+  def ranks(self, params: Any, rest: Any, name: str) -> Ranked:
+    """The place of the target of each user that split `name` evaluates, and the first places' items."""
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
     outputs = []
     for batch in eval_batches(
@@ -79,8 +83,8 @@ class Evaluator:
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
-    number = self.split.num_users
-    return np.concatenate(ranks)[:number], np.concatenate(recommended)[:number]
+    number = len(self.split.evaluated(name))
+    return Ranked(np.concatenate(ranks)[:number], np.concatenate(recommended)[:number])
 
   def item_table(self, params: Any, rest: Any) -> Any:
     """The vectors `[num_items + 1, D]` of all items, the padding item first, on every device.

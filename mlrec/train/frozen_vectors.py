@@ -92,7 +92,7 @@ def load_or_make(
     DataError: the source has none of the items, or the encoder made NaN or infinity of one (it is named).
   """
   where, fingerprint = make(recipe, source, folder=folder, batch_size=batch_size, say=say, interrupt=interrupt)
-  return vector_files.read_folder(where, item_ids)._replace(fingerprint=fingerprint)
+  return vector_files.read(where, item_ids)._replace(fingerprint=fingerprint)
 
 
 def make(

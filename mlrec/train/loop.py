@@ -12,6 +12,7 @@ import time
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging
 from flax import nnx
 import jax
 from ml_collections import ConfigDict
@@ -108,12 +109,14 @@ class TrainingRun:
     """Plans everything by shapes; no parameter exists yet, and no content is read.
 
     Raises:
-      ConfigError, OptionError, ValueError: an option is wrong; the message names it.
+      ConfigError, OptionError, ValueError: an option is wrong, or the model cannot serve the users of the split; the
+        message names it.
       DataError: what the model asks of the data cannot be had.
     """
     self.mesh = make_mesh()
     self._builder = ModelBuilder(self.config, self.split)
     self.spec, self._optimizer, self._layout, self.batches = _plan(self.config, self.split, self._builder, self.mesh)
+    _check_users(self.config, self.split, self.abstract_model())
     self.content: Content | None = None
 
   def prepare(self, stop: StopSignal | None = None) -> None:
@@ -153,6 +156,8 @@ class TrainingRun:
 
   def train(self, stop: StopSignal, *, started: Callable[[], None] = lambda: None) -> Summary:
     """Trains, or resumes, until the epochs are done or patience is out; then evaluates the best parameters.
+
+    Where the split has nothing to validate on, the last parameters are the best.
 
     Args:
       stop: asked between groups of steps.
@@ -255,7 +260,7 @@ class TrainingRun:
       )
 
   def _train_epoch(self, session: Session) -> None:
-    """Trains up to the end of the epoch under way, validates, and saves."""
+    """Trains up to the end of the epoch under way, validates where there is anything to validate on, and saves."""
     epoch, end = session.epoch, min((session.epoch + 1) * self.steps_per_epoch, session.total_steps)
     first = session.step
     for count, batches in self.groups(session.step, end):
@@ -268,7 +273,9 @@ class TrainingRun:
         session.end_group(self.config.checkpoint.every_steps)
     session.flush()
     machine.trim_memory()
-    if (epoch + 1) % self.config.eval.every_epochs == 0 or end == session.total_steps:
+    if VALID not in self.split.cuts.targets:
+      session.not_validated()
+    elif (epoch + 1) % self.config.eval.every_epochs == 0 or end == session.total_steps:
       start = time.monotonic()
       try:
         metrics = self.evaluator(session.state.eval_params, session.state.rest, VALID)
@@ -280,11 +287,12 @@ class TrainingRun:
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
     best = checkpoints.best_step(record)
     params, rest = self._restore_model(checkpoints, best)
-    metrics = {name: self.evaluator(params, rest, name) for name in self._splits}
+    ranked = {name: self.evaluator.ranks(params, rest, name) for name in self._splits}
+    metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
     used = self._clock.added_to(record)
     return Summary(
-      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters
+      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters, ranked
     )  # fmt: skip
 
   def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:
@@ -330,6 +338,28 @@ class _Groups:
     stacked = self.batches.stack(first, count, self.size)
     content = None if self.content is None else self.shares.read(self.content, stacked.items)
     return _Group(count, stacked, content)
+
+
+def _check_users(config: ConfigDict, split: Split, model: Recommender) -> None:
+  """Refuses a model with rows of users where it would be asked for users that training does not see."""
+  if not model.by_user:
+    return
+  trained = split.train.lengths > 0
+  for name in split.cuts.targets:
+    users = split.evaluated(name)
+    unseen = int((~trained[users]).sum())
+    if unseen == len(users):
+      raise ConfigError(
+        f"config.data.split = {split.protocol!r} evaluates users that training does not see, and config.model.name = "
+        f"{config.model.name!r} has a row for each user that it trains on: name another split, or a model that reads "
+        "histories, such as 'sequential'"
+      )
+    if unseen:
+      logging.warning(
+        "Training sees nothing of %d of %d users for %s: config.model.name = %r, which has a row for each user that it "
+        "trains on, ranks for them at random.",
+        unseen, len(users), name, config.model.name,
+      )  # fmt: skip
 
 
 def _plan(

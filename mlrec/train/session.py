@@ -150,6 +150,11 @@ class Session:
     self._progress.message(_epoch_line(epoch, self._epoch_mean(), metrics, best))
     self._writer.write(self.step, "valid", metrics)
 
+  def not_validated(self) -> None:
+    """Tells of an epoch that has just ended, where the split has nothing to validate on."""
+    epoch = math.ceil(self.step / self._steps_per_epoch)
+    self._progress.message(f"epoch {epoch} · mean loss {self._epoch_mean():.4f}")
+
   def save(self) -> None:
     self.checkpoints.save(self.state, self._clock.added_to(self.record))
 

@@ -1,6 +1,21 @@
 """What training or fitting came to."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
+
+
+class Ranked(NamedTuple):
+  """What an evaluation found of each user.
+
+  Attributes:
+    ranks: int32 `[users]`, of the target; 1 is the best.
+    recommended: int32 `[users, LIST_LENGTH]`, the dense ids of the first places, best first; 0 where there are too few.
+  """
+
+  ranks: np.ndarray
+  recommended: np.ndarray
 
 
 class Summary(NamedTuple):
@@ -13,6 +28,7 @@ class Summary(NamedTuple):
     seconds: wall time of training and evaluation, over all continuations.
     cpu_seconds: CPU time in them of the process and its children.
     parameters: how many numbers were trained or kept as they were given; 0 for a model that is not trained.
+    ranked: what `metrics` are made of, by split.
   """
 
   metrics: dict[str, dict[str, float]]
@@ -21,3 +37,4 @@ class Summary(NamedTuple):
   seconds: float
   cpu_seconds: float
   parameters: int
+  ranked: Mapping[str, Ranked]

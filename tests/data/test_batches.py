@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlrec.data import leave_one_out
+from mlrec.data import protocols
 from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.batches import Batch
@@ -12,6 +13,8 @@ from mlrec.data.batches import eval_batches
 from mlrec.data.batches import Layout
 from mlrec.data.batches import log_popularity
 from mlrec.data.batches import TrainBatches
+from mlrec.data.interaction_batches import SEQUENCES
+from mlrec.data.interaction_batches import steps_per_epoch
 from mlrec.data.interactions import Interactions
 
 _LENGTH = 6
@@ -349,6 +352,46 @@ def test_validation_and_test_batches_have_the_same_shapes(split, layout):
   assert len(shapes) == 1, "else each would be compiled"
 
 
+def _in_time(num_users: int = _USERS, **options) -> Split:
+  """A split of which some users are evaluated on neither, on one, and on both of the others."""
+  rng = np.random.default_rng(3)
+  rows = Rows.from_lists([rng.integers(1, 26, rng.integers(2, 30)) for _ in range(num_users)])
+  times = np.concatenate([np.sort(rng.integers(0, 1000, length)) for length in rows.lengths])
+  log = Interactions(np.arange(1, num_users + 1), rows, timestamps=times)
+  return protocols.parse("time:0.7,0.1").split(log, **({"max_length": _LENGTH, "min_length": 2} | options))
+
+
+@layouts
+@pytest.mark.parametrize("name", ["valid", "test"])
+def test_evaluation_batches_hold_the_users_who_have_a_target(layout, name):
+  split = _in_time()
+  users = split.evaluated(name)
+  assert 0 < len(users) < _USERS
+  batches = list(eval_batches(split, name, layout, batch_size=10))
+  _check_evaluation(split, name, layout, batches, users)
+  assert split.most_seen > _LENGTH + 2
+
+
+@layouts
+def test_windows_of_long_histories_are_rows_of_their_own(layout):
+  split = _in_time(train_windows=0)
+  batches = TrainBatches(split, layout, batch_size=16, seed=1)
+  assert split.num_users < len(split.train_sequences)
+  assert batches.steps_per_epoch == steps_per_epoch(split, SEQUENCES, 16) == -(-len(split.train_sequences) // 16)
+  wanted = Counter(tuple(split.train_sequences[n]) for n in range(len(split.train_sequences)))
+  for epoch in range(2):
+    found: Counter[tuple[int, ...]] = Counter()
+    targets = 0
+    for n in range(batches.steps_per_epoch):
+      batch = batches.batch(epoch * batches.steps_per_epoch + n)
+      rows = batch.items[batch.slots]
+      found.update(tuple(row[row != 0]) for row in rows if row.any())
+      targets += int(batch.weights.sum())
+    assert found == wanted
+    # Each item but a history's first is a target once.
+    assert targets == (split.train.lengths - 1).clip(min=0).sum()
+
+
 @layouts
 def test_evaluation_of_some_users_holds_those_in_the_order_asked(split, layout):
   users = np.array([40, 3, 3, 17, 0, 42, 8])
@@ -357,7 +400,7 @@ def test_evaluation_of_some_users_holds_those_in_the_order_asked(split, layout):
 
 def _check_evaluation(split, name, layout, batches, users):
   assert len({tuple(leaf.shape for leaf in jax.tree.leaves(batch)) for batch in batches}) == 1
-  inputs, seen, targets = split.inputs(name), split.seen(name), split.targets(name)
+  inputs, seen, targets, evaluated = (ask(name) for ask in (split.inputs, split.seen, split.targets, split.evaluated))
   size = len(batches[0].targets)
   assert len(batches) == -(-len(users) // size)
   for n, batch in enumerate(batches):
@@ -365,7 +408,9 @@ def _check_evaluation(split, name, layout, batches, users):
     flat = [x.reshape(-1) for x in batch.history]
     used = 0
     for place, user in enumerate(here):
-      history = inputs[user].tolist()
+      assert batch.users[place] == user
+      row_of_user = int(np.searchsorted(evaluated, user))
+      history = inputs[row_of_user].tolist()
       last = int(batch.last[place])
       where = slice(last - len(history) + 1, last + 1)
       assert where.start // layout.width == last // layout.width, "a history lies in one row"
@@ -375,8 +420,8 @@ def _check_evaluation(split, name, layout, batches, users):
       mine = batch.history.segments[row] == flat[2][last]
       assert flat[2][last] != 0
       assert np.flatnonzero(mine).tolist() == list(range(where.start % layout.width, last % layout.width + 1))
-      assert sorted(batch.seen[place][batch.seen[place] != 0]) == sorted(seen[user])
-      assert batch.targets[place] == targets[user]
+      assert sorted(batch.seen[place][batch.seen[place] != 0]) == sorted(seen[row_of_user])
+      assert batch.targets[place] == targets[row_of_user]
       used += len(history)
     assert (batch.history.segments != 0).sum() == used
     assert (batch.targets[len(here) :] == 1).all()

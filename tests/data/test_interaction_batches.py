@@ -76,6 +76,27 @@ def test_an_epoch_visits_every_interaction_once_with_the_rest_of_its_row(split, 
     assert Counter(example[:3] for example in _epoch(batches, epoch)) == _wanted(split, _LENGTH)
 
 
+def test_of_a_long_row_an_example_comes_with_the_rest_of_its_window():
+  width, rng = 4, np.random.default_rng(5)
+  lists = [rng.integers(1, 40, length).tolist() for length in (3, 6, 7, 8, 11, 15, 30)]
+  interactions = Interactions(np.arange(1, 8), Rows.from_lists(lists))
+  split = leave_one_out(interactions, max_length=width, min_length=3, train_windows=0)
+  wanted: Counter[tuple] = Counter()
+  for user in range(split.num_users):
+    row = split.train[user].tolist()
+    # Windows from the newest back; an item that two of them share is told with the older one.
+    ends = list(range(len(row), 1, -width)) or [len(row)]
+    for place, target in enumerate(row):
+      end = min(end for end in ends if end > place) if place else ends[-1]
+      others = row[max(end - width - 1, 0) : place] + row[place + 1 : end]
+      assert len(others) <= width
+      wanted[user, target, (0,) * (width - len(others)) + tuple(others)] += 1
+  batches = InteractionBatches(split, batch_size=16, seed=3, inputs=True)
+  assert Counter(example[:3] for example in _epoch(batches)) == wanted
+  plain = InteractionBatches(split, batch_size=16, seed=3)
+  assert len(_epoch(plain)) == split.train.offsets[-1] == sum(map(len, lists)) - 2 * len(lists)
+
+
 _HISTORIES = st.lists(st.lists(st.integers(1, 12), min_size=3, max_size=9), min_size=1, max_size=8)
 
 

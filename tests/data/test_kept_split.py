@@ -8,6 +8,7 @@ import pytest
 from mlrec.data import DataError
 from mlrec.data import kept_split
 from mlrec.data import leave_one_out
+from mlrec.data import protocols
 from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.id_map import IdMap
@@ -30,6 +31,17 @@ def test_a_split_is_read_as_it_was_written(split, tmp_path):
   assert read.num_skipped == 1
   assert read.item_names is None
   assert read.user_names.texts(read.users) == ["", "Zoë 🎬"]
+
+
+@pytest.mark.parametrize("protocol", ["none", "users:0.4,0.3", "time:0.6,0.2"])
+def test_how_it_is_split_is_kept_too(protocol, tmp_path):
+  rows = Rows.from_lists([np.arange(1, 9) + user for user in range(40)])
+  log = Interactions(np.arange(40) + 5, rows, timestamps=np.tile(np.arange(8) * 10, 40) + np.repeat(np.arange(40), 8))
+  split = protocols.parse(protocol).split(log, max_length=3, min_length=2, train_windows=2)
+  kept_split.write(split, tmp_path / "data.safetensors")
+  read = kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+  assert read == split
+  assert (read.protocol, read.train_windows, read.fingerprint) == (protocol, 2, split.fingerprint)
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_a_log_that_holds_each_line_twice_is_warned_of(caplog):
   lines = [[1, 2, 3, 4, 5], [2, 3, 4, 5, 1]]
   doubled = [[item for item in line for _ in range(2)] for line in lines]
   leave_one_out(Interactions(np.array([1, 2]), Rows.from_lists(doubled), "twice.csv"))
-  assert "the last item of 2 of 2 users is one that they had watched before" in caplog.text
+  assert "the test item of 2 of 2 users is one that they had watched before" in caplog.text
   caplog.clear()
   leave_one_out(Interactions(np.array([1, 2]), Rows.from_lists(lines), "once.csv"))
   assert "before" not in caplog.text

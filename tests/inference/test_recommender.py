@@ -1,6 +1,7 @@
 """A trained workdir in use."""
 
 import csv
+import dataclasses
 import pathlib
 import shutil
 
@@ -171,9 +172,7 @@ def test_ids_that_are_texts_are_asked_for_and_answered_as_texts(trained, tmp_pat
   split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
   names = Names.of(split.item_ids[1:], [f"clip {item} 🎬" for item in split.item_ids[1:]])
   users = Names.of(split.users, [f"u{user}" for user in split.users])
-  named = kept_split.Split(
-    split.users, split.rows, split.item_ids, split.max_length, user_names=users, item_names=names
-  )  # fmt: skip
+  named = dataclasses.replace(split, user_names=users, item_names=names)
   kept_split.write(named, workdir.files.data)
   recommender, plain = mlrec.Recommender.load(workdir.path), mlrec.Recommender.load(trained("sasrec"))
   assert recommender.recommend_users(["u7"], k=2).items == [

@@ -1,5 +1,6 @@
 """Data sources: a pairs file and prepared TFDS data of the same content are one and the same to training."""
 
+import numpy as np
 import pytest
 
 from mlrec.data import DataError
@@ -27,6 +28,15 @@ def test_a_pairs_file_and_the_prepared_data_make_equal_splits(data_dir, tmp_path
 def test_both_forms_of_a_pairs_file_make_equal_splits(tmp_path):
   files = demo.generate().write(tmp_path)
   assert leave_one_out(load_interactions(str(files["pairs_csv"]))) == leave_one_out(read_pairs(files["pairs_tsv"]))
+
+
+def test_interactions_that_are_prepared_with_timestamps_are_those_of_the_file(data_dir, tmp_path):
+  files = demo.generate().write(tmp_path)
+  read, prepared = read_pairs(files["pairs_csv"]), load_interactions("microlens/demo-interactions", str(data_dir))
+  assert np.array_equal(prepared.line_users, read.line_users)
+  assert prepared.lines == read.lines
+  assert prepared.history_times == read.history_times
+  assert leave_one_out(prepared) == leave_one_out(read)
 
 
 def test_data_that_is_not_prepared_is_refused_with_the_command_that_prepares_it(data_dir):

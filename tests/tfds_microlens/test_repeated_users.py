@@ -7,6 +7,7 @@ from mlrec.data import Interactions
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.data import Rows
+from mlrec.sources import load_interactions
 import tfds_microlens
 from tfds_microlens import fetch
 from tfds_microlens import sequences
@@ -44,6 +45,15 @@ def test_every_line_long_enough_comes_back_in_its_place(tmp_path):
   expected = sequences.without_short_lines(read_pairs(path))
   assert np.array_equal(back.line_users, expected.line_users)
   assert back.lines == expected.lines
+
+
+def test_interactions_that_are_prepared_without_timestamps_are_the_lines_of_the_file(tmp_path, offline):
+  path, _ = _prepared(_lines(2, 80, 15), tmp_path / "data")
+  tfds_microlens.prepare("100k-interactions", data_dir=path.parent, manual_dir=path.parent)
+  read, back = read_pairs(path), load_interactions("microlens/100k-interactions", str(path.parent))
+  assert back.timestamps is None
+  assert np.array_equal(back.line_users, read.line_users)
+  assert back.lines == read.lines
 
 
 def test_a_later_line_that_is_too_short_to_split_does_not_count(tmp_path):

@@ -68,6 +68,7 @@ def plain(text: str) -> str:
 
 def _draw_panel(panel: Any, table: Table, split: str, metric: str) -> None:
   rows = [(row, value) for row in table.rows if (value := row.metric(split, metric))]
+  labels = [label for row, label in zip(table.rows, table.labels) if row.metric(split, metric)]
   places = range(len(rows))
   panel.barh(
     places,
@@ -86,11 +87,7 @@ def _draw_panel(panel: Any, table: Table, split: str, metric: str) -> None:
       [figure for _, figure in beside], [place for place, _ in beside], "D", color=_PUBLISHED, label="published"
     )  # fmt: skip
     panel.legend(loc="lower right")
-  labels = [row.label for row, _ in rows]
-  panel.set_yticks(
-    places,
-    [plain(row.label if labels.count(row.label) == 1 else f"{row.label} {row.config_hash}") for row, _ in rows],
-  )
+  panel.set_yticks(places, [plain(label) for label in labels])
   panel.invert_yaxis()
   panel.set_xlabel(f"{split} {metric}")
   panel.set_title(plain(table.title), fontsize="small")

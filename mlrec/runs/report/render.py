@@ -1,21 +1,25 @@
-"""The report of finished runs, as text, CSV and a plot."""
+"""The report of finished runs, as text, CSV, a plot and a page."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import pathlib
-import re
+
+import numpy as np
 
 from mlrec.config import ConfigError
+from mlrec.content import vectors as content_vectors
+from mlrec.data.interactions import DataError
 from mlrec.data.splits import TEST
 from mlrec.files import write_text
 from mlrec.runs import published
+from mlrec.runs.report import analysis
+from mlrec.runs.report import page
 from mlrec.runs.report import plot
 from mlrec.runs.report import rows
 from mlrec.runs.report import tables
+from mlrec.runs.report.analysis import VectorsOf
 from mlrec.runs.report.rows import Row
 from mlrec.runs.report.rows import Table
-
-_BUCKET = re.compile(r"(cold|count_(\d+).*)/hr@10")
 
 
 def make(
@@ -25,9 +29,11 @@ def make(
   metric: str = "hr@10",
   out: pathlib.Path | None = None,
   draw: bool = True,
+  html: bool = False,
+  vectors: str = "",
   note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:
-  """The report as text, `markdown` and `csv`.
+  """The report as text, `markdown` and `csv`, and `html` if asked for.
 
   Args:
     arguments: `WORKDIR` or `NAME=WORKDIR` each.
@@ -35,6 +41,9 @@ def make(
     metric: what rows are sorted by.
     out: a folder to write it to; None for nowhere.
     draw: whether to draw it there, too.
+    html: whether to write it there as a page, too, with what the records of users say.
+    vectors: of the content of items, by which the page tells how diverse lists are: a file or folder as of
+      `config.data.features`; empty for none.
     note: prints a line on what is left out.
 
   Raises:
@@ -42,6 +51,10 @@ def make(
   """
   if not arguments:
     raise ConfigError("name a WORKDIR or more, such as runs/*")
+  if html and not out:
+    raise ConfigError("--html is written to the folder of --out: name one, such as --out=report")
+  if vectors and not html:
+    raise ConfigError(f"--vectors={vectors} is for the page: give --html, too")
   if out and draw:
     plot.require()
   runs, notes = rows.read(arguments, split=split)
@@ -51,16 +64,52 @@ def make(
   if not found:
     raise ConfigError(f"none of the workdirs holds a finished run with {split} metrics")
   texts = {"markdown": markdown(found, split), "csv": as_csv(found, split)}
+  if html:
+    texts["html"], left_out = _page(found, split, metric, [*notes, *more], vectors)
+    for line in left_out:
+      note(line)
   if out:
     try:
       out.mkdir(parents=True, exist_ok=True)
       write_text(out / "report.md", texts["markdown"])
       write_text(out / "report.csv", texts["csv"])
+      if html:
+        write_text(out / "report.html", texts["html"])
       if draw:
         plot.draw(found, split, metric, [out / "report.svg", out / "report.png"])
     except OSError as error:
       raise ConfigError(f"--out={out} cannot be written: {error.strerror or error}") from error
   return texts
+
+
+def _page(found: list[Table], split: str, metric: str, notes: list[str], vectors: str) -> tuple[str, list[str]]:
+  """The page, and what else was left out."""
+  more: list[str] = []
+  vectors_of = _vectors_of(vectors, more.append) if vectors else None
+  analysed = [analysis.analyse(table, split, vectors_of) for table in found]
+  more += [line for one in analysed for line in one.notes]
+  return page.make(found, analysed, split=split, metric=metric, notes=[*notes, *more]), more
+
+
+def _vectors_of(source: str, note: Callable[[str], None]) -> VectorsOf:
+  """Looks vectors up in a file or folder; that they are of other items than a data set's is noted."""
+  named = f"--vectors={source}"
+  try:
+    content_vectors.width(source, named=named)
+  except DataError as error:
+    raise ConfigError(str(error)) from error
+
+  def look_up(items: np.ndarray) -> np.ndarray | None:
+    ids = np.concatenate([[0], items])
+    try:
+      found = content_vectors.read(source, ids, named=named)
+    except DataError as error:
+      note(str(error))
+      return None
+    # What has none has no direction.
+    return np.where(np.isin(ids, found.missing)[:, None], 0, found.vectors)
+
+  return look_up
 
 
 def markdown(found: list[Table], split: str) -> str:
@@ -86,7 +135,7 @@ def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
     if split == TEST:
       beside = [row.published.metrics.get(name) if row.published else None for row in table.rows]
       yield f"paper {name}", [tables.number(value, ".4f") for value in beside]
-  for name in _buckets(table, split):
+  for name in table.buckets(split):
     yield name.removeprefix("count_").replace("/", " "), metric(name)
   yield "coverage@10", metric("coverage@10")
   for kind in ("wall", "cpu", "device"):
@@ -106,7 +155,8 @@ def as_csv(found: list[Table], split: str) -> str:
 
 def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, object]:
   line: dict[str, object] = {
-    "model": row.label, "data": table.data, "source": table.name, "config_hash": row.config_hash,
+    "model": row.label, "data": table.data, "source": table.name, "split": table.protocol,
+    "config_hash": row.config_hash,
     "seeds": " ".join(map(str, row.seeds)),
   }  # fmt: skip
   for name in names:
@@ -117,14 +167,3 @@ def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, obj
   line |= {f"{kind}_minutes": row.minutes(kind) for kind in ("wall", "cpu", "device")}
   line |= {name: row.most(name) for name in ("peak_memory_mib", "peak_device_memory_mib", "parameters")}
   return line | {"workdirs": " ".join(str(run.workdir) for run in row.runs)}
-
-
-def _buckets(table: Table, split: str) -> list[str]:
-  """HR@10 of the buckets of targets, from those that training never has to those that it has most often."""
-  names = {name for row in table.rows for run in row.runs for name in run.result.metrics[split]}
-
-  def least(name: str) -> int:
-    match = _BUCKET.fullmatch(name)
-    return int(match[2] or 0) if match else 0
-
-  return sorted((name for name in names if _BUCKET.fullmatch(name)), key=least)

@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 
 from mlrec import files
 from mlrec.config import ConfigError
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.registry import closest
 from mlrec.runs import published
 from mlrec.runs.published import PublishedRow
@@ -17,6 +19,7 @@ from mlrec.runs.result import Result
 from mlrec.runs.result import Spread
 from mlrec.runs.workdir import Workdir
 
+_BUCKET = re.compile(r"(cold|count_([0-9]{1,19}).*)/hr@10")
 # Losses that the published models are trained by; another is part of a row's name.
 _PUBLISHED_LOSS = "in_batch_softmax"
 
@@ -36,6 +39,11 @@ class FinishedRun:
   name: str
   config: dict[str, Any]
   result: Result
+
+  @property
+  def protocol(self) -> str:
+    """As `config.data.split` names it; configs of old versions do not."""
+    return self.config["data"].get("split") or LEAVE_ONE_OUT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +110,38 @@ class Table:
     return pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
 
   @property
+  def labels(self) -> list[str]:
+    """Of the rows: those that would be the same also have their config's hash."""
+    labels = [row.label for row in self.rows]
+    return [row.label if labels.count(row.label) == 1 else f"{row.label} {row.config_hash}" for row in self.rows]
+
+  def buckets(self, split: str) -> list[str]:
+    """HR@10 of the buckets of targets, from those that training never has to those that it has most often."""
+    names = {name for row in self.rows for run in row.runs for name in run.result.metrics[split]}
+
+    def least(name: str) -> int:
+      match = _BUCKET.fullmatch(name)
+      return int(match[2] or 0) if match else 0
+
+    return sorted((name for name in names if _BUCKET.fullmatch(name)), key=least)
+
+  @property
   def title(self) -> str:
     sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
     lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
-    # The length of histories is a part of the fingerprint: runs of one table have one.
-    return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", f"data {self.data}"])
+    # The length of histories and the protocol are parts of the fingerprint: runs of one table have one.
+    protocol = [] if self.protocol == LEAVE_ONE_OUT else [f"split {self.protocol}"]
+    return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", *protocol, f"data {self.data}"])
+
+  @property
+  def protocol(self) -> str:
+    """As `config.data.split` names it."""
+    return self.rows[0].runs[0].protocol
+
+
+def bucket_title(name: str) -> str:
+  """What a bucket of `Table.buckets` is called: `cold`, or the training counts in it."""
+  return name.rpartition("/")[0].removeprefix("count_")
 
 
 def read(arguments: Iterable[str], *, split: str) -> tuple[list[FinishedRun], list[str]]:
@@ -198,8 +233,8 @@ def read_config(workdir: Workdir) -> dict[str, Any]:
 # Keys that reports read, their types, and whether each config has them.
 _READ_KEYS: dict[str, tuple[type, bool]] = {
   "seeds": (list, False), "data": (dict, True), "data.source": (str, True), "data.max_length": (int, True),
-  "data.features": (str, False), "data.videos": (str, False), "model": (dict, True), "model.name": (str, True),
-  "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),
+  "data.split": (str, False), "data.features": (str, False), "data.videos": (str, False), "model": (dict, True),
+  "model.name": (str, True), "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),
   "model.item": (dict, False), "model.item.name": (str, False), "model.item.encoder": (str, False),
   "model.item.mode": (str, False), "model.item.fusion": (str, False), "model.item.towers": (dict, False),
 }  # fmt: skip
@@ -233,7 +268,12 @@ def _run(workdir: Workdir, name: str, split: str, notes: list[str]) -> FinishedR
     return None
   config, result = read_config(workdir), workdir.read_result()
   if split not in result.metrics:
-    notes.append(f"{workdir} has no {split} metrics, as a trial of a sweep: left out")
+    why = (
+      "as a trial of a sweep"
+      if config["data"].get("split", LEAVE_ONE_OUT) != "none"
+      else "as it was trained on everything"
+    )
+    notes.append(f"{workdir} has no {split} metrics, {why}: left out")
     return None
   return FinishedRun(workdir.path, name, config, result)
 
@@ -247,7 +287,8 @@ def _group(run: FinishedRun) -> tuple[str, ...]:
 def _table(data: str, groups: list[list[FinishedRun]], split: str, metric: str) -> Table:
   first = groups[0][0]
   source, users, items = first.config["data"]["source"], first.result.users, first.result.items
-  beside = published.microlens_100k() if published.is_microlens_100k(source, users) else []
+  comparable = first.protocol == LEAVE_ONE_OUT and published.is_microlens_100k(source, users)
+  beside = published.microlens_100k() if comparable else []
   rows = [_row(runs, beside) for runs in groups]
 
   def place(row: Row) -> tuple[bool, float, str]:

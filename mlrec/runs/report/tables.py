@@ -46,8 +46,10 @@ def code(text: str) -> str:
 def comma_separated(lines: Sequence[Mapping[str, object]]) -> str:
   """CSV with a column for each key of any line; text that a spreadsheet would compute begins with an apostrophe."""
   text = io.StringIO()
-  writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
-  writer.writeheader()
+  names = list(dict.fromkeys(name for line in lines for name in line))
+  writer = csv.DictWriter(text, names, lineterminator="\n")
+  # Names of metrics are those of a file, too.
+  writer.writerow({name: _cell(name) for name in names})
   writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
   return text.getvalue()
 

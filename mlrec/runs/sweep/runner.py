@@ -16,6 +16,7 @@ from mlrec import files
 from mlrec import search_space
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.data import protocols
 from mlrec.data.splits import VALID
 from mlrec.files import write_text
 from mlrec.registry import closest
@@ -27,7 +28,7 @@ from mlrec.runs.sweep.trials import Trials
 
 # Keys that decide what is measured, or on what: to choose among them is no tuning.
 _NOT_TUNED = ("seed", "seeds", "baselines", "init_from", "train.monitor", "data.source", "data.data_dir",
-              "data.min_length", "data.cold_share", "data.cold_seed")  # fmt: skip
+              "data.split", "data.min_length", "data.cold_share", "data.cold_seed")  # fmt: skip
 # Keys that a run may change when it is resumed, but a sweep may not: its trials would no longer compare.
 _FIXED = ("seeds", "train.epochs", "train.patience", "eval.every_epochs")
 _SETTINGS, _BEST, _BEST_CONFIG, _LIST = "sweep.json", "best.json", "best.py", "trials.jsonl"
@@ -55,8 +56,13 @@ class Sweep:
     """Opens the workdir, or makes it.
 
     Raises:
-      ConfigError: the workdir cannot be had, or holds another sweep; or Optuna is missing.
+      ConfigError: the workdir cannot be had, or holds another sweep; there is nothing to choose by; or Optuna is
+        missing.
     """
+    if VALID not in protocols.parse(self._config.data.split).evaluates:
+      raise ConfigError(
+        f"config.data.split = {self._config.data.split!r}: a sweep chooses by validation, and there is none"
+      )
     database = self._workdir / DATABASE
     if (self._workdir / _SETTINGS).exists() and not (database.is_file() and database.stat().st_size):
       raise ConfigError(
@@ -146,7 +152,7 @@ class Sweep:
 
   def _check_data(self, trial: Trial, data: str) -> None:
     """Raises a ConfigError where another trial read other data; how much of a history is kept is part of the data."""
-    if "data.max_length" in self._space:
+    if {"data.max_length", "data.train_windows"} & self._space.keys():
       return
     for record in self._trials.records():
       if record.state == trials_lib.COMPLETE and record.data != data:

@@ -1,0 +1,86 @@
+"""Leave-one-out: the last item of a user is the test target, the one before it the validation target.
+
+The protocol of MicroLens (arXiv 2309.15379, section 4.1, and its released code): users with fewer than `min_length`
+items are dropped, the last `max_length + 3` items of the others are kept, and items are numbered again in the order of
+their original ids.
+"""
+
+from absl import logging
+import numpy as np
+
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import first_and_last
+from mlrec.data.interactions import Interactions
+from mlrec.data.interactions import Rows
+from mlrec.data.protocols import protocols
+from mlrec.data.protocols.protocol import Protocol
+from mlrec.data.protocols.protocol import SMALL_SHARE
+from mlrec.data.protocols.protocol import tell_of_skipped
+from mlrec.data.protocols.protocol import warn_of_watched_again
+from mlrec.data.splits import Cuts
+from mlrec.data.splits import LEAVE_ONE_OUT
+from mlrec.data.splits import Split
+from mlrec.data.splits import TEST
+from mlrec.data.splits import VALID
+
+
+@protocols.register(LEAVE_ONE_OUT)
+class LeaveOneOut(Protocol):
+  """The last item of each user is the test target, the one before it the validation target."""
+
+  form = LEAVE_ONE_OUT
+  least = 3  # an item each to train, validate and test
+
+  def split(self, interactions: Interactions, *, max_length: int, min_length: int, train_windows: int = 1) -> Split:
+    """As `leave_one_out`."""
+    self.check(max_length, min_length, train_windows)
+    long_enough = interactions.lines.lengths >= min_length
+    line_users = interactions.line_users[long_enough]
+    if not line_users.size:
+      raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
+    lines = interactions.lines.take(long_enough)
+    longest = int(lines.lengths.max())
+    most = train_windows * max_length + 3 if train_windows else longest
+    lines = lines.last(most)
+    # A line that a later one of the same user replaces still counts for which items exist.
+    distinct = np.unique(lines.values)
+    first, last = first_and_last(line_users)
+    kept = lines.take(last)
+    rows = Rows((np.searchsorted(distinct, kept.values) + 1).astype(np.int32), kept.offsets)
+    skipped = len(interactions.users) - len(first)
+    tell_of_skipped(interactions, skipped, min_length)
+    whole = int(interactions.lines.lengths[long_enough][last].sum())
+    if len(kept.values) < SMALL_SHARE * whole:
+      logging.warning(
+        "%s: data.max_length=%d keeps the last %d items of a user, %.0f %% of all interactions; a larger one keeps "
+        "more, and config.data.train_windows = 0 all, to train on in windows of that length.",
+        interactions.source, max_length, most, 100 * len(kept.values) / whole,
+      )  # fmt: skip
+    lengths = rows.lengths
+    split = Split(
+      line_users[first], rows, np.concatenate([[0], distinct]), max_length,
+      Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1}), skipped, user_names=interactions.user_names,
+      item_names=interactions.item_names, train_windows=train_windows,
+    )  # fmt: skip
+    warn_of_watched_again(split, interactions.source)
+    return split
+
+
+def leave_one_out(
+  interactions: Interactions, *, max_length: int = 10, min_length: int = 5, train_windows: int = 1
+) -> Split:
+  """Splits interactions as the MicroLens benchmark does.
+
+  Args:
+    interactions: histories under original ids.
+    max_length: the number of items a model reads; the last `max_length + 3` items of a user are kept.
+    min_length: users with fewer items are dropped, counted and reported.
+    train_windows: how many windows of `max_length + 1` items training sees of a user, from the newest back, 0 for all;
+      as many more items are kept, and excluded from the user's ranking.
+
+  Raises:
+    DataError: `max_length` or `min_length` is too small, or no user is left.
+  """
+  return LeaveOneOut(LEAVE_ONE_OUT).split(
+    interactions, max_length=max_length, min_length=min_length, train_windows=train_windows
+  )

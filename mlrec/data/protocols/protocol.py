@@ -1,0 +1,181 @@
+"""What protocols share: the log they cut, and what is checked and told of the cuts."""
+
+from typing import NamedTuple
+from typing import NoReturn
+
+from absl import logging
+import numpy as np
+
+from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Interactions
+from mlrec.data.interactions import Rows
+from mlrec.data.splits import Cuts
+from mlrec.data.splits import EVALUATED
+from mlrec.data.splits import Split
+from mlrec.data.splits import TEST
+from mlrec.registry import OptionError
+
+# What stands between a protocol's name and what it needs to know.
+NAME_ENDS = ":"
+# Below it, what is left of the interactions is probably not what was meant.
+SMALL_SHARE = 0.5
+# A share of the users so small says little of a model.
+_FEW = 0.01
+# Some do watch a video again; a log that holds each line twice has all of them do so.
+_MANY_AGAIN = 0.1
+
+
+class Log(NamedTuple):
+  """The histories that a protocol cuts.
+
+  Attributes:
+    interactions: where they are from.
+    users: `[users]` int64, original ids.
+    histories: the items of each user (original ids), oldest first; as long as `min_length` asks.
+    times: `[histories.offsets[-1]]` int64, when each item was watched; None where the log does not say.
+  """
+
+  interactions: Interactions
+  users: np.ndarray
+  histories: Rows
+  times: np.ndarray | None
+
+  @property
+  def source(self) -> str:
+    return self.interactions.source
+
+
+class Protocol:
+  """A protocol, as `config.data.split` asks for it.
+
+  A protocol derives from it, says what it is in its docstring, and gives `cuts`.
+
+  Attributes:
+    form: how it is written, for messages.
+    evaluates: the splits that it has targets for.
+    least: items that a user must have, at the least.
+    text: what was asked for.
+  """
+
+  form: str = ""
+  evaluates: tuple[str, ...] = EVALUATED
+  least: int = 2
+
+  def __init__(self, text: str):
+    """Takes in what follows the name.
+
+    Raises:
+      OptionError: it is not of the form.
+    """
+    self.text = text
+    if text.partition(NAME_ENDS)[1]:
+      self.refuse()
+
+  def refuse(self, why: str = "") -> NoReturn:
+    """Raises an OptionError that says what was expected."""
+    raise OptionError("split", f"= {self.text!r}: expected {self.form}" + (f"; {why}" if why else ""))
+
+  def split(self, interactions: Interactions, *, max_length: int, min_length: int, train_windows: int = 1) -> Split:
+    """Splits a log: users' whole histories are kept, and all items of them exist.
+
+    Args:
+      interactions: histories under original ids.
+      max_length: the number of items a model reads.
+      min_length: users with fewer items in the log are dropped, counted and reported.
+      train_windows: windows of `max_length + 1` items that training sees of a user, from the newest back; 0 for all.
+
+    Raises:
+      DataError: an argument is too small, or the log does not serve: nobody is left to train on or to evaluate.
+    """
+    self.check(max_length, min_length, train_windows)
+    long_enough = interactions.histories.lengths >= min_length
+    if not long_enough.any():
+      raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
+    times = interactions.history_times
+    log = Log(
+      interactions, interactions.users[long_enough], interactions.histories.take(long_enough),
+      None if times is None else times.take(long_enough).values,
+    )  # fmt: skip
+    skipped = int((~long_enough).sum())
+    tell_of_skipped(interactions, skipped, min_length)
+    distinct = np.unique(log.histories.values)
+    rows = Rows((np.searchsorted(distinct, log.histories.values) + 1).astype(np.int32), log.histories.offsets)
+    split = Split(
+      log.users, rows, np.concatenate([[0], distinct]), max_length, self.cuts(log), skipped,
+      user_names=interactions.user_names, item_names=interactions.item_names, protocol=self.text,
+      train_windows=train_windows,
+    )  # fmt: skip
+    _require_something(split, interactions.source)
+    read, there = len(split.train.values), int(split.cuts.train.sum())
+    if read < SMALL_SHARE * there:
+      logging.warning(
+        "%s: training reads the last %d items of a user, %.0f %% of what is there to train on; "
+        "config.data.train_windows = 0 has it read all, in windows of that length.",
+        interactions.source, train_windows * max_length + 1, 100 * read / there,
+      )  # fmt: skip
+    warn_of_watched_again(split, interactions.source)
+    return split
+
+  def cuts(self, log: Log) -> Cuts:
+    """Where the log's histories are cut.
+
+    Raises:
+      DataError: the log does not say what it takes.
+    """
+    raise NotImplementedError
+
+  def check(self, max_length: int, min_length: int, train_windows: int) -> None:
+    """Raises a DataError where an argument of `split` is too small."""
+    for name, value, least in (("max_length", max_length, 1), ("train_windows", train_windows, 0)):
+      if value < least:
+        raise DataError(f"{name} must be at least {least}, not {value}")
+    if min_length < self.least:
+      raise DataError(f"min_length must be at least {self.least} with the split {self.text!r}, not {min_length}")
+
+
+def shares(text: str) -> list[float] | None:
+  """The two shares in `0.8,0.1`, both above 0, and together below 1; None where it is anything else."""
+  try:
+    found = [float(part) for part in text.split(",")]
+  except ValueError:
+    return None
+  return found if len(found) == 2 and min(found) > 0 and sum(found) < 1 - 1e-9 else None
+
+
+def tell_of_skipped(interactions: Interactions, skipped: int, min_length: int) -> None:
+  """Warns of users who are too short."""
+  if skipped:
+    logging.warning(
+      "%s: skipped %d of %d users, who have fewer than %d items.",
+      interactions.source, skipped, len(interactions.users), min_length,
+    )  # fmt: skip
+
+
+def warn_of_watched_again(split: Split, source: str) -> None:
+  """Warns where many test targets cannot be found, as they are in the history that ranking leaves out."""
+  if TEST not in split.cuts.targets:
+    return
+  seen, targets = split.seen(TEST), split.targets(TEST)
+  again = np.add.reduceat((seen.values == np.repeat(targets, seen.lengths)).astype(np.int64), seen.offsets[:-1]) > 0
+  if again.sum() > _MANY_AGAIN * len(targets):
+    logging.warning(
+      "%s: the test item of %d of %d users is one that they had watched before; ranking leaves out what was watched: "
+      "it cannot be found. Are there lines twice?",
+      source, again.sum(), len(targets),
+    )  # fmt: skip
+
+
+def _require_something(split: Split, source: str) -> None:
+  if not len(split.train_sequences):
+    raise DataError(f"{source}: with config.data.split = {split.protocol!r} no user has two items to train on")
+  for name in split.cuts.targets:
+    number = len(split.evaluated(name))
+    if not number:
+      raise DataError(
+        f"{source}: with config.data.split = {split.protocol!r} no user has both a {name} item and a history before it"
+      )
+    if number < _FEW * split.num_users:
+      logging.warning(
+        "%s: with config.data.split = %r only %d of %d users have a %s item and a history before it.",
+        source, split.protocol, number, split.num_users, name,
+      )  # fmt: skip
