@@ -21,7 +21,8 @@ def described(name: str) -> dict[str, Any]:
 
 
 def _name(flag: flags.Flag) -> str:
-  return f"[no]{flag.name}" if flag.boolean else flag.name
+  # Nobody turns off what says no.
+  return f"[no]{flag.name}" if flag.boolean and not flag.name.startswith(("no_", "items_no_")) else flag.name
 
 
 def _default(flag: flags.Flag) -> str:
