@@ -31,9 +31,9 @@ def page(kind: str) -> str:
     raise ValueError(f"there is no kind {kind!r} among {', '.join(models.kinds())}")
   encodes = kind.endswith(" encoder") and kind != USER_ENCODER
   rows = [
-    (f"`{name}`", _summary(name), *(_published(_spec(name)) if encodes else []), _options(name)) for name in names
+    (f"`{name}`", _summary(name), *([_published(_spec(name))] if encodes else []), _options(name)) for name in names
   ]
-  heads = ("name", "what it is", *(["reads", "published weights", "their licence"] if encodes else []), "options")
+  heads = ("name", "what it is", *(["reads; published weights, their licence"] if encodes else []), "options")
   return markdown.table(heads, rows)
 
 
@@ -78,7 +78,7 @@ def _spec(name: str) -> Any:
   return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0))).spec
 
 
-def _published(spec: Any) -> tuple[str, str, str]:
+def _published(spec: Any) -> str:
   fed = [words.format(getattr(spec, field)) for field, words in _FED.items() if hasattr(spec, field)]
-  weights = f"`{spec.weights}` ({spec.source})" if spec.weights else f"none ({spec.source})"
-  return ", ".join(fed), weights, spec.licence
+  weights = f"`{spec.weights}` ({spec.source}), {spec.licence}" if spec.weights else f"none ({spec.source})"
+  return f"{', '.join(fed)}; {weights}"
