@@ -26,8 +26,9 @@ class ConfigError(ValueError):
 def default_config() -> ConfigDict:
   """Every key with its default: MicroLens's protocol and the settings of its released runs where it shows them."""
   config = ConfigDict()
-  # Seed of parameters, dropout and data order; several in `seeds` run one after another and are summarised.
+  # Of parameters, dropout and data order.
   config.seed = 42
+  # Several seeds, such as (0, 1, 2): they run one after another, in place of `seed`, and are summarised.
   config.seeds = ()
   # A workdir, or a safetensors file under PyTorch's names, whose parameters training starts from.
   config.init_from = ""
@@ -58,19 +59,25 @@ def default_config() -> ConfigDict:
   # What is validated and tested on: `leave_one_out`; `time:2023-01-01`, `time:DATE,DATE` or `time:0.8,0.1` (what comes
   # after a moment); `users:0.8,0.1` (unseen users); or `none`, and all is trained on. `mlrec/data/protocols/` has each.
   config.data.split = "leave_one_out"
+  # Items of a history that a model reads, the newest.
   config.data.max_length = 10
   # Windows of max_length + 1 items that training reads of a long history, from the newest back; 0 for all of it.
   config.data.train_windows = 1
+  # Users with fewer items are left out.
   config.data.min_length = 5
-  # Forced cold start: the share of items that is taken out of training, not of histories read later, and what chooses
-  # them.
+  # Forced cold start: the share of items that is taken out of training, but not of histories read later.
   config.data.cold_share = 0.0
+  # Chooses those items.
   config.data.cold_seed = 0
 
   config.model = ConfigDict()
+  # The recommender. Other options of the section are its own.
   config.model.name = "sequential"
+  # The width of item vectors and user states.
   config.model.dim = 512
+  # The item tower and its options, of recommenders that have one.
   config.model.item = ConfigDict({"name": "id"})
+  # The user encoder and its options, of `sequential`.
   config.model.user = ConfigDict({"name": "sasrec"})
 
   config.loss = ConfigDict()
@@ -80,25 +87,37 @@ def default_config() -> ConfigDict:
   config.loss.popularity_power = 1.0
 
   config.optimizer = ConfigDict()
+  # AdamW's learning rate.
   config.optimizer.lr = 1e-4
+  # Its decoupled decay, of all parameters but those of encoders.
   config.optimizer.weight_decay = 0.1
-  # Of an encoder of content and its projection; a learning rate of 0 stands for `lr`.
+  # The learning rate of an encoder of content and, of videos, its projection; 0 stands for `lr`.
   config.optimizer.encoder_lr = 0.0
+  # The decay of the same.
   config.optimizer.encoder_weight_decay = 0.0
+  # How slowly AdamW's average of the gradients fades.
   config.optimizer.b1 = 0.9
+  # How slowly its average of their squares fades.
   config.optimizer.b2 = 0.999
+  # What is added to the root of that average.
   config.optimizer.eps = 1e-8
+  # Gradients of a larger norm, over all parameters together, are scaled down to it; 0 for not.
   config.optimizer.clip_norm = 5.0
+  # How the learning rate falls over the run: `constant` (not at all), `cosine` or `linear`.
   config.optimizer.schedule = "constant"
+  # Steps in which the learning rate rises from 0, before the schedule.
   config.optimizer.warmup_steps = 0
+  # Where a schedule that falls ends, as a share of `lr`.
   config.optimizer.final_lr_fraction = 0.0
 
   config.train = ConfigDict()
+  # Passes over the training data, at most.
   config.train.epochs = 50
   # Users in a global batch, whatever the number of devices.
   config.train.batch_size = 512
   # Stop after so many validations without a better `monitor`; 0 for never.
   config.train.patience = 5
+  # The validation metric that the best parameters are chosen by.
   config.train.monitor = "hr@10"
   # Steps that one dispatch to the devices takes: the result is the same, but that a 1 may round otherwise.
   config.train.steps_per_dispatch = 8
@@ -108,8 +127,9 @@ def default_config() -> ConfigDict:
   config.eval = ConfigDict()
   # Validate after every so many epochs; the last epoch is always validated.
   config.eval.every_epochs = 1
-  # Users and items scored at a time.
+  # Users scored at a time.
   config.eval.batch_size = 2048
+  # Items scored at a time; ranks do not depend on it.
   config.eval.chunk = 4096
   # Items encoded at a time, where their content is read.
   config.eval.item_batch = 64
@@ -123,7 +143,9 @@ def default_config() -> ConfigDict:
   config.checkpoint.every_steps = 0
 
   config.log = ConfigDict()
+  # Keep the training loss in metrics.jsonl after so many steps.
   config.log.every_steps = 100
+  # Whether events for TensorBoard are written, too.
   config.log.tensorboard = True
   # A project of Weights & Biases, and a tracking URI of MLflow, that also take the metrics; empty for none.
   config.log.wandb = ""

@@ -2,6 +2,9 @@
 
 FILE may be one of `torch.save`, in its zip or its older format, NumPy's `.npz`, or safetensors; no code that it names
 is run. Names and shapes stay those of FILE.
+
+  python -m mlrec.convert SLOWFAST_8x8_R50.pyth --to=weights/slowfast_r50.safetensors
+  python -m mlrec.convert SLOWFAST_8x8_R50.pyth --list
 """
 
 if __name__ == "__main__":
@@ -23,7 +26,10 @@ from mlrec import terminal
 _FLAGS = flags.FlagValues()
 _TO = flags.DEFINE_string("to", None, "The safetensors file to write.", flag_values=_FLAGS)
 _KEY = flags.DEFINE_string(
-  "key", None, "Where in FILE's dict the weights lie, if not in the usual place.", flag_values=_FLAGS
+  "key",
+  None,
+  "Where in FILE's dict the weights lie, if not in the usual place, such as model_state.",
+  flag_values=_FLAGS,
 )
 _LIST = flags.DEFINE_bool("list", False, "Print names, shapes and dtypes, and write nothing.", flag_values=_FLAGS)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --to if there is one.", flag_values=_FLAGS)

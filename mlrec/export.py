@@ -21,15 +21,17 @@ from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
-_TO = flags.DEFINE_string("to", None, "The folder to write.")
-_INDEX = flags.DEFINE_bool("index", True, "Make the index, which needs usearch.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The trained run: a workdir of python -m mlrec.main.")
+_TO = flags.DEFINE_string("to", None, "The folder to write; an earlier export there is replaced.")
+_INDEX = flags.DEFINE_bool("index", True, "Also the index, which needs usearch.")
 _PROJECTOR = flags.DEFINE_string("projector", None, "A folder for TensorBoard's projector, to be written too.")
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "What the user encoder is compiled for.")
-_NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
+_NEW_ITEMS = flags.DEFINE_bool(
+  "new_items", False, "Also items that the content has and training had not, by their content."
+)
 _TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
 _PLACES = {
-  key: flags.DEFINE_string(key, "", f"Where it lies now, instead of the run's config.data.{key}.")
+  key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
   for key in ("content", "videos", "features", "features_dir", "data_dir")
 }
 

@@ -31,16 +31,23 @@ _VIDEOS = flags.DEFINE_string("videos", "", "The prepared videos, such as microl
 _CONTENT = flags.DEFINE_string(
   "content", "", "Titles, covers or audio: such as microlens/50k-items, or a *_titles.csv file."
 )
-_ENCODER = flags.DEFINE_string("encoder", None, "The encoder's name.")
+_ENCODER = flags.DEFINE_string("encoder", None, "The encoder's name; python -m mlrec.main --list prints all.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "The file of its weights; 'random' for a random start.")
 _OPTIONS = flags.DEFINE_string("options", "", "Options of the encoder, such as depth=2,heads=(1,2).")
 _FRAMES = flags.DEFINE_integer("frames", 0, "Of videos: frames a clip; 0 for the encoder's own.")
 _SIZE = flags.DEFINE_integer("size", 0, "Of videos and covers: height and width; 0 for the encoder's own.")
-_PIXELS = flags.DEFINE_enum("pixels", "spec", ["spec", "double", "reference"], "Of videos: how they are normalised.")
+_PIXELS = flags.DEFINE_enum(
+  "pixels",
+  "spec",
+  ["spec", "double", "reference"],
+  "Of videos: how they are normalised, by the encoder's statistics or as MicroLens's code did.",
+)
 _SAMPLES = flags.DEFINE_integer("samples", 0, "Of audio: samples of each item; 0 for the encoder's own.")
 _LENGTH = flags.DEFINE_integer("length", 0, "Of titles: their tokens; 0 for the encoder's own.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", "", "Of titles: its file or folder; empty for that beside the weights.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
+_DTYPE = flags.DEFINE_enum(
+  "dtype", "float32", ["float32", "bfloat16"], "What the encoder computes in; vectors are float32."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Items encoded at a time, on all devices together.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data lies; empty for TFDS's own default.")
 _FEATURES_DIR = flags.DEFINE_string("features_dir", "", "Where vectors are kept; empty for the user's cache folder.")

@@ -32,28 +32,30 @@ def _text(name: str, default: str, meaning: str) -> None:
   flags.DEFINE_string(name, default, meaning, flag_values=_FLAGS)
 
 
-_TO = flags.DEFINE_string("to", None, "The folder to make.", flag_values=_FLAGS)
-_text("interactions", "", "The log: a row an interaction.")
-_text("user", "", "Its column of users; a usual name is found.")
-_text("item", "", "Its column of items; a usual name is found.")
-_text("time", "", "Its column of times; a usual name is found. 'none': the order of the rows counts.")
-_text("time_unit", "", "s, ms, us or ns, of times that are numbers; else told by their size.")
-_text("rating", "", "Its column of ratings, for --min_rating.")
+_TO = flags.DEFINE_string("to", None, "The folder to make; it is there whole or not at all.", flag_values=_FLAGS)
+_text("interactions", "", "The log: a file with a row an interaction, delimited text, JSON lines or Parquet.")
+_text("user", "", "The log's column of users; a usual name is found.")
+_text("item", "", "The log's column of items; a usual name is found.")
+_text("time", "", "The log's column of times; a usual name is found. 'none': the order of the rows counts.")
+_text("time_unit", "", "The unit of times that are numbers: s, ms, us or ns; told by their size unless said.")
+_text("rating", "", "The log's column of ratings, for --min_rating; a usual name is found.")
 flags.DEFINE_float("min_rating", None, "Interactions with a lower rating are left out.", flag_values=_FLAGS)
-_text("repeats", "keep", "Of an item that a user has several times: keep all, or the first or the last.")
+_text("repeats", "keep", "Of an item that a user has several times: keep (all), first or last.")
 _text("core", "", "K or USERS,ITEMS: users and items of fewer interactions are left out, until none are.")
 flags.DEFINE_bool("no_header", False, "The log has no header: columns are 1, 2, 3, …", flag_values=_FLAGS)
-_text("separator", "", "Of delimited text; else a tab, a comma, a semicolon or a bar, by the first line.")
-_text("item_separator", "", "Of several items, oldest first, in one cell.")
-_text("encoding", "utf-8", "Of delimited text.")
-_text("items", "", "A table of items, a row each.")
-_text("items_id", "", "Its column of items' ids; that of the log's name, or of a usual one, is found.")
+_text(
+  "separator", "", "Of a log of delimited text; a tab, a comma, a semicolon or a bar, by its first line, unless said."
+)
+_text("item_separator", "", "Of several items, oldest first, in one cell of the log.")
+_text("encoding", "utf-8", "The character set of delimited text, such as latin-1.")
+_text("items", "", "A table of items: a file with a row an item, in any form that a log may have.")
+_text("items_id", "", "The items table's column of ids; that of the log's name, or of a usual one, is found.")
 flags.DEFINE_bool("items_no_header", False, "The table of items has no header.", flag_values=_FLAGS)
 _text("items_separator", "", "As --separator, of the table of items.")
-_text("title", "", "Its column of titles; a usual name is found.")
-_text("cover_path", "", "Its column of paths of covers, relative to --media, or to the table.")
-_text("audio_path", "", "Its column of paths of sound tracks.")
-_text("video_path", "", "Its column of paths of videos.")
+_text("title", "", "The items table's column of titles; a usual name is found.")
+_text("cover_path", "", "The items table's column of paths of covers, relative to --media, or to the table.")
+_text("audio_path", "", "The items table's column of paths of sound tracks, likewise.")
+_text("video_path", "", "The items table's column of paths of videos, likewise.")
 _text("media", "", "A folder of covers, sound tracks and videos, in any folders, each named by the id of its item.")
 _text("frames", "", "Of videos: <frames>x<side>[-i<interval>], 5x224 unless said; 'none' for no videos.")
 _text("cover", "", "Of covers: the side of the square, 224 unless said; 'none' for no covers.")
@@ -127,8 +129,9 @@ def ingest(
     interactions: the log, a row an interaction: delimited text (CSV, TSV, …), JSON lines or Parquet; text also
       compressed by gzip, zstd, bzip2 or LZ4.
     to: the folder to make. One that the same call has made stays as it is; any other that is not empty is refused.
-    user, item, time: columns of the log; empty for those of usual names. Without a header they are "1", "2", ….
-      A `time` of "none" has the order of the rows count. Items may be lists, oldest first.
+    user: the log's column of users; empty for one of a usual name. Without a header columns are "1", "2", ….
+    item: likewise of items, which may be lists, oldest first.
+    time: likewise of times; "none" has the order of the rows count.
     time_unit: `s`, `ms`, `us` or `ns` of times that are numbers; empty to tell it by their size.
     rating: a column of the log; empty for that of a usual name.
     min_rating: rows that are rated lower are left out; None to read no ratings.
@@ -140,9 +143,13 @@ def ingest(
     encoding: of delimited text.
     item_separator: of several items in one cell.
     items: a table of items, a row each.
-    items_id, title: its columns; empty for those of usual names.
-    items_header, items_separator: as those of the log.
-    cover_path, audio_path, video_path: its columns of files, relative to `media`, or to the table.
+    items_id: its column of ids; empty for one of the log's name, or of a usual one.
+    items_header: whether its first row names the columns.
+    items_separator: of the table, if it is delimited text; empty to tell it by the first line.
+    title: its column of titles; empty for one of a usual name.
+    cover_path: its column of covers' files, relative to `media`, or to the table.
+    audio_path: likewise of sound tracks.
+    video_path: likewise of videos.
     media: a folder, with all below it, of files that are named by their item's id.
     frames: which of a video are kept, `<frames>x<side>[-i<interval>]`; empty for `5x224`, "none" for no videos.
     cover: the side of square covers; empty for 224, "none" for no covers.

@@ -1,6 +1,11 @@
 """Trains, evaluates and resumes: `python -m mlrec.main --config=FILE.py[:ARG] [--workdir=DIR] [--config.key=value …]`.
 
-Running the same command again in the same workdir resumes where the run stopped, or, when it is finished, says so.
+  python -m mlrec.main --config=configs/demo.py
+  python -m mlrec.main --config=configs/50k/sasrec.py --config.data.source=PATH/MicroLens-50k_pairs.tsv --workdir=runs/a
+  python -m mlrec.main --list
+
+Running the same command again in the same workdir resumes where the run stopped, or, when it is finished, says so. A
+config that is not here is sought among those that come with the package. SIGTERM and Ctrl-C have the run save and stop.
 """
 
 if __name__ == "__main__":
@@ -22,15 +27,17 @@ from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and results; by default a readable name under runs/.")
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The experiment: a Python file with get_config(). Its keys are set by --config.KEY=VALUE."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; by default a readable name under runs/.")
 _EVALUATE_ONLY = flags.DEFINE_bool("evaluate_only", False, "Evaluate the best checkpoint of the workdir, and stop.")
 _STEP = flags.DEFINE_integer("step", None, "With --evaluate_only: the step of the checkpoint, if not the best.")
 _PROFILE = flags.DEFINE_string(
   "profile", None, "FIRST:LAST, the steps to trace, such as 10:15, for XProf and Perfetto."
 )
 _LIST = flags.DEFINE_bool("list", False, "Print the models, data sources, splits and configs there are, and stop.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for a run of several processes.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for a run of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, with --coordinator.")
 _PROCESS = flags.DEFINE_integer("process", None, "This process's number, from 0, with --coordinator.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a TPU pod or a Slurm job.")

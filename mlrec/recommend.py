@@ -27,21 +27,23 @@ from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The trained run: a workdir of python -m mlrec.main.")
 _USER = flags.DEFINE_list("user", [], "Users of the run, by their original ids, separated by commas.")
 _HISTORY = flags.DEFINE_list("history", [], "Original ids of the items that somebody watched, oldest first.")
 _BATCH = flags.DEFINE_string("batch", None, "A .parquet or .csv file with a column `user` or `history`.")
 _TO = flags.DEFINE_string("to", None, "With --batch: the .parquet or .csv file to write.")
-_K = flags.DEFINE_integer("k", 10, "How many items.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 10, "How many items for each user or history.", lower_bound=1)
 _ONLY = flags.DEFINE_list("only", [], "Recommend none but these items; @FILE has one a line.")
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Do not recommend these items; @FILE has one a line.")
 _SEEN = flags.DEFINE_bool("seen", False, "Also recommend what was watched already.")
-_NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
-_WHY = flags.DEFINE_bool("why", True, "Name the nearest items of the history.")
-_HTML = flags.DEFINE_string("html", None, "A page to write, with covers or middle frames.")
+_NEW_ITEMS = flags.DEFINE_bool(
+  "new_items", False, "Also items that the content has and training had not, by their content."
+)
+_WHY = flags.DEFINE_bool("why", True, "Name the items of the history that are nearest to each.")
+_HTML = flags.DEFINE_string("html", None, "A page to write, with covers or middle frames of the items.")
 _TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
 _PLACES = {
-  key: flags.DEFINE_string(key, "", f"Where it lies now, instead of the run's config.data.{key}.")
+  key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
   for key in ("content", "videos", "features", "features_dir", "data_dir")
 }
 # Items of a history that a page shows, the newest.

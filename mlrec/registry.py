@@ -71,7 +71,10 @@ def variant(entry: type, **defaults: Any) -> Callable:
   def build(**options: Any) -> Any:
     return entry(**defaults | options)
 
-  build.__signature__ = inspect.Signature(list(_parameters(entry).values()))  # type: ignore[attr-defined]
+  build.__doc__ = entry.__doc__
+  build.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+    parameter.replace(default=defaults.get(name, parameter.default)) for name, parameter in _parameters(entry).items()
+  ])  # fmt: skip
   return build
 
 
@@ -162,18 +165,26 @@ class Registry:
         _check_type(option, value, parameters[option].annotation)
     return entry(*args, **options, **section)
 
+  def parameters(self, name: str, *, kind: str | None = None) -> dict[str, inspect.Parameter]:
+    """What may be set of the entry of that name, with annotations and defaults.
+
+    Raises:
+      ValueError: as `get`.
+    """
+    found = _parameters(self.get(name, kind=kind))
+    return {option: parameter for option, parameter in found.items() if option not in ("self", "rngs")}
+
   def options(self, name: str, *, kind: str | None = None) -> list[str]:
     """The names of what may be set of the entry of that name.
 
     Raises:
       ValueError: as `get`.
     """
-    return [parameter for parameter in _parameters(self.get(name, kind=kind)) if parameter not in ("self", "rngs")]
+    return list(self.parameters(name, kind=kind))
 
   def required(self, name: str) -> list[str]:
     """Those of `options` that have no default."""
-    parameters = _parameters(self.get(name))
-    return [option for option in self.options(name) if parameters[option].default is inspect.Parameter.empty]
+    return [option for option, one in self.parameters(name).items() if one.default is inspect.Parameter.empty]
 
   def _load(self) -> None:
     if self._loaded:

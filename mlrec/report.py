@@ -26,7 +26,9 @@ from mlrec.terminal import one_line
 
 _OUT = flags.DEFINE_string("out", None, "A folder to write the table to, in all its forms.")
 _FORMAT = flags.DEFINE_enum("format", "markdown", ["markdown", "csv"], "What is printed.")
-_METRIC = flags.DEFINE_string("metric", "hr@10", "What rows are sorted by, and what the plot shows.")
+_METRIC = flags.DEFINE_string(
+  "metric", "hr@10", "What rows are sorted by, and what the plot shows, such as ndcg@10 or mrr."
+)
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "valid"], "Whose metrics are shown.")
 _PLOT = flags.DEFINE_bool("plot", True, "With --out: also the plot, which needs matplotlib.")
 _HTML = flags.DEFINE_bool("html", False, "With --out: also a page that is whole in itself, which needs nothing more.")

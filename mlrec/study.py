@@ -31,8 +31,10 @@ from mlrec.data import DataError
 from mlrec.runs.study import definition
 from mlrec.runs.study import Study
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config() and get_study().")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the study is kept, a folder a run.")
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "A Python file with get_config() and get_study(); its keys are set by --config.KEY=VALUE."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the study is kept, a folder a run; the same one resumes it.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Write the report of what is there, and run nothing.")
 _PLOT = flags.DEFINE_bool("plot", True, "Also the plot, which needs matplotlib.")
 

@@ -32,8 +32,10 @@ from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config() and get_search_space().")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep is kept.")
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "A Python file with get_config() and get_search_space(); its keys are set by --config.KEY=VALUE."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep is kept; the same one resumes it.")
 _TRIALS = flags.DEFINE_integer("trials", None, "How many trials, of all processes and runs of the command together.")
 _SECONDS = flags.DEFINE_float("seconds", None, "Begin no trial once those that have ended took so long together.")
 

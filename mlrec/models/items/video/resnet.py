@@ -206,12 +206,12 @@ def _factory(variant: Variant) -> Callable[..., ResNet3D]:
     dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
   ) -> ResNet3D:
-    """The options are `ResNet3D`'s."""
     return ResNet3D(
       variant, stem=stem, depths=depths, num_classes=num_classes, feature=feature, softmax_head=softmax_head,
       dropout=dropout, dtype=dtype, rngs=rngs,
     )  # fmt: skip
 
+  build.__doc__ = ResNet3D.__doc__
   return build
 
 

@@ -1,0 +1,1 @@
+"""Makers of the site's pages: Markdown of what the source says, one maker a file."""
