@@ -147,8 +147,9 @@ def default_config() -> ConfigDict:
   config.log.every_steps = 100
   # Whether events for TensorBoard are written, too.
   config.log.tensorboard = True
-  # A project of Weights & Biases, and a tracking URI of MLflow, that also take the metrics; empty for none.
+  # A project of Weights & Biases that takes the metrics too (extra `wandb`); empty for none.
   config.log.wandb = ""
+  # A tracking URI of MLflow, likewise (extra `mlflow`).
   config.log.mlflow = ""
   config.lock()
   return config
