@@ -72,12 +72,13 @@ class VectorContent:
     return {FEATURES: np.asarray(self._vectors[items]), f"{FEATURES}{PRESENT}": self._present[items]}
 
 
-def load(data: ConfigDict, item_ids: np.ndarray) -> Vectors:
+def load(data: ConfigDict, item_ids: np.ndarray, known_ids: np.ndarray | None = None) -> Vectors:
   """The vectors that `config.data.features` names, whitened where `config.data.whiten` says so.
 
   Args:
     data: `config.data`.
     item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
+    known_ids: the first of them, over which vectors are whitened; None for all.
 
   Raises:
     DataError: none are named, they are malformed, none belongs to these items, or one is not finite (its item is
@@ -90,7 +91,7 @@ def load(data: ConfigDict, item_ids: np.ndarray) -> Vectors:
       "%s: %d of %d items have no vector (item %d first); theirs is the padding item's.",
       data.features, len(found.missing), len(item_ids) - 1, found.missing[0],
     )  # fmt: skip
-  return whitened(found, item_ids) if data.whiten else found
+  return whitened(found, item_ids, known_ids) if data.whiten else found
 
 
 def width(source: str, *, named: str = "") -> int:
@@ -154,7 +155,7 @@ def write_folder(path: pathlib.Path, vectors: np.ndarray, items: np.ndarray, rec
   files.write_json(path / RECIPE, {**recipe, "files": digests})
 
 
-def whitened(vectors: Vectors, item_ids: np.ndarray) -> Vectors:
+def whitened(vectors: Vectors, item_ids: np.ndarray, known_ids: np.ndarray | None = None) -> Vectors:
   """Vectors of mean 0 and, as far as their rank goes, the covariance I / D over the items that have them.
 
   Sentence encoders crowd their vectors into a narrow cone, in which few directions tell items apart (Su et al., 2021,
@@ -164,11 +165,14 @@ def whitened(vectors: Vectors, item_ids: np.ndarray) -> Vectors:
   Args:
     vectors: of a split.
     item_ids: `[num_items + 1]` original ids by dense id, 0 for padding.
+    known_ids: the first of them, whose mean and covariance count; None for all.
   """
   own = _present(vectors, item_ids)
+  number = int(own[: len(item_ids if known_ids is None else known_ids)].sum())
   centred = vectors.vectors[own].astype(np.float64)
-  centred -= centred.mean(0)
-  values, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+  centred -= centred[:number].mean(0)
+  known = centred[:number]
+  values, axes = np.linalg.eigh(known.T @ known / number)
   found = np.zeros(vectors.vectors.shape, np.float32)
   least = _LEAST_VARIANCE * max(values[-1], np.finfo(float).tiny)
   found[own] = centred @ (axes / np.sqrt(values.clip(min=least) * len(values)))

@@ -53,6 +53,7 @@ class Split:
     item_names: likewise.
     protocol: as `config.data.split` names it.
     train_windows: how many windows of `max_length + 1` items training sees of a row, from the newest back; 0 for all.
+    num_new: the last so many items are ones that training did not know of (`mlrec.inference`).
   """
 
   users: np.ndarray
@@ -66,6 +67,7 @@ class Split:
   item_names: Names | None = None
   protocol: str = LEAVE_ONE_OUT
   train_windows: int = 1
+  num_new: int = 0
 
   @property
   def num_users(self) -> int:
@@ -75,6 +77,11 @@ class Split:
   def num_items(self) -> int:
     """Items that exist, padding not counted."""
     return len(self.item_ids) - 1
+
+  @property
+  def known_ids(self) -> np.ndarray:
+    """`[num_items + 1 - num_new]`: `item_ids` of the items that training knew of."""
+    return self.item_ids[: len(self.item_ids) - self.num_new]
 
   @functools.cached_property
   def train(self) -> Rows:

@@ -241,7 +241,7 @@ def _manifest(
   return {
     "format": _FORMAT,
     "items": recommender.num_items,
-    "new_items": recommender.num_items - loaded.num_trained,
+    "new_items": loaded.split.num_new,
     "width": scorer.vectors.shape[1],
     "max_length": scorer.max_length,
     "ids": "texts" if recommender.items.are_texts else "integers",

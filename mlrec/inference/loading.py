@@ -48,14 +48,12 @@ class Loaded(NamedTuple):
     workdir: of the run, of one seed.
     config: of the run.
     split: its users and items, and new items after those.
-    num_trained: items that training knew.
     scorer: the model.
   """
 
   workdir: Workdir
   config: ConfigDict
   split: Split
-  num_trained: int
   scorer: Scorer
 
 
@@ -76,18 +74,17 @@ def load(path: pathlib.Path, *, places: Mapping[str, str] = {}, new_items: bool 
   config = _config(workdir, places)
   ids = IdMap.read(workdir.files.ids)
   split = kept_split.read(workdir.files.data, ids)
-  num_trained = split.num_items
   try:
     with options_of("config.model"):
       name, _ = choose(config.model.to_dict(), RECOMMENDER)
     if models.get(name).fitted:
       if new_items:
         raise ConfigError(f"{path}: {name!r} is computed from interactions alone: it cannot score new items")
-      return Loaded(workdir, config, split, num_trained, _fitted(config, split))
+      return Loaded(workdir, config, split, _fitted(config, split))
     split, scorer = _trained(workdir, config, split, new_items)
   except OptionError as error:
     raise ConfigError(str(error)) from error
-  return Loaded(workdir, config, split, num_trained, scorer)
+  return Loaded(workdir, config, split, scorer)
 
 
 def _of_one_seed(workdir: Workdir) -> Workdir:
@@ -168,7 +165,7 @@ def _with_new_items(config: ConfigDict, split: Split, model: Recommender) -> Spl
   new = np.setdiff1d(np.concatenate([np.asarray(items) for items in held]), split.item_ids)
   if not len(new):
     raise DataError(f"the content ({', '.join(recipes)}) holds no item that the run did not know")
-  return dataclasses.replace(split, item_ids=np.concatenate([split.item_ids, new]))
+  return dataclasses.replace(split, item_ids=np.concatenate([split.item_ids, new]), num_new=len(new))
 
 
 def _item_table(workdir: Workdir, run: TrainingRun, best: Best, params: Any, rest: Any) -> Any:

@@ -86,7 +86,7 @@ def _open(
   if recipe is None:
     if kind != FEATURES:
       raise TypeError(f"a tower reads {kind!r} and does not say in its `recipes` how")
-    found = vectors.load(data, split.item_ids)
+    found = vectors.load(data, split.item_ids, split.known_ids)
     return VectorContent(found, split.item_ids), found.missing
   source = sources.get(recipe.content) or open_source(recipe.content, data, recipe.opening())
   if kind != FEATURES:
@@ -101,7 +101,7 @@ def _open(
       f"vectors of the frozen encoder are {found.vectors.shape[1:]}; the item tower expects {need.shape}"
     )
   if data.whiten:
-    found = vectors.whitened(found, split.item_ids)
+    found = vectors.whitened(found, split.item_ids, split.known_ids)
   return VectorContent(found, split.item_ids), found.missing
 
 

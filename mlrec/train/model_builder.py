@@ -121,4 +121,4 @@ class ModelBuilder:
 
   @functools.cached_property
   def _vectors(self) -> Vectors:
-    return vectors.load(self._data, self._split.item_ids)
+    return vectors.load(self._data, self._split.item_ids, self._split.known_ids)

@@ -259,6 +259,19 @@ def test_new_items_are_recommended_by_their_content_alone(titled):
   assert 101 not in known.recommend([[1, 2]], k=ITEMS + 2).items[0]
 
 
+def test_new_items_do_not_change_how_vectors_are_whitened():
+  from mlrec.content.vectors import Vectors
+  from mlrec.content.vectors import whitened
+
+  rng = np.random.default_rng(0)
+  vectors = rng.normal(size=(30, 4)).astype(np.float32) + 3
+  ids = np.arange(30)
+  known = whitened(Vectors(vectors[:20], np.array([7]), "v"), ids[:20]).vectors
+  more = whitened(Vectors(vectors, np.array([7]), "v"), ids, ids[:20]).vectors
+  np.testing.assert_array_equal(more[:20], known)
+  assert not np.allclose(more[20:], whitened(Vectors(vectors, np.array([7]), "v"), ids).vectors[20:])
+
+
 def test_who_reads_nothing_but_ids_has_nothing_to_say_of_new_items(trained):
   with pytest.raises(ConfigError, match="reads no content of an item"):
     mlrec.Recommender.load(trained("sasrec"), new_items=True)
