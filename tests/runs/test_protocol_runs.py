@@ -229,7 +229,11 @@ _FUSED = {"name": "fused", "towers": {"id": {"name": "id"}, "vectors": {"name": 
 
 @pytest.mark.parametrize(
   ("day", "options"),
-  [("none", {}), (_TIME, {"item": _FUSED}), (_TIME, {"model": _LIGHTGCN})],
+  [
+    ("none", {}),
+    pytest.param(_TIME, {"item": _FUSED}, marks=pytest.mark.slow),
+    pytest.param(_TIME, {"model": _LIGHTGCN}, marks=pytest.mark.slow),
+  ],
   ids=["sasrec", "fused", "lightgcn"],
 )
 def test_the_next_day_s_log_goes_on_from_yesterday_s_run(day, options, log, run_tiny, tmp_path, caplog):

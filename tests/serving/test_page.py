@@ -24,7 +24,7 @@ from mlrec.serving.media import Media  # noqa: E402
 from mlrec.serving.service import Service  # noqa: E402
 
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium")]
 _EVIL = "<img src=x onerror=document.title='hurt'><script>document.title='hurt'</script>"
 
 
