@@ -89,7 +89,9 @@ class Rows:
 
   def take(self, rows: np.ndarray) -> "Rows":
     """The named `rows` (indices or a mask), in that order."""
-    return self._cut(self.offsets[:-1][rows], self.lengths[rows])
+    # Not of all lengths: a batch must not cost more for more users.
+    starts = self.offsets[:-1][rows]
+    return self._cut(starts, self.offsets[1:][rows] - starts)
 
   def last(self, count: int, *, before: int = 0) -> "Rows":
     """Of each row without its final `before` values, the last `count`."""
