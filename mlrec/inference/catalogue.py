@@ -9,6 +9,7 @@ import numpy as np
 
 from mlrec.content.titles import open_titles
 from mlrec.content.titles import Titles
+from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 
 _PREPARED = "microlens/"
@@ -97,8 +98,20 @@ class Catalogue:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
 
 
+def _named(data: ConfigDict, key: str) -> str:
+  """What holds the content of a key: as in training, an ingested folder stands for a release that a config names."""
+  named = str(data[key])
+  if named and not named.startswith(_PREPARED):
+    return named
+  if ingested.is_ingested(data.source):
+    return str(data.source)
+  # A folder that is no longer here was of other items than any release.
+  is_log = data.source.endswith((".tsv", ".csv"))
+  return named if is_log or data.source.startswith(_PREPARED) else ""
+
+
 def _any_titles(data: ConfigDict) -> Titles | None:
-  named = [data.content, *([f"{_PREPARED}{_release(data)}-items"] if _release(data) else [])]
+  named = [_named(data, "content"), *([f"{_PREPARED}{_release(data)}-items"] if _release(data) else [])]
   for source in filter(None, named):
     try:
       return open_titles(source, data.data_dir, key="content")
@@ -118,9 +131,11 @@ def _any_pictures(data: ConfigDict) -> tuple[Pictures | None, Pictures | None]:
     except DataError:
       return None
 
+  items, videos = _named(data, "content"), _named(data, "videos")
+  has_covers = items.startswith(_PREPARED) or ingested.is_ingested(items)
   return (
-    opened(data.content.startswith(_PREPARED), lambda: reading.open_items(data.content, "cover", data.data_dir)),
-    opened(bool(data.videos), lambda: reading.open_videos(data.videos, data.data_dir)),
+    opened(has_covers, lambda: reading.open_items(items, "cover", data.data_dir)),
+    opened(bool(videos), lambda: reading.open_videos(videos, data.data_dir)),
   )
 
 

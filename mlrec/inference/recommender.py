@@ -152,6 +152,8 @@ class Recommender:
     Raises:
       DataError: of a history no item is known, or a filter names an item that is not.
     """
+    if any(isinstance(history, str | bytes | int | np.integer) for history in histories):
+      raise DataError("histories must be lists of ids, one for each user: recommend([[3, 4]]), not recommend([3, 4])")
     listed = [list(history) for history in histories]
     lengths = np.array([len(history) for history in listed], np.int64)
     return self.recommend_rows(list(itertools.chain.from_iterable(listed)), lengths, k, filters)

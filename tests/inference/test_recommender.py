@@ -277,3 +277,9 @@ def test_who_reads_nothing_but_ids_has_nothing_to_say_of_new_items(trained):
     mlrec.Recommender.load(trained("sasrec"), new_items=True)
   with pytest.raises(ConfigError, match="is computed from interactions alone"):
     mlrec.Recommender.load(trained("item_knn"), new_items=True)
+
+
+def test_a_history_that_is_not_in_a_list_of_them_is_told(trained):
+  for flat in (["clip 1", "clip 2"], [3, 4]):
+    with pytest.raises(mlrec.data.DataError, match="histories must be lists of ids, one for each user"):
+      mlrec.Recommender.load(trained("sasrec")).recommend(flat)
