@@ -3,8 +3,11 @@
 from collections.abc import Callable
 import pathlib
 import re
+import signal
 import sys
+from types import FrameType
 from typing import Any
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -26,6 +29,17 @@ def report(error: Exception | str, status: int) -> int:
   """Prints an error and returns the exit status."""
   terminal.tell(f"error: {terminal.printable(str(error))}")
   return status
+
+
+def clean_up_on_sigterm() -> None:
+  """Has SIGTERM end the command as an exception does, so that what is half written is removed."""
+
+  def end(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    terminal.tell("ended by SIGTERM: nothing is left half written")
+    sys.exit(128 + signal.SIGTERM)
+
+  signal.signal(signal.SIGTERM, end)
 
 
 def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[[str], None]) -> int:

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
       if not flag.value:
         raise ConfigError(f"--{flag.name}=DIR is required: {what}")
     machine.share_arenas()
+    command_line.clean_up_on_sigterm()
     # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
     from mlrec.metrics import ScoresNotFinite
     from mlrec.train.checkpoint import CheckpointError

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --workdir=runs/a")
     _check()
     machine.share_arenas()
+    command_line.clean_up_on_sigterm()
     # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
     from mlrec.metrics import ScoresNotFinite
     from mlrec.train.checkpoint import CheckpointError
@@ -91,13 +92,15 @@ def _run() -> int:
 
   places = {key: flag.value for key, flag in _PLACES.items()}
   recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
-  filters = Filters(only=_listed(_ONLY.value) or None, exclude=_listed(_EXCLUDE.value), seen=_SEEN.value)
+  # An empty list leaves nothing; no list, everything.
+  only = _listed(_ONLY.value) if _ONLY.value else None
+  filters = Filters(only=only, exclude=_listed(_EXCLUDE.value), seen=_SEEN.value)
   if _BATCH.value:
     from mlrec.inference import batch_file
 
     source, target = (pathlib.Path(str(flag.value)).expanduser() for flag in (_BATCH, _TO))
-    done = batch_file.recommend(recommender, source, target, k=_K.value, filters=filters)
-    terminal.say(f"{target}: {_K.value} items for each of {done:,} rows")
+    answered, items = batch_file.recommend(recommender, source, target, k=_K.value, filters=filters)
+    terminal.say(f"{target}: {items:,} items for {answered:,} rows")
     return 0
   _show(recommender, filters)
   return 0

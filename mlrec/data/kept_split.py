@@ -66,7 +66,12 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
     if said != {"fingerprint": split.fingerprint, "digest": _digest(arrays)}:
       raise ValueError("it is not what was written (its digest differs)")
     return split
-  except (OSError, KeyError, ValueError, TypeError, IndexError, SafetensorError) as error:
+  except KeyError as error:
+    raise DataError(
+      f"{path}: the run is of an older version, which kept less of its data (there is no {error}): train it again, in "
+      "another --workdir"
+    ) from error
+  except (OSError, ValueError, TypeError, IndexError, SafetensorError) as error:
     raise DataError(f"{path}: what the run kept of its data cannot be read ({error})") from error
 
 

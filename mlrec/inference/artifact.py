@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -97,6 +98,8 @@ def write(
       "are sequential ones, BERT4Rec, YouTube DNN, DSSM, VBPR and those of graphs; mlrec.recommend answers for all"
     )
   _check_free(target)
+  # Through a link, and by a name where it is written as "." or "..".
+  target = target.resolve()
   target.parent.mkdir(parents=True, exist_ok=True)
   unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
   files.remove(unfinished)
@@ -114,8 +117,16 @@ def _check_free(target: pathlib.Path) -> None:
     return
   if not target.is_dir():
     raise ConfigError(f"--to={target} is a file: name a folder")
-  if any(target.iterdir()) and not (target / MANIFEST).is_file():
-    raise ConfigError(f"--to={target} holds something else than an export: name a folder that is empty, or not there")
+  others = {path.name for path in target.iterdir()}
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    said = files.read_json(target / MANIFEST)
+    if said["format"] == _FORMAT:
+      others -= {MANIFEST, *said["files"]}
+  if others:
+    raise ConfigError(
+      f"--to={target} holds something else than an export, such as {min(others)}: name a folder that is empty, or not "
+      "there"
+    )
 
 
 def _replace(unfinished: pathlib.Path, target: pathlib.Path) -> None:

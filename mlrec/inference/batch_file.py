@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -11,11 +12,11 @@ import pyarrow.parquet
 
 from mlrec import files
 from mlrec.data.interactions import DataError
+from mlrec.data.interactions import Rows
 from mlrec.inference.recommender import EVERYTHING
 from mlrec.inference.recommender import Filters
 from mlrec.inference.recommender import Recommendations
 from mlrec.inference.recommender import Recommender
-from mlrec.registry import closest
 
 USER, HISTORY = "user", "history"
 _SUFFIXES = (".parquet", ".csv")
@@ -24,11 +25,12 @@ _ROWS_AT_ONCE = 1 << 14
 
 def recommend(
   recommender: Recommender, source: pathlib.Path, target: pathlib.Path, *, k: int = 10, filters: Filters = EVERYTHING
-) -> int:
+) -> tuple[int, int]:
   """Recommends for each row of a table, some thousand rows at a time.
 
-  A row with a `history` (a list of original ids, oldest first; in CSV separated by spaces) is answered by it; without
-  one its `user` must be one of the run's. The result has the columns `user` (where there is one, else `row`, from 0),
+  A row with a `history` (a list of original ids, oldest first; in CSV separated by commas, or, where there is none, by
+  spaces) is answered by it; in a table without that column `user` must be one of the run's. Rows that cannot be
+  answered are left out, with a warning. The result has the columns `user` (where there is one, else `row`, from 0),
   `rank` (from 1), `item` and `score`; it is written whole or not at all.
 
   Args:
@@ -39,32 +41,49 @@ def recommend(
     filters: what may be recommended.
 
   Returns:
-    The number of rows.
+    The number of rows that were answered, and of items that were written.
 
   Raises:
-    DataError: the table cannot be read, has neither column, or names nobody and nothing that the run knows.
+    DataError: the table cannot be read, has neither column, or no row of it can be answered.
     OSError: the result cannot be written.
   """
   for path in (source, target):
     if path.suffix not in _SUFFIXES:
       raise DataError(f"{path}: expected a file that ends in {' or '.join(_SUFFIXES)}")
-  done = 0
+  if target.exists() and (target.samefile(source) if source.exists() else False):
+    raise DataError(f"{target}: the result would take the place of the table that is read: name another file")
+  if target.exists() and not target.is_file():
+    raise DataError(f"{target}: expected the name of a file, and it is something else")
+  read, lost, answered, items, first_lost = 0, 0, 0, 0, ""
   with files.replacing(target) as temporary:
     writer: Any = None
     try:
       for batch in _batches(source):
-        table = _answers(recommender, source, batch, done, k, filters)
+        kept, reason = _answerable(recommender, source, batch)
+        if len(kept) < batch.num_rows:
+          missing = int(np.setdiff1d(np.arange(batch.num_rows), kept)[0])
+          first_lost = first_lost or f"row {read + missing + 1}: {reason}"
+          lost += batch.num_rows - len(kept)
+        rows = pa.array(read + kept)
+        read += batch.num_rows
+        if not len(kept):
+          continue
+        table = _answers(recommender, source, batch.take(pa.array(kept)), rows, k, filters)
+        answered, items = answered + len(kept), items + table.num_rows
         if writer is None:
           write = pa.parquet.ParquetWriter if target.suffix == ".parquet" else pa.csv.CSVWriter
           writer = write(temporary, table.schema)
         writer.write_table(table)
-        done += batch.num_rows
     finally:
       if writer is not None:
         writer.close()
-    if not done:
+    if not read:
       raise DataError(f"{source}: it has no rows")
-  return done
+    if not answered:
+      raise DataError(f"{source}: none of its {read:,} rows can be answered ({first_lost})")
+  if lost:
+    logging.warning("%d of %d rows cannot be answered and are left out (%s).", lost, read, first_lost)
+  return answered, items
 
 
 def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
@@ -74,7 +93,9 @@ def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
       with pa.parquet.ParquetFile(source) as file:
         yield from file.iter_batches(_ROWS_AT_ONCE)
     else:
-      with pa.csv.open_csv(source) as reader:
+      # Ids are what is written: "007" is no 7.
+      as_texts = pa.csv.ConvertOptions(column_types={USER: pa.string(), HISTORY: pa.string()})
+      with pa.csv.open_csv(source, convert_options=as_texts) as reader:
         yield from reader
   except FileNotFoundError as error:
     raise DataError(f"{source}: no such file") from error
@@ -82,19 +103,40 @@ def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
     raise DataError(f"{source}: it cannot be read ({str(error).splitlines()[0]})") from error
 
 
+def _answerable(recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch) -> tuple[np.ndarray, str]:
+  """Places of the rows that can be answered, and why the first of the others cannot."""
+  names = batch.schema.names
+  twice = [name for name in (USER, HISTORY) if names.count(name) > 1]
+  if twice or not {USER, HISTORY} & set(names):
+    what = f"one column {twice[0]!r}" if twice else f"a column {USER!r} or {HISTORY!r}"
+    raise DataError(f"{source}: expected {what}, and its columns are {', '.join(map(repr, names)) or 'none'}")
+  if USER in names and pa.types.is_nested(batch.column(USER).type):
+    raise DataError(f"{source}: the column {USER!r} holds {batch.column(USER).type}, and single ids are expected")
+  if HISTORY in names:
+    items, lengths = _histories(batch.column(HISTORY), source)
+    known = Rows.from_lengths(recommender.items.find(items), lengths)
+    good = known.where(known.values > 0).lengths > 0
+    if good.all():
+      return np.arange(len(good)), ""
+    row = int(np.argmin(good))
+    first = int(lengths[:row].sum())
+    return np.flatnonzero(good), recommender.items.unknown(items[first]) if lengths[row] else "its history is empty"
+  users = _plain(batch.column(USER))
+  good = recommender.users.find(users) >= 0
+  reason = "" if good.all() else recommender.users.unknown(users[int(np.argmin(good))])
+  return np.flatnonzero(good), reason
+
+
 def _answers(
-  recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch, first: int, k: int, filters: Filters
+  recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch, rows: pa.Array, k: int, filters: Filters
 ) -> pa.Table:
   names = batch.schema.names
   if HISTORY in names:
     items, lengths = _histories(batch.column(HISTORY), source)
     found = recommender.recommend_rows(items, lengths, k, filters)
-  elif USER in names:
-    found = recommender.recommend_users(_plain(batch.column(USER)), k, filters)
   else:
-    near = closest(USER, names) if names else "it has none"
-    raise DataError(f"{source}: expected a column {USER!r} or {HISTORY!r}, and there are {names}: {near}")
-  label, whom = (USER, batch.column(USER)) if USER in names else ("row", pa.array(range(first, first + len(found))))
+    found = recommender.recommend_users(_plain(batch.column(USER)), k, filters)
+  label, whom = (USER, batch.column(USER)) if USER in names else ("row", rows)
   return _table(label, whom, found)
 
 
@@ -115,9 +157,14 @@ def _histories(column: pa.Array, source: pathlib.Path) -> tuple[Any, np.ndarray]
     lengths = np.asarray(column.value_lengths().fill_null(0), np.int64)
     return _plain(column.flatten()), lengths
   if pa.types.is_string(column.type) or pa.types.is_integer(column.type):
-    listed = [str(text).split() if text is not None else [] for text in column.to_pylist()]
+    listed = [_split(str(text)) if text is not None else [] for text in column.to_pylist()]
     return [item for row in listed for item in row], np.array([len(row) for row in listed], np.int64)
   raise DataError(f"{source}: the column {HISTORY!r} holds {column.type}, and lists of ids are expected")
+
+
+def _split(text: str) -> list[str]:
+  """Ids in a cell, which may hold spaces where commas are between them."""
+  return [one.strip() for one in text.split(",") if one.strip()] if "," in text else text.split()
 
 
 def _plain(column: pa.Array) -> Any:

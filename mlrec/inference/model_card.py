@@ -29,17 +29,27 @@ def read(path):
 
 
 items = read("item_vectors.safetensors")  # row 0 of `vectors` and `ids` is padding
+ids = items["ids"].tolist()
+if "names/ids" in items:  # ids that are texts: integers stand for them
+  ends = items["names/ends"].tolist()
+  texts = items["names/text"].tobytes()
+  names = {
+    key: texts[start:end].decode(errors="surrogatepass")
+    for key, start, end in zip(items["names/ids"].tolist(), [0, *ends], ends)
+  }
+  ids = [names.get(key, key) for key in ids]
+places = {item: place for place, item in enumerate(ids) if place}
 encode = jax.export.deserialize(bytearray(open("user_encoder.jax", "rb").read())).call
 
 
 def recommend(history, k=10):
   """Original ids of the best items after a history, oldest first."""
-  places = [int(np.flatnonzero(items["ids"] == item)[0]) for item in history]
-  newest = places[-{max_length}:]
+  watched = [places[item] for item in history if item in places]
+  newest = watched[-{max_length}:]
   rows = np.array([[0] * ({max_length} - len(newest)) + newest], np.int32)
   scores = items["vectors"] @ np.asarray(encode(items["vectors"], rows))[0]
-  scores[[0, *places]] = -np.inf
-  return items["ids"][np.argsort(-scores, kind="stable")[:k]].tolist()
+  scores[[0, *watched]] = -np.inf
+  return [ids[place] for place in np.argsort(-scores, kind="stable")[:k]]
 '''
 
 
@@ -71,7 +81,7 @@ def render(recommender: Recommender, said: Mapping[str, Any]) -> str:
   lines += ["", "## Use", "", "With JAX, NumPy and flatbuffers alone, in this folder:", "", "```python"]
   lines += [_USE.replace("{max_length}", str(said["max_length"])).strip(), "```"]
   if said["ids"] == "texts":
-    lines += ["", "`ids` are the integers that stand for texts; `item_vectors.parquet` has the texts in their order."]
+    lines += ["", "`ids` are integers that stand for texts; row n of `item_vectors.parquet` is row n + 1 of `vectors`."]
   lines += [
     "",
     "`items.usearch` (`usearch.index.Index.restore`) has the same vectors by inner product; its keys are rows of "

@@ -223,6 +223,9 @@ class TrainingRun:
       record = checkpoints.latest_record()
       if record.ids != self._ids.digest:
         raise ConfigError(f"{self._files.checkpoints}: they are of other users or items than {self._files.ids.name}")
+      if different := config_lib.differences(record.config, config_lib.to_json(self.config)):
+        lines = "\n  ".join(different)
+        raise ConfigError(f"{self._files.checkpoints}: they are of another config than is given:\n  {lines}")
       step = checkpoints.best_step(record)
       return Best(*self._restore_model(checkpoints, step), step, record.data)
 

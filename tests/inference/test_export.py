@@ -1,7 +1,10 @@
 """`python -m mlrec.export`, and what others do with what it writes."""
 
+import dataclasses
 import json
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -99,8 +102,6 @@ def test_the_user_encoder_is_of_any_number_of_users_on_three_platforms(exported)
 
 
 def test_an_export_is_checked_by_its_digests(exported, tmp_path):
-  import shutil
-
   copy = shutil.copytree(exported, tmp_path / "copy")
   assert artifact.check(copy)["items"] == ITEMS
   whole = (copy / "user_encoder.jax").read_bytes()
@@ -205,3 +206,49 @@ def test_the_projector_has_a_point_a_watched_item_with_its_title(finished, tmp_p
   point = np.array(tensors.read_text().splitlines()[0].split("\t"), np.float32)
   np.testing.assert_allclose(point, recommender.encode_items([kept[0]])[0], rtol=1e-5)
   assert list((tmp_path / "p").rglob("projector_config.pbtxt"))
+
+
+def test_other_files_are_no_export_whatever_is_named_so(finished, tmp_path):
+  recommender = mlrec.Recommender.load(finished)
+  folder = tmp_path / "f"
+  folder.mkdir()
+  (folder / "thesis.txt").write_text("precious")
+  for manifest in ('{"mine": 1}', "[]", '{"format": 1, "files": {}}'):
+    (folder / "export.json").write_text(manifest)
+    with pytest.raises(ConfigError, match="holds something else than an export, such as"):
+      artifact.write(recommender, folder, index=False, platforms=("cpu",))
+  assert (folder / "thesis.txt").read_text() == "precious"
+
+
+def test_an_export_through_a_link_is_written_where_it_leads(finished, tmp_path, monkeypatch):
+  recommender = mlrec.Recommender.load(finished)
+  (tmp_path / "real").mkdir()
+  (tmp_path / "link").symlink_to("real")
+  for _ in range(2):
+    artifact.write(recommender, tmp_path / "link", index=False, platforms=("cpu",))
+  assert (tmp_path / "link").is_symlink()
+  assert artifact.check(tmp_path / "real")
+  monkeypatch.chdir(tmp_path / "real")
+  artifact.write(recommender, pathlib.Path("."), index=False, platforms=("cpu",))
+  assert artifact.check(tmp_path / "real")
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_ids_that_are_texts_go_in_and_out_of_the_card_s_code(finished, tmp_path, monkeypatch):
+  from mlrec.data import kept_split
+  from mlrec.data.id_map import IdMap
+  from mlrec.data.names import Names
+  from mlrec.runs.workdir import Workdir
+
+  workdir = Workdir(pathlib.Path(shutil.copytree(finished, tmp_path / "run")))
+  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  names = Names.of(split.item_ids[1:], [f"clip {item} 🎬" for item in split.item_ids[1:]])
+  kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
+  recommender = mlrec.Recommender.load(workdir.path)
+  artifact.write(recommender, tmp_path / "out", index=False, platforms=("cpu",))
+  (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "MODEL_CARD.md").read_text(), re.DOTALL)
+  monkeypatch.chdir(tmp_path / "out")
+  scope: dict = {}
+  exec(code, scope)
+  history = ["clip 4 🎬", "of nobody", "clip 9 🎬"]
+  assert scope["recommend"](history) == recommender.recommend([history]).items[0]

@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import stat
+import sys
 
 import pyarrow as pa
 import pyarrow.csv
@@ -60,7 +61,7 @@ def test_a_table_of_users_becomes_a_table_of_items(suffix, recommend, finished, 
   expected = mlrec.Recommender.load(finished).recommend_users([7, 300, 1], k=4)
   assert found["item"] == list(itertools.chain(*expected.items))
   assert found["score"] == pytest.approx(expected.scores.ravel().tolist())
-  assert "items for each of 3 rows" in done.stdout
+  assert "12 items for 3 rows" in done.stdout
 
 
 def test_histories_are_answered_whoever_they_are_of(recommend, finished, tmp_path):
@@ -98,9 +99,15 @@ def _table(text: str):
     (["--workdir={w}", "--batch=x.csv", "--to=y.csv"], "x.csv: no such file"),
     (["--workdir={w}", "--batch=x.txt", "--to=y.csv"], "x.txt: expected a file that ends in .parquet or .csv"),
     (["--workdir={w}", _pipe, "--to=y.csv"], "pipe.csv: it cannot be read"),
-    (["--workdir={w}", _table("usr\n1\n"), "--to=y.csv"], "expected a column 'user' or 'history'"),
+    (["--workdir={w}", _table("usr\n1\n"), "--to=y.csv"], "expected a column 'user' or 'history', and its columns are"),
+    (["--workdir={w}", _table("user,user\n1,2\n"), "--to=y.csv"], "expected one column 'user'"),
+    (["--workdir={w}", _table("user\n1\n"), "--to=t.csv"], "would take the place of the table that is read"),
+    (["--workdir={w}", "--history=1", "--only=@/dev/null"], "the list of items cannot be read"),
     (["--workdir={w}", _table("user\n"), "--to=y.csv"], "it has no rows"),
-    (["--workdir={w}", _table("user\n999\n"), "--to=y.csv"], "there is no user 999"),
+    (
+      ["--workdir={w}", _table("user\n999\n"), "--to=y.csv"],
+      "none of its 1 rows can be answered (row 1: there is no user '999'",
+    ),
     (["--workdir={w}", "--user=999"], "there is no user '999'; some that exist: 308, 309, 310"),
     (["--workdir={w}", "--history=a b,☃"], "has no item that the run knows: there is no item 'a b'"),
     (["--workdir={w}", "--history=1", "--only=@nothing"], "nothing: the list of items cannot be read"),
@@ -136,3 +143,45 @@ def test_a_workdir_that_may_not_be_written_is_used_all_the_same(recommend, copie
     for path in (copied, copied / "checkpoints"):
       path.chmod(0o755)
   assert done.returncode == 0, done.stderr
+
+
+def test_rows_that_cannot_be_answered_are_left_out_and_told(recommend, finished, tmp_path):
+  (tmp_path / "u.csv").write_text("user\n7\nghost\n1\n\n")
+  (tmp_path / "h.csv").write_text('user,history\na,"3,4"\nb,\nc,4000\nd,5 3\n')
+  for source, whom, told in (
+    ("u.csv", ["7", "1"], "1 of 3 rows cannot be answered and are left out (row 2: there is no user 'ghost'"),
+    ("h.csv", ["a", "d"], "2 of 4 rows cannot be answered and are left out (row 2: its history is empty)"),
+  ):
+    done = recommend(f"--workdir={finished}", f"--batch={source}", "--to=out.parquet", "--k=2")
+    assert done.returncode == 0, done.stderr
+    assert told in done.stderr
+    found = pa.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert found["user"] == [user for user in whom for _ in range(2)]
+    assert "4 items for 2 rows" in done.stdout
+
+
+def test_an_empty_list_of_items_leaves_nothing(recommend, finished, tmp_path):
+  (tmp_path / "none.txt").touch()
+  done = recommend(f"--workdir={finished}", "--history=1", "--only=@none.txt")
+  assert done.returncode == 2
+  assert "the filters leave no item to recommend" in done.stderr
+
+
+def test_a_batch_that_is_ended_leaves_nothing_half_written(finished, tmp_path):
+  import signal
+
+  from support.tiny_runs import started
+  from support.tiny_runs import wait_for
+
+  (tmp_path / "u.csv").write_text("user\n" + "7\n" * 3_000_000)
+  command = [
+    sys.executable, "-m", "mlrec.recommend", f"--workdir={finished}", f"--batch={tmp_path / 'u.csv'}",
+    f"--to={tmp_path / 'out.csv'}",
+  ]  # fmt: skip
+  with started(command) as process:
+    wait_for(lambda: any(path.name.startswith(".out") for path in tmp_path.iterdir()))
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+  assert process.returncode == 143
+  assert "nothing is left half written" in told
+  assert [path.name for path in tmp_path.iterdir()] == ["u.csv"]

@@ -283,3 +283,12 @@ def test_a_history_that_is_not_in_a_list_of_them_is_told(trained):
   for flat in (["clip 1", "clip 2"], [3, 4]):
     with pytest.raises(mlrec.data.DataError, match="histories must be lists of ids, one for each user"):
       mlrec.Recommender.load(trained("sasrec")).recommend(flat)
+
+
+def test_a_config_that_is_not_the_one_that_was_trained_is_told(copied):
+  said = (copied / "config.json").read_text()
+  (copied / "config.json").write_text(said.replace('"heads": 2', '"heads": 1'))
+  with pytest.raises(
+    ConfigError, match=r"of another config than is given:\n  config\.model\.user\.heads: 2 there, 1 now"
+  ):
+    mlrec.Recommender.load(copied)
