@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
+import hashlib
 import os
 import pathlib
+import re
 import tempfile
 from typing import Any
 
@@ -28,6 +31,10 @@ def fit(
   user: str = "",
   item: str = "",
   time: str = "",
+  rating: str = "",
+  min_rating: float | None = None,
+  core: str | int = "",
+  repeats: str = "keep",
   overrides: Mapping[str, Any] = {},
   say: Callable[[str], None] = lambda line: None,
 ) -> Recommender:
@@ -41,6 +48,7 @@ def fit(
     config: a config file, a shipped one by its name, or a config.
     workdir: where the run is kept; a new temporary folder if not said.
     user, item, time: columns; empty for those of usual names. Without times the order of rows counts.
+    rating, min_rating, core, repeats: as of `mlrec.ingest.ingest`; no ratings are read unless `min_rating` says so.
     overrides: values by key of the config, such as `{"train.epochs": 5}`.
     say: is called with each line of what the run says.
 
@@ -50,7 +58,8 @@ def fit(
   """
   made = _config(config)
   folder = pathlib.Path(workdir or tempfile.mkdtemp(prefix="mlrec_")).expanduser()
-  source = _ingest(frame, folder, (user, item, time), say)
+  columns = {"user": user, "item": item, "time": time, "rating": rating, "core": str(core), "repeats": repeats}
+  source = _ingest(frame, folder, columns, min_rating, say)
   made = config_lib.with_values(made, {"data.source": str(source), **overrides})
   experiment.run(made, folder, say=say)
   return Recommender.load(folder)
@@ -67,27 +76,34 @@ def _config(config: str | ConfigDict) -> ConfigDict:
 
 
 def _ingest(
-  frame: Any, folder: pathlib.Path, columns: tuple[str, str, str], say: Callable[[str], None]
+  frame: Any, folder: pathlib.Path, columns: Mapping[str, str], min_rating: float | None, say: Callable[[str], None]
 ) -> pathlib.Path:
-  """The folder of the prepared data set of a table, within the workdir and named by its content."""
+  """The folder of the prepared data set of a table, within the workdir and named by its content and the options."""
   import pyarrow.parquet
 
   from tfds_microlens.ingest import job
   from tfds_microlens.ingest.settings import Settings
 
   table = _arrow(frame)
+  was_there = folder.exists()
   folder.mkdir(parents=True, exist_ok=True)
   log = folder / "table.parquet"
-  with files.replacing(log) as temporary:
-    pyarrow.parquet.write_table(table, temporary)
   try:
-    key = files.sha256(log)[:12] + "".join(f"_{value}" for value in columns if value)
-    target = folder / f"table_{key}"
+    with files.replacing(log) as temporary:
+      pyarrow.parquet.write_table(table, temporary)
+    options = hashlib.sha256(files.canonical_json([dict(columns), min_rating]).encode()).hexdigest()
+    target = folder / f"table_{files.sha256(log)[:12]}_{options[:6]}"
     if not ingested.is_ingested(target):
-      user, item, time = columns
-      job.run(Settings(interactions=str(log), user=user, item=item, time=time), target, say)
+      job.run(Settings(interactions=str(log), min_rating=min_rating, **columns), target, say)  # type: ignore[arg-type]
+  except DataError as error:
+    # It speaks of the flags of a command, and of a file that nobody knows.
+    message = re.sub(r"--(\w+)=", r"\1=", str(error).replace(f"{log}", "the table"))
+    raise DataError(message) from error
   finally:
     log.unlink(missing_ok=True)
+    if not was_there:
+      with contextlib.suppress(OSError):  # where there is something in it by now
+        folder.rmdir()
   return target
 
 

@@ -80,6 +80,21 @@ def test_what_is_no_log_is_told(frame, message, tmp_path):
     mlrec.fit(frame, workdir=tmp_path / "run")
 
 
+def test_a_table_that_cannot_be_used_is_told_in_the_words_of_the_call_and_leaves_no_folder(tmp_path):
+  with pytest.raises(DataError, match="user=") as told:
+    mlrec.fit({"viewer": [1, 2], "item": [1, 2]}, workdir=tmp_path / "run")
+  assert "--" not in str(told.value)
+  assert "parquet" not in str(told.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_ratings_decide_what_counts_where_a_least_one_is_said(columns, tmp_path):
+  rated = {**columns, "rating": [1 + place % 5 for place in range(len(columns["user"]))]}
+  every = mlrec.fit(rated, "50k/item_knn.py", overrides={"data.min_length": 3})
+  some = mlrec.fit(rated, "50k/item_knn.py", min_rating=3, overrides={"data.min_length": 3})
+  assert len(some.loaded.split.rows.values) < len(every.loaded.split.rows.values)
+
+
 def test_what_is_no_config_is_told(columns, tmp_path):
   with pytest.raises(ConfigError, match="there is no such file"):
     mlrec.fit(columns, "configs/nothing.py", workdir=tmp_path / "run")

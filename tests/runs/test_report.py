@@ -158,13 +158,16 @@ def test_what_is_left_out_is_named(workdir, capsys):
   assert len(rows(make([str(trial)], split="valid"))) == 1
 
 
-def test_files_that_are_missing_or_damaged_are_named(workdir, tmp_path):
+def test_files_that_are_missing_or_damaged_are_named(workdir, tmp_path, capsys):
   folder = workdir("sasrec_a")
   with pytest.raises(ConfigError, match=r"sasrec_b is no folder: did you mean 'sasrec_a'"):
     make([str(folder.with_name("sasrec_b"))])
   (tmp_path / "empty").mkdir()
   with pytest.raises(ConfigError, match=r"empty is no workdir, nor a folder of workdirs: there is no config\.json"):
     make([str(tmp_path / "empty")])
+  assert len(rows(make([str(folder), str(tmp_path / "empty")]))) == 1
+  told = capsys.readouterr().err
+  assert "empty is no workdir, nor a folder of workdirs: there is no config.json in it: left out" in told
   (folder / "result.json").write_text('{"test": ')
   with pytest.raises(ConfigError, match=r"result\.json: it is no result of mlrec\.main: "):
     make([str(folder)])

@@ -157,11 +157,12 @@ def read(arguments: Iterable[str], *, split: str) -> tuple[list[FinishedRun], li
   runs: list[FinishedRun] = []
   notes: list[str] = []
   taken: set[pathlib.Path] = set()
+  arguments = list(arguments)
   for argument in arguments:
     name, equals, path = argument.partition("=")
     if not equals or pathlib.Path(argument).exists():
       name, path = "", argument
-    for workdir in _workdirs(pathlib.Path(path).expanduser(), notes):
+    for workdir in _workdirs(pathlib.Path(path).expanduser(), notes, alone=len(arguments) == 1):
       where = workdir.path.resolve()
       if where in taken:
         notes.append(f"{workdir} is named twice: it counts once")
@@ -240,8 +241,11 @@ _READ_KEYS: dict[str, tuple[type, bool]] = {
 }  # fmt: skip
 
 
-def _workdirs(path: pathlib.Path, notes: list[str]) -> list[Workdir]:
-  """The workdirs of one seed in a workdir, or in a folder of workdirs."""
+def _workdirs(path: pathlib.Path, notes: list[str], *, alone: bool) -> list[Workdir]:
+  """The workdirs of one seed in a workdir, or in a folder of workdirs.
+
+  A folder that is none of them is an error where it is named `alone`; among others, as in `runs/*`, it is noted.
+  """
   if not path.is_dir():
     names = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
     raise ConfigError(f"{path} is no folder" + (f": {closest(path.name, names)}" if names else ""))
@@ -258,8 +262,12 @@ def _workdirs(path: pathlib.Path, notes: list[str]) -> list[Workdir]:
     notes.append(f"{workdir} holds a run that was refused or has just begun: left out")
     return []
   if not inside:
-    raise ConfigError(f"{path} is no workdir, nor a folder of workdirs: there is no {workdir.config.name} in it")
-  return [workdir for folder in inside for workdir in _workdirs(folder, notes)]
+    what = f"{path} is no workdir, nor a folder of workdirs: there is no {workdir.config.name} in it"
+    if alone:
+      raise ConfigError(what)
+    notes.append(f"{what}: left out")
+    return []
+  return [workdir for folder in inside for workdir in _workdirs(folder, notes, alone=True)]
 
 
 def _run(workdir: Workdir, name: str, split: str, notes: list[str]) -> FinishedRun | None:
