@@ -29,7 +29,7 @@ _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "What the us
 _NEW_ITEMS = flags.DEFINE_bool(
   "new_items", False, "Also items that the content has and training had not, by their content."
 )
-_TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
+_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
 _PLACES = {
   key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
   for key in ("content", "videos", "features", "features_dir", "data_dir")

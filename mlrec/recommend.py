@@ -41,7 +41,7 @@ _NEW_ITEMS = flags.DEFINE_bool(
 )
 _WHY = flags.DEFINE_bool("why", True, "Name the items of the history that are nearest to each.")
 _HTML = flags.DEFINE_string("html", None, "A page to write, with covers or middle frames of the items.")
-_TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
+_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
 _PLACES = {
   key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
   for key in ("content", "videos", "features", "features_dir", "data_dir")
@@ -82,6 +82,8 @@ def _check() -> None:
     raise ConfigError(f"expected one of --user, --history and --batch, not {given}")
   if bool(_BATCH.value) != bool(_TO.value):
     raise ConfigError("--batch=FILE and --to=FILE go together")
+  if _HTML.value and pathlib.Path(_HTML.value).expanduser().is_dir():
+    raise ConfigError(f"--html={_HTML.value} is a folder: name a file, such as page.html")
   if _BATCH.value and _HTML.value:
     raise ConfigError("--html is for --user and --history: a page of a whole batch would be too large")
 

@@ -29,7 +29,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to serve at; 0.0.0.0 for all of this machine.")
 _PORT = flags.DEFINE_integer("port", 8000, "The port; 0 for any that is free.", lower_bound=0, upper_bound=65535)
 _MEDIA = flags.DEFINE_string("media", "", "A folder of videos named after their items, such as 42.mp4.")
-_TITLES = flags.DEFINE_string("titles", "", "Where titles are: a prepared data set or a *_titles.csv file.")
+_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
 _NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
 _PLACES = {
   key: flags.DEFINE_string(key, "", f"Where it lies now, instead of the run's config.data.{key}.")

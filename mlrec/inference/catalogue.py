@@ -58,7 +58,10 @@ class Catalogue:
     Raises:
       DataError: there are no titles where `titles` says.
     """
-    found = open_titles(titles, data.data_dir, key="content") if titles else _any_titles(data)
+    try:
+      found = open_titles(titles, data.data_dir, key="content") if titles else _any_titles(data)
+    except DataError as error:
+      raise DataError(str(error).replace("config.data.content", "titles")) from error
     return cls(found, *_any_pictures(data))
 
   @property

@@ -69,7 +69,8 @@ def open_content(
       missing[recipe.content] = lacking
   for content, items in missing.items():
     if len(items):
-      logging.warning("%d of %d items have no %s (item %d first).", len(items), split.num_items, content, items[0])
+      first = items[0] if split.item_names is None else repr(split.item_names.texts(items[:1])[0])
+      logging.warning("%d of %d items have no %s (item %s first).", len(items), split.num_items, content, first)
   return None if not parts else parts[0] if len(parts) == 1 else Combined(parts)
 
 

@@ -22,7 +22,7 @@ _NAME = "microlens/1m-items-cover12-audio1s"
 _COVER = ImageRecipe("vit_image_s", (), "random", "float32", size=6)
 _SOUND = AudioRecipe("ast_s", (), "random", "float32", samples=2000, rate=16_000)
 # Of four items the first has no cover, and the last has no sound.
-_SPLIT = types.SimpleNamespace(num_items=4, item_ids=np.array([0, 30, 10, 40, 20]))
+_SPLIT = types.SimpleNamespace(num_items=4, item_ids=np.array([0, 30, 10, 40, 20]), item_names=None)
 
 
 @pytest.fixture(scope="module")
