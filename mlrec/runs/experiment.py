@@ -255,7 +255,9 @@ def _told(split: Split) -> str:
   if split.protocol == LEAVE_ONE_OUT:
     most = split.train_windows * split.max_length + 3
     return sizes + (f" (the last {most} of a user)" if split.train_windows else "")
-  parts = [f"{len(split.train.values):,} interactions to train on"]
+  trained, there = len(split.train.values), int(split.cuts.train.sum())
+  cut = "" if trained == there else f", of {there:,}: config.data.train_windows = 0 takes the older ones too"
+  parts = [f"{trained:,} interactions to train on{cut if not len(split.cold) else ''}"]
   parts += [f"{len(split.evaluated(name)):,} users for {name}" for name in split.cuts.targets]
   return f"{sizes}; {split.protocol}: {', '.join(parts)}"
 
