@@ -1,7 +1,10 @@
 """Checkpoints: asynchronous, atomic, with the best of the run kept beside the latest."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import errno
+import logging as std_logging
 import pathlib
 import shutil
 from typing import Any
@@ -48,16 +51,18 @@ class Checkpoints:
     self._open()
 
   def _open(self) -> None:
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=self._policy,
-        create=not self._read_only,
-        read_only=self._read_only,
-        cleanup_tmp_directories=not self._read_only,
-      ),
-      item_names=(_MODEL, _TRAINING, _RECORD),
-    )
+    # That it is opened for reading alone is what was asked for.
+    with _unwarned() if self._read_only else contextlib.nullcontext():
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=self._policy,
+          create=not self._read_only,
+          read_only=self._read_only,
+          cleanup_tmp_directories=not self._read_only,
+        ),
+        item_names=(_MODEL, _TRAINING, _RECORD),
+      )
 
   def steps(self) -> list[int]:
     """Steps of whole checkpoints, ascending."""
@@ -204,6 +209,21 @@ class Checkpoints:
     machine.wait_for_all(f"set aside {step}")
     self._manager.close()
     self._open()
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+  """Keeps Orbax's warnings out of the log while the block runs."""
+
+  def passes(record: std_logging.LogRecord) -> bool:
+    return record.levelno > std_logging.WARNING or "orbax" not in record.pathname
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(passes)
+  try:
+    yield
+  finally:
+    logger.removeFilter(passes)
 
 
 class _LatestAndBest(preservation_policy.PreservationPolicy):

@@ -279,6 +279,12 @@ def test_who_reads_nothing_but_ids_has_nothing_to_say_of_new_items(trained):
     mlrec.Recommender.load(trained("item_knn"), new_items=True)
 
 
+def test_loading_says_nothing_where_all_is_well(finished, caplog):
+  with caplog.at_level("WARNING"):
+    mlrec.Recommender.load(finished)
+  assert caplog.records == []
+
+
 def test_a_history_that_is_not_in_a_list_of_them_is_told(trained):
   for flat in (["clip 1", "clip 2"], [3, 4]):
     with pytest.raises(mlrec.data.DataError, match="histories must be lists of ids, one for each user"):
