@@ -167,6 +167,7 @@ def test_an_empty_list_of_items_leaves_nothing(recommend, finished, tmp_path):
   assert "the filters leave no item to recommend" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_ended_leaves_nothing_half_written(finished, tmp_path):
   import signal
 

@@ -132,6 +132,7 @@ def test_without_a_split_the_last_epoch_is_kept_and_nothing_is_told_of_it(log, r
     run_tiny(tmp_path / "run", evaluate_only=True, **options)
 
 
+@pytest.mark.slow
 def test_without_a_split_a_stopped_run_ends_as_if_it_had_not_been(log, run_tiny, tmp_path):
   options = {"data.source": str(log), "data.split": "none"}
   run_tiny(tmp_path / "whole", **options)
@@ -139,6 +140,7 @@ def test_without_a_split_a_stopped_run_ends_as_if_it_had_not_been(log, run_tiny,
   tiny_runs.assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_without_a_split_all_seeds_and_what_is_computed_at_once_are_finished_too(log, run_tiny, tmp_path):
   options = {"data.source": str(log), "data.split": "none"}
   seeds = run_tiny(tmp_path / "seeds", seeds=(0, 1), **options, **{"train.epochs": 1})

@@ -123,6 +123,7 @@ def test_questions_at_once_are_answered_each_its_own(client, recommender):
   assert found == recommender.recommend_users(users).items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dssm", "nfm", "item_knn"])
 def test_models_of_every_sort_are_served(name, run_tiny, tmp_path):
   """One that has a vector for each user, one that scores users and items together, and one that is not trained."""
