@@ -47,8 +47,13 @@ def fit(
       mapping of column names to sequences. Ids are integers or texts.
     config: a config file, a shipped one by its name, or a config.
     workdir: where the run is kept; a new temporary folder if not said.
-    user, item, time: columns; empty for those of usual names. Without times the order of rows counts.
-    rating, min_rating, core, repeats: as of `mlrec.ingest.ingest`; no ratings are read unless `min_rating` says so.
+    user: its column; empty for one of a usual name.
+    item: likewise.
+    time: likewise; without times the order of rows counts.
+    rating: likewise; not read unless `min_rating` says so.
+    min_rating: rows that are rated lower are left out.
+    core: as of `mlrec.ingest.ingest`.
+    repeats: likewise.
     overrides: values by key of the config, such as `{"train.epochs": 5}`.
     say: is called with each line of what the run says.
 

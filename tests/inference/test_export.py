@@ -122,6 +122,7 @@ def test_the_card_says_what_it_is_of(exported, finished):
   assert "## Limits" in card
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_of_it_and_replaces_an_earlier_one(forked, finished, tmp_path):
   for _ in range(2):
     done = forked.run(

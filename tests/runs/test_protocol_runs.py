@@ -101,6 +101,7 @@ def test_ranks_are_those_of_the_users_who_have_a_target(log):
     assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
 
 
+@pytest.mark.slow
 def test_windows_make_epochs_longer_and_serve_models_of_all_sorts(log, run_tiny, tmp_path):
   options = {"data.source": str(log), "data.split": "time:0.8,0.1", "data.max_length": 3, "train.epochs": 1}
   steps = {}

@@ -29,6 +29,7 @@ def test_steps_that_are_not_taken_leave_no_trace_and_a_word(tiny_config, tmp_pat
   assert not (tmp_path / "run" / "plugins").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_within_the_trace_ends_it(tiny_config, tmp_path):
   config = tiny_config(**{"train.epochs": 1, "optimizer.lr": 1e30, "optimizer.clip_norm": 0.0})
   from mlrec.train.session import TrainingDiverged
