@@ -184,7 +184,7 @@ def test_two_processes_stop_together_and_one_resumes(pairs_file, finished, comma
   # The second process says nothing of its own, and leaves nothing behind.
   assert "hr@10" not in "".join(printed[1])
   assert {path.name for path in workdir.iterdir()} == {
-    "config.json", "metrics.jsonl", "checkpoints", "ids.safetensors", "run.lock"
+    "config.json", "metrics.jsonl", "checkpoints", "data.safetensors", "ids.safetensors", "run.lock"
   }  # fmt: skip
   done = command(*tiny_arguments(pairs_file, workdir), devices=8)
   assert done.returncode == 0, done.stderr[-2000:]
