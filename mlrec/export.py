@@ -17,23 +17,17 @@ from absl import flags
 
 from mlrec import command_line
 from mlrec import machine
+from mlrec import run_flags
 from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.run_flags import RunFlags
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The trained run: a workdir of python -m mlrec.main.")
+_RUN = RunFlags.define()
 _TO = flags.DEFINE_string("to", None, "The folder to write; an earlier export there is replaced.")
 _INDEX = flags.DEFINE_bool("index", True, "Also the index, which needs usearch.")
 _PROJECTOR = flags.DEFINE_string("projector", None, "A folder for TensorBoard's projector, to be written too.")
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "What the user encoder is compiled for.")
-_NEW_ITEMS = flags.DEFINE_bool(
-  "new_items", False, "Also items that the content has and training had not, by their content."
-)
-_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
-_PLACES = {
-  key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
-  for key in ("content", "videos", "features", "features_dir", "data_dir")
-}
 
 
 def main(argv: list[str]) -> int:
@@ -41,38 +35,26 @@ def main(argv: list[str]) -> int:
   try:
     if len(argv) > 1:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --workdir=runs/a")
-    for flag, what in ((_WORKDIR, "a run of python -m mlrec.main"), (_TO, "the folder to write")):
-      if not flag.value:
-        raise ConfigError(f"--{flag.name}=DIR is required: {what}")
+    _RUN.require()
+    if not _TO.value:
+      raise ConfigError("--to=DIR is required: the folder to write")
     machine.share_arenas()
     command_line.clean_up_on_sigterm()
     # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
-    from mlrec.metrics import ScoresNotFinite
-    from mlrec.train.checkpoint import CheckpointError
-
-    terminal.log_plainly()
-    try:
-      _run(pathlib.Path(str(_TO.value)).expanduser())
-    except (CheckpointError, ScoresNotFinite) as error:
-      return command_line.report(str(error), command_line.FAILED)
-    except OSError as error:
-      return command_line.report(f"{error.filename or _TO.value}: {error.strerror or error}", command_line.FAILED)
-    return 0
+    target = pathlib.Path(_TO.value).expanduser()
+    return run_flags.reporting(lambda: _run(target), named=target)
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)
 
 
 def _run(target: pathlib.Path) -> None:
   from mlrec.inference import artifact
-  from mlrec.inference.catalogue import Catalogue
-  from mlrec.inference.recommender import Recommender
 
   unknown = sorted(set(_PLATFORMS.value) - set(artifact.PLATFORMS))
   if unknown or not _PLATFORMS.value:
     raise ConfigError(f"--platforms={','.join(_PLATFORMS.value)}: expected some of {', '.join(artifact.PLATFORMS)}")
-  places = {key: flag.value for key, flag in _PLACES.items()}
-  recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
-  catalogue = Catalogue.of(recommender.loaded.config.data, titles=_TITLES.value)
+  recommender = _RUN.load()
+  catalogue = _RUN.catalogue(recommender)
   done = artifact.write(
     recommender,
     target,

@@ -65,6 +65,25 @@ def write_safetensors(path: pathlib.Path, arrays: Mapping[str, Any], metadata: M
     temporary.chmod(mode)
 
 
+def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, str]]:
+  """NumPy arrays by name, and the metadata, of a file of safetensors.
+
+  Raises:
+    OSError: there is none, or it is no regular file, whose reading might not end.
+    ValueError: it is damaged.
+  """
+  from safetensors import safe_open
+  from safetensors import SafetensorError
+
+  open_regular(path).close()
+  try:
+    with safe_open(path, framework="numpy") as file:
+      names = file.keys()
+      return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+  except SafetensorError as error:
+    raise ValueError(str(error)) from error
+
+
 def canonical_json(value: Any) -> str:
   """The same text for equal values, for digests."""
   return json.dumps(value, sort_keys=True)

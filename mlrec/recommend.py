@@ -23,11 +23,13 @@ from absl import flags
 from mlrec import command_line
 from mlrec import files
 from mlrec import machine
+from mlrec import run_flags
 from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.run_flags import RunFlags
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The trained run: a workdir of python -m mlrec.main.")
+_RUN = RunFlags.define()
 _USER = flags.DEFINE_list("user", [], "Users of the run, by their original ids, separated by commas.")
 _HISTORY = flags.DEFINE_list("history", [], "Original ids of the items that somebody watched, oldest first.")
 _BATCH = flags.DEFINE_string("batch", None, "A .parquet or .csv file with a column `user` or `history`.")
@@ -36,16 +38,8 @@ _K = flags.DEFINE_integer("k", 10, "How many items for each user or history.", l
 _ONLY = flags.DEFINE_list("only", [], "Recommend none but these items; @FILE has one a line.")
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Do not recommend these items; @FILE has one a line.")
 _SEEN = flags.DEFINE_bool("seen", False, "Also recommend what was watched already.")
-_NEW_ITEMS = flags.DEFINE_bool(
-  "new_items", False, "Also items that the content has and training had not, by their content."
-)
 _WHY = flags.DEFINE_bool("why", True, "Name the items of the history that are nearest to each.")
 _HTML = flags.DEFINE_string("html", None, "A page to write, with covers or middle frames of the items.")
-_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
-_PLACES = {
-  key: flags.DEFINE_string(key, "", f"Where the run's config.data.{key} lies now, if elsewhere than at its training.")
-  for key in ("content", "videos", "features", "features_dir", "data_dir")
-}
 # Items of a history that a page shows, the newest.
 _SHOWN = 10
 
@@ -59,23 +53,13 @@ def main(argv: list[str]) -> int:
     machine.share_arenas()
     command_line.clean_up_on_sigterm()
     # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
-    from mlrec.metrics import ScoresNotFinite
-    from mlrec.train.checkpoint import CheckpointError
-
-    terminal.log_plainly()
-    try:
-      return _run()
-    except (CheckpointError, ScoresNotFinite) as error:
-      return command_line.report(str(error), command_line.FAILED)
-    except OSError as error:
-      return command_line.report(f"{error.filename or ''}: {error.strerror or error}", command_line.FAILED)
+    return run_flags.reporting(_run)
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)
 
 
 def _check() -> None:
-  if not _WORKDIR.value:
-    raise ConfigError("--workdir=DIR is required: a run of python -m mlrec.main")
+  _RUN.require()
   asked = [f"--{flag.name}" for flag in (_USER, _HISTORY, _BATCH) if flag.value]
   if len(asked) != 1:
     given = " and ".join(asked) or "none of them"
@@ -88,12 +72,10 @@ def _check() -> None:
     raise ConfigError("--html is for --user and --history: a page of a whole batch would be too large")
 
 
-def _run() -> int:
+def _run() -> None:
   from mlrec.inference.recommender import Filters
-  from mlrec.inference.recommender import Recommender
 
-  places = {key: flag.value for key, flag in _PLACES.items()}
-  recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
+  recommender = _RUN.load()
   # An empty list leaves nothing; no list, everything.
   only = _listed(_ONLY.value) if _ONLY.value else None
   filters = Filters(only=only, exclude=_listed(_EXCLUDE.value), seen=_SEEN.value)
@@ -103,17 +85,14 @@ def _run() -> int:
     source, target = (pathlib.Path(str(flag.value)).expanduser() for flag in (_BATCH, _TO))
     answered, items = batch_file.recommend(recommender, source, target, k=_K.value, filters=filters)
     terminal.say(f"{target}: {items:,} items for {answered:,} rows")
-    return 0
-  _show(recommender, filters)
-  return 0
+  else:
+    _show(recommender, filters)
 
 
 def _show(recommender: Any, filters: Any) -> None:
   from mlrec.inference import page
-  from mlrec.inference.catalogue import Catalogue
 
-  data = recommender.loaded.config.data
-  catalogue = Catalogue.of(data, titles=_TITLES.value)
+  catalogue = _RUN.catalogue(recommender)
   if _USER.value:
     names = [f"user {user}" for user in _USER.value]
     histories = [recommender.history(user) for user in _USER.value]

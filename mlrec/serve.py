@@ -21,20 +21,16 @@ from absl import flags
 
 from mlrec import command_line
 from mlrec import machine
+from mlrec import run_flags
 from mlrec import terminal
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.run_flags import RunFlags
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the trained run.")
+_RUN = RunFlags.define()
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to serve at; 0.0.0.0 for all of this machine.")
 _PORT = flags.DEFINE_integer("port", 8000, "The port; 0 for any that is free.", lower_bound=0, upper_bound=65535)
 _MEDIA = flags.DEFINE_string("media", "", "A folder of videos named after their items, such as 42.mp4.")
-_TITLES = flags.DEFINE_string("titles", "", "Of a prepared data set, a folder of mlrec.ingest or a *_titles.csv file.")
-_NEW_ITEMS = flags.DEFINE_bool("new_items", False, "Also items that the content has and training had not.")
-_PLACES = {
-  key: flags.DEFINE_string(key, "", f"Where it lies now, instead of the run's config.data.{key}.")
-  for key in ("content", "videos", "features", "features_dir", "data_dir")
-}
 
 
 def main(argv: list[str]) -> int:
@@ -42,45 +38,31 @@ def main(argv: list[str]) -> int:
   try:
     if len(argv) > 1:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --workdir=runs/a")
-    if not _WORKDIR.value:
-      raise ConfigError("--workdir=DIR is required: a run of python -m mlrec.main")
+    _RUN.require()
     machine.share_arenas()
     try:
       from mlrec.serving import server
     except ModuleNotFoundError as error:
       raise ConfigError(f"{error.name} is not installed: pip install 'mlrec[serve]'") from error
     with server.bind(_HOST.value, _PORT.value) as bound:
-      return _serve(bound)
+      # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
+      return run_flags.reporting(lambda: _serve(bound))
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)
 
 
-def _serve(bound: socket.socket) -> int:
-  # JAX, Flax and Orbax come in here: mistakes in flags are told at once.
-  from mlrec.inference.catalogue import Catalogue
-  from mlrec.inference.recommender import Recommender
-  from mlrec.metrics import ScoresNotFinite
+def _serve(bound: socket.socket) -> None:
   from mlrec.serving import app as web
   from mlrec.serving import server
   from mlrec.serving.media import Media
   from mlrec.serving.service import Service
-  from mlrec.train.checkpoint import CheckpointError
 
-  terminal.log_plainly()
   media = Media.of(pathlib.Path(_MEDIA.value).expanduser()) if _MEDIA.value else None
-  places = {key: flag.value for key, flag in _PLACES.items()}
-  try:
-    recommender = Recommender.load(str(_WORKDIR.value), places=places, new_items=_NEW_ITEMS.value)
-    catalogue = Catalogue.of(recommender.loaded.config.data, titles=_TITLES.value)
-    service = Service(recommender, catalogue, media)
-    terminal.say(f"{recommender.num_items:,} items of {service.name}: {server.url(bound)} ({server.url(bound)}docs)")
-    server.serve(lambda fail: web.create(service, on_ready=machine.keep_for_good, on_failure=fail), bound)
-  except (CheckpointError, ScoresNotFinite) as error:
-    return command_line.report(error, command_line.FAILED)
-  except OSError as error:
-    return command_line.report(f"{error.filename or ''}: {error.strerror or error}", command_line.FAILED)
+  recommender = _RUN.load()
+  service = Service(recommender, _RUN.catalogue(recommender), media)
+  terminal.say(f"{recommender.num_items:,} items of {service.name}: {server.url(bound)} ({server.url(bound)}docs)")
+  server.serve(lambda fail: web.create(service, on_ready=machine.keep_for_good, on_failure=fail), bound)
   terminal.say("ended: what was asked is answered")
-  return 0
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def test_every_module_has_its_place():
     "main",
     "recommend",
     "report",
+    "run_flags",
     "serve",
     "startup",
     "study",

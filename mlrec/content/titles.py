@@ -133,7 +133,7 @@ class TitleTokens(Source):
         f"{found.path} has {found.vocabulary:,} tokens, and the encoder {encoder!r} knows {vocabulary:,}: they do not "
         "belong together"
       )
-    return cls(open_titles(source, data.data_dir, key=cls.key), found, length)
+    return cls(open_titles(source, data.data_dir, named=f"config.data.{cls.key}"), found, length)
 
   def __len__(self) -> int:
     return len(self.items)
@@ -157,14 +157,14 @@ class TitleTokens(Source):
     return np.stack([self._ids[rows], mask], axis=1, dtype=np.int32, casting="unsafe")
 
 
-def open_titles(source: str, data_dir: str | os.PathLike = "", *, key: str = "content") -> Titles:
+def open_titles(source: str, data_dir: str | os.PathLike = "", *, named: str = "config.data.content") -> Titles:
   """The titles that a config names.
 
   Args:
     source: a TFDS name, `microlens/…-items`, the path of a file of the release, `*.csv`, or that of a folder that
       `mlrec.ingest` has made.
     data_dir: where prepared data sets lie; empty for the default place.
-    key: of `config.data`, for messages.
+    named: what says it, for messages.
 
   Raises:
     DataError: there are none, or they are malformed.
@@ -179,5 +179,5 @@ def open_titles(source: str, data_dir: str | os.PathLike = "", *, key: str = "co
     if source.startswith(_PREPARED) or ingested.is_ingested(source):
       return Titles(source, reading.read_titles(source, os.fspath(data_dir)))
   except DataError as error:
-    raise DataError(f"config.data.{key}: {error}") from error
-  raise DataError(f"config.data.{key} = {source!r}: expected {_FORMS}")
+    raise DataError(f"{named}: {error}") from error
+  raise DataError(f"{named} = {source!r}: expected {_FORMS}")

@@ -50,13 +50,10 @@ class IdMap(NamedTuple):
     Raises:
       DataError: the file is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-      arrays = load(files.read_regular(path))
+      arrays, _ = files.read_safetensors(path)
       found = cls(*(arrays[name] for name in cls._fields))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError) as error:
       raise DataError(f"{path}: the run's ids cannot be read ({error})") from error
     if digest and found.digest != digest:
       raise DataError(f"{path}: these are not the ids that the run was trained with (their digest differs)")

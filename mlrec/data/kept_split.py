@@ -40,14 +40,8 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
   Raises:
     DataError: the file is missing, damaged, or not of these ids.
   """
-  from safetensors import safe_open
-  from safetensors import SafetensorError
-
   try:
-    files.open_regular(path).close()
-    with safe_open(path, framework="numpy") as file:
-      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-      said = file.metadata() or {}
+    arrays, said = files.read_safetensors(path)
     split = Split(
       ids.users,
       Rows(arrays["rows/values"], arrays["rows/offsets"]),
@@ -71,7 +65,7 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
       f"{path}: the run is of an older version, which kept less of its data (there is no {error}): train it again, in "
       "another --workdir"
     ) from error
-  except (OSError, ValueError, TypeError, IndexError, SafetensorError) as error:
+  except (OSError, ValueError, TypeError, IndexError) as error:
     raise DataError(f"{path}: what the run kept of its data cannot be read ({error})") from error
 
 

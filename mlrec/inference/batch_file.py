@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import pathlib
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
@@ -17,6 +18,8 @@ from mlrec.inference.recommender import EVERYTHING
 from mlrec.inference.recommender import Filters
 from mlrec.inference.recommender import Recommendations
 from mlrec.inference.recommender import Recommender
+from mlrec.inference.recommender import warn_of_unknown
+from mlrec.inference.scorers import UNKNOWN
 
 USER, HISTORY = "user", "history"
 _SUFFIXES = (".parquet", ".csv")
@@ -59,16 +62,21 @@ def recommend(
     writer: Any = None
     try:
       for batch in _batches(source):
-        kept, reason = _answerable(recommender, source, batch)
-        if len(kept) < batch.num_rows:
-          missing = int(np.setdiff1d(np.arange(batch.num_rows), kept)[0])
-          first_lost = first_lost or f"row {read + missing + 1}: {reason}"
-          lost += batch.num_rows - len(kept)
-        rows = pa.array(read + kept)
+        asked = _asked(recommender, source, batch)
+        kept = np.flatnonzero(asked.rows.lengths)
+        if asked.reason and not first_lost:
+          first_lost = f"row {read + int(np.argmin(asked.rows.lengths)) + 1}: {asked.reason}"
+        lost += batch.num_rows - len(kept)
+        label, whom = USER, batch.column(USER).take(pa.array(kept)) if USER in batch.schema.names else None
+        if whom is None:
+          label, whom = "row", pa.array(read + kept)
         read += batch.num_rows
         if not len(kept):
           continue
-        table = _answers(recommender, source, batch.take(pa.array(kept)), rows, k, filters)
+        rows = asked.rows.take(kept)
+        warn_of_unknown(rows, asked.given[kept])
+        found = recommender.recommend_dense(rows, asked.users[kept], k, filters)
+        table = _table(label, whom, found)
         answered, items = answered + len(kept), items + table.num_rows
         if writer is None:
           write = pa.parquet.ParquetWriter if target.suffix == ".parquet" else pa.csv.CSVWriter
@@ -103,8 +111,23 @@ def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
     raise DataError(f"{source}: it cannot be read ({str(error).splitlines()[0]})") from error
 
 
-def _answerable(recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch) -> tuple[np.ndarray, str]:
-  """Places of the rows that can be answered, and why the first of the others cannot."""
+class _Asked(NamedTuple):
+  """What a part of a table asks.
+
+  Attributes:
+    rows: dense ids of the items that each row has watched; one of none cannot be answered.
+    given: `[B]` how many items each row names; as many as in `rows` where it names a user.
+    users: `[B]` each one's row in the split, or `UNKNOWN`.
+    reason: why the first row that cannot be answered cannot; empty where there is none.
+  """
+
+  rows: Rows
+  given: np.ndarray
+  users: np.ndarray
+  reason: str
+
+
+def _asked(recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch) -> _Asked:
   names = batch.schema.names
   twice = [name for name in (USER, HISTORY) if names.count(name) > 1]
   if twice or not {USER, HISTORY} & set(names):
@@ -114,30 +137,18 @@ def _answerable(recommender: Recommender, source: pathlib.Path, batch: pa.Record
     raise DataError(f"{source}: the column {USER!r} holds {batch.column(USER).type}, and single ids are expected")
   if HISTORY in names:
     items, lengths = _histories(batch.column(HISTORY), source)
-    known = Rows.from_lengths(recommender.items.find(items), lengths)
-    good = known.where(known.values > 0).lengths > 0
-    if good.all():
-      return np.arange(len(good)), ""
-    row = int(np.argmin(good))
-    first = int(lengths[:row].sum())
-    return np.flatnonzero(good), recommender.items.unknown(items[first]) if lengths[row] else "its history is empty"
-  users = _plain(batch.column(USER))
-  good = recommender.users.find(users) >= 0
-  reason = "" if good.all() else recommender.users.unknown(users[int(np.argmin(good))])
-  return np.flatnonzero(good), reason
-
-
-def _answers(
-  recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch, rows: pa.Array, k: int, filters: Filters
-) -> pa.Table:
-  names = batch.schema.names
-  if HISTORY in names:
-    items, lengths = _histories(batch.column(HISTORY), source)
-    found = recommender.recommend_rows(items, lengths, k, filters)
-  else:
-    found = recommender.recommend_users(_plain(batch.column(USER)), k, filters)
-  label, whom = (USER, batch.column(USER)) if USER in names else ("row", rows)
-  return _table(label, whom, found)
+    rows = recommender.known_items(items, lengths)
+    reason = ""
+    if not rows.lengths.all():
+      row = int(np.argmin(rows.lengths))
+      first = int(lengths[:row].sum())
+      reason = recommender.items.unknown(items[first]) if lengths[row] else "its history is empty"
+    return _Asked(rows, lengths, np.full(len(rows), UNKNOWN), reason)
+  ids = _plain(batch.column(USER))
+  found = recommender.users.find(ids)
+  reason = recommender.users.unknown(ids[int(np.argmin(found))]) if (found < 0).any() else ""
+  rows, users = recommender.known_users(found)
+  return _Asked(rows, rows.lengths, users, reason)
 
 
 def _table(label: str, whom: pa.Array, found: Recommendations) -> pa.Table:

@@ -58,10 +58,7 @@ class Catalogue:
     Raises:
       DataError: there are no titles where `titles` says.
     """
-    try:
-      found = open_titles(titles, data.data_dir, key="content") if titles else _any_titles(data)
-    except DataError as error:
-      raise DataError(str(error).replace("config.data.content", "titles")) from error
+    found = open_titles(titles, data.data_dir, named="titles") if titles else _any_titles(data)
     return cls(found, *_any_pictures(data))
 
   @property
@@ -117,7 +114,7 @@ def _any_titles(data: ConfigDict) -> Titles | None:
   named = [_named(data, "content"), *([f"{_PREPARED}{_release(data)}-items"] if _release(data) else [])]
   for source in filter(None, named):
     try:
-      return open_titles(source, data.data_dir, key="content")
+      return open_titles(source, data.data_dir)
     except DataError:
       continue
   return None

@@ -187,18 +187,11 @@ def _item_table(workdir: Workdir, run: TrainingRun, best: Best, params: Any, res
 
 def _read_table(path: pathlib.Path, said: Mapping[str, str]) -> np.ndarray | None:
   """Vectors that were kept for the same parameters, content and items; None where there are none."""
-  from safetensors import safe_open
-  from safetensors import SafetensorError
-
   try:
-    files.open_regular(path).close()
-    with safe_open(path, framework="numpy") as file:
-      kept = file.metadata() or {}
-      if {key: kept.get(key) for key in said} != said:
-        return None
-      vectors = file.get_tensor("vectors")
-    return vectors if kept.get("digest") == _digest(vectors) else None
-  except (OSError, KeyError, ValueError, SafetensorError):
+    arrays, kept = files.read_safetensors(path)
+    vectors = arrays["vectors"]
+    return vectors if kept == {**said, "digest": _digest(vectors)} else None
+  except (OSError, KeyError, ValueError):
     return None
 
 

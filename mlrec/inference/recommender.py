@@ -162,18 +162,34 @@ class Recommender:
     self, items: Sequence[Id] | np.ndarray, lengths: np.ndarray, k: int = 10, filters: Filters = EVERYTHING
   ) -> Recommendations:
     """As `recommend`, for histories that lie end to end in `items`, each of one of `lengths [B]`."""
-    found = self.items.find(items)
-    rows = Rows.from_lengths(found, lengths).where(found >= 0)
-    rows = Rows(rows.values.astype(np.int32), rows.offsets)
+    rows = self.known_items(items, lengths)
     if not rows.lengths.all():
       row = int(np.argmin(rows.lengths))
       first = int(lengths[:row].sum())
       reason = self.items.unknown(items[first]) if lengths[row] else "it is empty"
       raise DataError(f"history {row + 1} of {len(rows)} has no item that the run knows: {reason}")
-    if len(rows.values) < len(found):
-      lost = len(found) - len(rows.values)
-      logging.warning("%d of %d items of the histories are not known, and passed over.", lost, len(found))
+    warn_of_unknown(rows, lengths)
     return self.recommend_dense(rows, np.full(len(rows), UNKNOWN), k, filters)
+
+  def known_items(self, items: Sequence[Id] | np.ndarray, lengths: np.ndarray) -> Rows:
+    """Dense ids (int32) of histories that lie end to end in `items`; those that are not known are left out."""
+    found = self.items.find(items)
+    rows = Rows.from_lengths(found, lengths).where(found >= 0)
+    return Rows(rows.values.astype(np.int32), rows.offsets)
+
+  def known_users(self, rows: np.ndarray) -> tuple[Rows, np.ndarray]:
+    """What the run knows of users, by their rows in the split, -1 for nobody: their items, and for which it has a row.
+
+    Returns:
+      Dense ids, oldest first, none for nobody; and `[B]`, the row, or `UNKNOWN` of users whom training has not seen.
+    """
+    split = self.loaded.split
+    known = np.maximum(rows, 0)
+    there = rows >= 0
+    items = split.rows.take(known)
+    # Of users whom a split by time has kept from training the model knows no more than of others.
+    trained = there & (split.train.lengths[known] > 0)
+    return items.where(np.repeat(there, items.lengths)), np.where(trained, known, UNKNOWN)
 
   def recommend_users(
     self, users: Iterable[Id] | None = None, k: int = 10, filters: Filters = EVERYTHING
@@ -188,11 +204,8 @@ class Recommender:
     Raises:
       DataError: a user is not known, or an item of a filter is not.
     """
-    split = self.loaded.split
-    rows = self.users.dense(users) if users is not None else np.arange(split.num_users)
-    # Of users whom a split by time has kept from training the model knows no more than of others.
-    known = np.where(split.train.lengths[rows] > 0, rows, UNKNOWN)
-    return self.recommend_dense(split.rows.take(rows), known, k, filters)
+    rows = self.users.dense(users) if users is not None else np.arange(self.loaded.split.num_users)
+    return self.recommend_dense(*self.known_users(rows), k, filters)
 
   def recommend_dense(
     self, rows: Rows, users: np.ndarray, k: int = 10, filters: Filters = EVERYTHING
@@ -305,13 +318,9 @@ class Recommender:
     def texts(ids: np.ndarray, names: Names | None) -> Any:
       return ids if names is None else names.texts(ids)
 
-    users = self.users.find(texts(interactions.users, interactions.user_names))
-    known = np.where(users >= 0, users, 0)
-    trained = (users >= 0) & (self.loaded.split.train.lengths[known] > 0)
+    _, whom = self.known_users(self.users.find(texts(interactions.users, interactions.user_names)))
     histories = interactions.histories
-    found = self.items.find(texts(histories.values, interactions.item_names))
-    rows = Rows(found, histories.offsets).where(found > 0)
-    return np.where(trained, known, UNKNOWN), Rows(rows.values.astype(np.int32), rows.offsets)
+    return whom, self.known_items(texts(histories.values, interactions.item_names), histories.lengths)
 
   def history(self, user: Id) -> list[Id]:
     """What the run knows that a user watched, oldest first.
@@ -350,3 +359,10 @@ class Recommender:
   def _unit_vectors(self) -> np.ndarray:
     vectors = self._vectors("no item vectors")
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def warn_of_unknown(rows: Rows, lengths: np.ndarray) -> None:
+  """Logs how many items of histories, of `lengths [B]`, are not among those that are known, `rows`."""
+  given = int(lengths.sum())
+  if lost := given - len(rows.values):
+    logging.warning("%d of %d items of the histories are not known, and passed over.", lost, given)

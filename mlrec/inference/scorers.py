@@ -4,7 +4,6 @@ import abc
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import functools
 from typing import Any
 
@@ -21,14 +20,12 @@ from mlrec.data.batches import laid_out
 from mlrec.data.batches import Layout
 from mlrec.data.interactions import Rows
 from mlrec.data.static_shapes import round_up
-from mlrec.machine import usable_cores
 from mlrec.models.recommenders.recommender import FittedRecommender
+from mlrec.runs.fitted import in_chunks
 
 # Users scored at a time: a tile where there are few, and as many as fill all cores where there are many.
 _FEW, _MANY = metrics.USER_TILE, 2048
 _CHUNK = 4096
-# Scores that a thread of a fitted model holds at once.
-_CHUNK_BYTES = 4 << 20
 # Of a user who was not in training.
 UNKNOWN = -1
 
@@ -109,7 +106,7 @@ class FittedScorer(Scorer):
       scores[np.repeat(np.arange(len(part)), left_out.lengths), left_out.values] = -np.inf
       return metrics.best_of_scores(scores, length)
 
-    return self._in_parts(best_of_part, len(users))
+    return in_chunks(best_of_part, len(users), self._num_items)
 
   def ranks(self, histories: Rows, users: np.ndarray, seen: Rows, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     width = int(seen.lengths.max(initial=0))
@@ -118,17 +115,7 @@ class FittedScorer(Scorer):
       scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
       return metrics.rank_scores(scores, targets[part], seen.take(part).padded(width))
 
-    return self._in_parts(rank, len(users))
-
-  def _in_parts(
-    self, work: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], number: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """What `work` makes of so many users, some at a time in each thread."""
-    size = max(_CHUNK_BYTES // (4 * (self._num_items + 1)), 8)
-    parts = [np.arange(first, min(first + size, number)) for first in range(0, number, size)]
-    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
-      first, second = (np.concatenate(found) for found in zip(*threads.map(work, parts)))
-    return first, second
+    return in_chunks(rank, len(users), self._num_items)
 
   def scores(self, histories: Rows) -> np.ndarray:
     return self._model.scores(histories, np.zeros(len(histories), np.int64))

@@ -110,16 +110,37 @@ def rank(model: FittedRecommender, split: Split, name: str, *, chunk_bytes: int 
     ScoresNotFinite: a score is NaN or infinite.
   """
   inputs, seen, targets, whom = split.inputs(name), split.seen(name), split.targets(name), split.evaluated(name)
-  size = max(chunk_bytes // (4 * (split.num_items + 1)), _LEAST_USERS)
 
-  def rank_chunk(first: int) -> tuple[np.ndarray, np.ndarray]:
-    part = np.arange(first, min(first + size, len(whom)))
+  def rank_chunk(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores = model.scores(inputs.take(part), whom[part])
     return metrics.rank_scores(scores, targets[part], seen.take(part).padded(split.most_seen))
 
+  return Ranked(*in_chunks(rank_chunk, len(whom), split.num_items, chunk_bytes=chunk_bytes))
+
+
+def in_chunks(
+  work: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+  number: int,
+  num_items: int,
+  *,
+  chunk_bytes: int = _CHUNK_BYTES,
+) -> tuple[np.ndarray, np.ndarray]:
+  """What `work` makes of users, in small chunks of scores of some `chunk_bytes`, one in each thread.
+
+  Args:
+    work: of places of users to two arrays with a row for each.
+    number: of users.
+    num_items: how many each is scored on.
+    chunk_bytes: of float32 scores at once.
+
+  Returns:
+    The two arrays, of all users.
+  """
+  size = max(chunk_bytes // (4 * (num_items + 1)), _LEAST_USERS)
+  parts = [np.arange(first, min(first + size, number)) for first in range(0, number, size)]
   with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
-    found = list(threads.map(rank_chunk, range(0, len(whom), size)))
-  return Ranked(*(np.concatenate(part) for part in zip(*found)))
+    first, second = (np.concatenate(found) for found in zip(*threads.map(work, parts)))
+  return first, second
 
 
 def _figures(ranked: Ranked, split: Split, name: str, edges: tuple[int, ...]) -> dict[str, float]:

@@ -69,15 +69,11 @@ class PerUser:
 
   def write(self, path: pathlib.Path) -> None:
     """Writes safetensors, a whole file or none."""
-    from safetensors.numpy import save
-
     arrays = {"items": np.asarray(self.items, np.int64), "train_counts": np.asarray(self.train_counts, np.int32)}
     for name, records in self.splits.items():
       arrays |= {f"{name}/{key}": np.asarray(getattr(records, key), kind) for key, kind in _SPLIT_ARRAYS.items()}
     said = {"data": self.data, "config_hash": self.config_hash, "seed": str(self.seed)}
-    with files.replacing(path) as temporary:
-      # `save_file` would leave a file that nobody else may read.
-      temporary.write_bytes(save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, metadata=said))
+    files.write_safetensors(path, arrays, said)
 
   @classmethod
   def read(cls, path: pathlib.Path) -> Self:
@@ -86,23 +82,16 @@ class PerUser:
     Raises:
       DataError: the file is missing, damaged, or holds something else.
     """
-    from safetensors import safe_open
-    from safetensors import SafetensorError
-
     try:
-      # What is a pipe or a device is refused: reading it might not end.
-      files.open_regular(path).close()
-      with safe_open(path, framework="numpy") as file:
-        said, names = file.metadata() or {}, set(file.keys())
-        arrays: dict[str, Any] = {name: file.get_tensor(name) for name in names}
+      arrays, said = files.read_safetensors(path)
       items, counts = _checked(arrays, "items", np.int64), _checked(arrays, "train_counts", np.int32)
       if len(items) != len(counts) or counts.min(initial=0) < 0 or not (items[1:] > items[:-1]).all():
         raise ValueError("its items must be ascending ids with a count of training each")
-      splits = {name: _records(arrays, name, len(items)) for name in EVALUATED if f"{name}/ranks" in names}
+      splits = {name: _records(arrays, name, len(items)) for name in EVALUATED if f"{name}/ranks" in arrays}
       return cls(said["data"], said["config_hash"], int(said["seed"]), items, counts, splits)
     except KeyError as error:
       raise DataError(f"{path}: a run's records of users cannot be read (it has no {error})") from error
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
       raise DataError(f"{path}: a run's records of users cannot be read ({error})") from error
 
 
