@@ -179,5 +179,6 @@ def test_a_layer_computes_in_its_dtype_and_adds_its_bias():
   cases.assert_close(layer(x).astype(jnp.float32), wanted, 2e-2)
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_what_one_does(eight_devices):
   eight_devices.call("convolutions:devices_agree")

@@ -145,6 +145,7 @@ _KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_is_resumed_within_its_trial_and_ends_as_if_it_had_not_been(
   config_file, program, tmp_path
 ):

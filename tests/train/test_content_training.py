@@ -77,6 +77,7 @@ def test_a_tower_learns_and_items_without_content_are_told(item, run, tmp_path, 
   assert told in caplog.text
 
 
+@pytest.mark.slow
 def test_ids_covers_and_sound_are_fused_and_a_stopped_run_is_resumed(run, tmp_path):
   item = {
     "name": "fused", "fusion": "concat", "id_dropout": 0.2, "modality_dropout": 0.2,

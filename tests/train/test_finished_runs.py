@@ -437,6 +437,7 @@ def test_a_warm_start_from_nothing_is_refused(name, run_tiny, tmp_path):
     run_tiny(tmp_path / "warm", init_from=str(tmp_path / name if name else tmp_path))
 
 
+@pytest.mark.slow
 def test_a_moving_average_changes_no_step_of_training(command, pairs_file, tmp_path):
   # Programs with and without one are compiled as outside the tests, whose flags round them differently.
   for name, options in {"plain": {}, "averaged": {"train.ema_decay": 0.9}}.items():

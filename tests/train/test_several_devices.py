@@ -193,6 +193,7 @@ def test_two_processes_stop_together_and_one_resumes(pairs_file, finished, comma
   assert found["config_hash"] == wanted["config_hash"]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_is_resumed_in_two(pairs_file, finished, copied):
   (copied / "result.json").unlink()
   with two_processes(*tiny_arguments(pairs_file, copied)) as processes:

@@ -305,7 +305,7 @@ def test_a_run_is_compared_with_popularity_and_with_item_ids(run_video, run_tiny
 @pytest.mark.parametrize(
   ("head", "argument", "size", "options"),
   [
-    ("sasrec", "r3d_r18,top", 16, {"depths": (1, 1, 1, 1)}),
+    pytest.param("sasrec", "r3d_r18,top", 16, {"depths": (1, 1, 1, 1)}, marks=pytest.mark.slow),
     ("gru4rec", "vit_s,frozen", 32, {"depth": 1, "dim": 48}),
     ("nextitnet", "vit_s,full", 32, {"depth": 1, "dim": 48}),
   ],
