@@ -77,6 +77,13 @@ class Names:
     ids = np.unique(ids)
     return type(self).of(ids, self.texts(ids))
 
+  def joined(self, other: Self) -> Self:
+    """These and those of `other`, of which ids that have a name here keep it."""
+    more = np.setdiff1d(other.ids, self.ids)
+    return type(self).of(
+      np.concatenate([self.ids, more]), [*self.texts(self.ids), *other.texts(more)]
+    )  # fmt: skip
+
   def arrays(self, prefix: str) -> dict[str, np.ndarray]:
     """What `from_arrays` takes, under names that begin with `prefix`."""
     return {f"{prefix}{name}": part for name, part in zip(_PARTS, (self.ids, self._text, self._ends))}

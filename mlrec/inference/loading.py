@@ -1,7 +1,10 @@
 """Opens a trained workdir: its config, what it kept of its data, and its model."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from typing import Any
@@ -16,9 +19,12 @@ from mlrec import config as config_lib
 from mlrec import files
 from mlrec.config import ConfigError
 from mlrec.content import open_source
+from mlrec.content import Source
+from mlrec.data import ingested
 from mlrec.data import kept_split
 from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
+from mlrec.data.names import Names
 from mlrec.data.splits import Split
 from mlrec.inference.scorers import FittedScorer
 from mlrec.inference.scorers import Scorer
@@ -31,6 +37,7 @@ from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.runs.result import Result
 from mlrec.runs.workdir import Workdir
+from mlrec.sources import load_interactions
 from mlrec.train import warm_start
 from mlrec.train.loop import Best
 from mlrec.train.loop import TrainingRun
@@ -161,11 +168,26 @@ def _with_new_items(config: ConfigDict, split: Split, model: Recommender) -> Spl
       "config.model reads no content of an item: it has nothing to say of new ones. Models of videos, covers, sound "
       "or titles have, also fused with IDs"
     )
-  held = [open_source(content, config.data, recipe.opening()).items for content, recipe in recipes.items()]
-  new = np.setdiff1d(np.concatenate([np.asarray(items) for items in held]), split.item_ids)
+  held = [open_source(content, config.data, recipe.opening()) for content, recipe in recipes.items()]
+  new = np.setdiff1d(np.concatenate([np.asarray(source.items) for source in held]), split.item_ids)
+  names = split.item_names
+  if names is not None:
+    # Where ids are texts, an item is known by its own: integers of a release's items stand for nothing here.
+    names = functools.reduce(Names.joined, _names_of(held), names)
+    new = np.intersect1d(new, names.ids)
   if not len(new):
     raise DataError(f"the content ({', '.join(recipes)}) holds no item that the run did not know")
-  return dataclasses.replace(split, item_ids=np.concatenate([split.item_ids, new]), num_new=len(new))
+  return dataclasses.replace(
+    split, item_ids=np.concatenate([split.item_ids, new]), item_names=names, num_new=len(new)
+  )  # fmt: skip
+
+
+def _names_of(sources: Iterable[Source]) -> Iterator[Names]:
+  """The ids that are texts in the ingested folders among the sources of content."""
+  for folder in {source.source for source in sources if ingested.is_ingested(source.source)}:
+    names = load_interactions(folder).item_names
+    if names is not None:
+      yield names
 
 
 def _item_table(workdir: Workdir, run: TrainingRun, best: Best, params: Any, rest: Any) -> Any:

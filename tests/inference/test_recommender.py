@@ -17,6 +17,7 @@ from mlrec.data import read_pairs
 from mlrec.data.id_map import IdMap
 from mlrec.data.names import Names
 from mlrec.inference.recommender import Filters
+from mlrec.ingest import ingest
 from mlrec.runs import experiment
 from mlrec.runs.workdir import Workdir
 from support.tiny_runs import ITEMS
@@ -257,6 +258,27 @@ def test_new_items_are_recommended_by_their_content_alone(titled):
   assert not np.allclose(vectors[0], vectors[2])
   assert 101 in more.recommend([[1, 2]], k=ITEMS + 2).items[0]
   assert 101 not in known.recommend([[1, 2]], k=ITEMS + 2).items[0]
+
+
+def test_new_items_of_a_later_log_are_known_by_their_texts(tmp_path, tiny_config):
+  (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nblue\n")
+  rows = [(f"u{user}", f"clip {(user + place) % 12} 🎬") for user in range(30) for place in range(6)]
+  for day, more in (("one", []), ("two", [("u1", "clip new 🎬"), ("u2", "clip newer")])):
+    log, items = tmp_path / f"{day}.csv", tmp_path / f"{day}_items.csv"
+    seen = [*rows, *more]
+    log.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in seen))
+    items.write_text("item,title\n" + "".join(f"{item},red blue\n" for item in dict.fromkeys(one for _, one in seen)))
+    ingest(log, to=tmp_path / day, items=items)
+  config = tiny_config(**{"data.source": str(tmp_path / "one"), "train.epochs": 1})
+  bag = {"name": "text", "encoder": "bag_of_tokens", "mode": "scratch", "length": 8}
+  bag["tokenizer"] = str(tmp_path / "vocab.txt")
+  with config.unlocked():
+    config.model.item = ConfigDict({"name": "fused", "towers": {"id": {"name": "id"}, "title": bag}})
+  experiment.run(config, tmp_path / "run", say=lambda text: None)
+  recommender = mlrec.Recommender.load(tmp_path / "run", places={"content": str(tmp_path / "two")}, new_items=True)
+  found = recommender.recommend([["clip 3 🎬"]], k=14).items[0]
+  assert set(found) == {item for _, item in rows} - {"clip 3 🎬"} | {"clip new 🎬", "clip newer"}
+  assert recommender.encode_items(["clip newer"]).shape == (1, 8)
 
 
 def test_new_items_do_not_change_how_vectors_are_whitened():
