@@ -18,6 +18,7 @@ import numpy as np
 
 from mlrec.data.interactions import Rows
 from mlrec.data.packing import pack
+from mlrec.data.permutation import KeyedPermutation
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
 from mlrec.data.static_shapes import most
@@ -28,6 +29,11 @@ from mlrec.data.static_shapes import StaticSizes
 
 # Width of packed rows that serves most: wide enough to fill well, narrow enough for cheap attention.
 _ROW_WIDTH = 16
+# Rows of an epoch that are put in order at once; of more, so many at a time, drawn by lot from all.
+_ORDERED_WHOLE = 1 << 20
+_ORDERED = 1 << 16
+# Batches of an evaluation of which each is looked at for the rows that it needs.
+_EVAL_LOOKED_AT = 1024
 # A NumPy array on the host; a JAX array once it is on devices.
 Array = Any
 
@@ -130,7 +136,9 @@ class TrainBatches:
   Each epoch visits every row of `split.train_sequences` once, in a new order: every user, or every window of a user who
   has several, which is taken for a user of its own. Its batches are alike in size and in the lengths of their rows:
   users are drawn by lot within strata of neighbouring lengths, one of each stratum to a batch, so that arrays of
-  static size are filled as well by one batch as by another.
+  static size are filled as well by one batch as by another. Of an epoch of more than a million rows this holds of
+  blocks of its batches: their rows are drawn from all by a permutation that is never written down, so that neither
+  time nor memory of a batch grows with the number of users.
   """
 
   def __init__(
@@ -167,9 +175,12 @@ class TrainBatches:
     self._rows = split.train_sequences
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     self._users = round_up(batch_size, math.lcm(multiple_of, negative_groups))
-    sampled = [self._raw(step).sizes for step in range(min(self.steps_per_epoch, PLANNED_BATCHES))]
-    columns, rows = np.transpose(sampled)
-    self._sizes = StaticSizes([most(columns), rows.max()], multiple_of)
+    planned = np.arange(min(self.steps_per_epoch, PLANNED_BATCHES))
+    if self._blocks > 1:
+      planned = planned * self.steps_per_epoch // len(planned)
+    columns, rows = np.transpose([self._raw(int(step)).sizes for step in planned])
+    # Within a block batches have about as many rows each.
+    self._sizes = StaticSizes([most(columns), most(rows) if self._blocks > 1 else rows.max()], multiple_of)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -187,8 +198,7 @@ class TrainBatches:
     return stacked([self._sized(raw, sizes) for raw in raws], size)
 
   def _raw(self, step: int) -> "_Raw":
-    epoch, place = divmod(step, self.steps_per_epoch)
-    users = self._order(epoch)[place :: self.steps_per_epoch]
+    users = self._users_of(step)
     rows = self._rows.take(users)
     negatives = np.random.default_rng([self.seed, step, 1]).integers(1, self.split.num_items + 1, self._negatives)
     distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
@@ -242,11 +252,27 @@ class TrainBatches:
       raw.drawn,
     )
 
-  @functools.lru_cache(maxsize=2)  # noqa: B019 - one stream lives as long as its run
-  def _order(self, epoch: int) -> np.ndarray:
-    """All rows: batch n of the epoch has every `steps_per_epoch`-th from place n on."""
-    order = np.random.default_rng([self.seed, epoch]).permutation(len(self._rows))
-    return order[np.argsort(self._rows.lengths[order], kind="stable")]
+  @property
+  def _blocks(self) -> int:
+    """In how many blocks the batches of an epoch are made."""
+    return 1 if len(self._rows) <= _ORDERED_WHOLE else min(-(-len(self._rows) // _ORDERED), self.steps_per_epoch)
+
+  def _users_of(self, step: int) -> np.ndarray:
+    """The rows of the batch of a step."""
+    epoch, place = divmod(step, self.steps_per_epoch)
+    block = ((place + 1) * self._blocks - 1) // self.steps_per_epoch
+    first, end = (number * self.steps_per_epoch // self._blocks for number in (block, block + 1))
+    return self._order(epoch, first, end)[place - first :: end - first]
+
+  @functools.lru_cache(maxsize=4)  # noqa: B019 - one stream lives as long as its run
+  def _order(self, epoch: int, first: int, end: int) -> np.ndarray:
+    """The rows of batches `first` to `end` - 1 of the epoch: each has every (`end` - `first`)-th, from its place on."""
+    if self._blocks == 1:
+      order = np.random.default_rng([self.seed, epoch]).permutation(len(self._rows))
+    else:
+      start, stop = (place * len(self._rows) // self.steps_per_epoch for place in (first, end))
+      order = KeyedPermutation(len(self._rows), (self.seed, epoch, 1))(np.arange(start, stop))
+    return order[np.argsort(self._rows.lengths_of(order), kind="stable")]
 
 
 class _Raw(NamedTuple):
@@ -291,24 +317,27 @@ def eval_batches(
     users: `[n]` row numbers of the users wanted, of those that are evaluated.
   """
   batch_size = round_up(batch_size, multiple_of)
-  inputs, seen, targets, whom = split.inputs(name), split.seen(name), split.targets(name), split.evaluated(name)
-  if users is not None:
-    chosen = np.searchsorted(whom, users)
-    inputs, seen, targets, whom = inputs.take(chosen), seen.take(chosen), targets[chosen], users
-  parts = _parts(len(targets), batch_size)
-  rows = [layout.place(inputs.lengths[part])[2] for part in parts]
+  parts = _parts(split.evaluated(name) if users is None else users, batch_size)
+  planned = [(name, part) for part in parts]
   if users is None:
     # Rows that are enough for the test serve validation too, compiled once.
-    tested = split.inputs(TEST).lengths
-    rows += [layout.place(tested[part])[2] for part in _parts(len(tested), batch_size)]
-  num_rows = round_up(max(rows), multiple_of)
+    planned += [(TEST, part) for part in _parts(split.evaluated(TEST), batch_size)]
+  sizes = _eval_sizes(split, layout, planned, multiple_of)
   for part in parts:
-    history, last = laid_out(inputs.take(part), layout, num_rows)
-    seen_here = seen.take(part).padded(split.most_seen)
+    inputs, seen = split.inputs(name, part), split.seen(name, part).padded(split.most_seen)
+    (num_rows,) = sizes.holding([[layout.place(inputs.lengths)[2]]])
+    history, last = laid_out(inputs, layout, num_rows)
     yield EvalBatch(
-      history, _filled(last, batch_size), _filled(targets[part], batch_size, 1), _filled(seen_here, batch_size),
-      _filled(whom[part], batch_size),
+      history, _filled(last, batch_size), _filled(split.targets(name, part), batch_size, 1), _filled(seen, batch_size),
+      _filled(part, batch_size),
     )  # fmt: skip
+
+
+def _eval_sizes(split: Split, layout: Layout, parts: list[tuple[str, np.ndarray]], multiple_of: int) -> StaticSizes:
+  """The rows that hold the histories of each of `parts`, each of a split's users; of many, what hardly one passes."""
+  looked_at = parts if len(parts) <= _EVAL_LOOKED_AT else parts[:: -(-len(parts) // PLANNED_BATCHES)]
+  rows = [layout.place(split.inputs(name, users).lengths)[2] for name, users in looked_at]
+  return StaticSizes([max(rows) if len(looked_at) == len(parts) else most(rows)], multiple_of)
 
 
 def laid_out(histories: Rows, layout: Layout, num_rows: int) -> tuple[History, np.ndarray]:
@@ -336,9 +365,9 @@ def laid_out(histories: Rows, layout: Layout, num_rows: int) -> tuple[History, n
   ), row * layout.width + start + lengths - 1
 
 
-def _parts(number: int, size: int) -> list[np.ndarray]:
-  """The places from 0 to `number` - 1, so many at a time."""
-  return [np.arange(at, min(at + size, number)) for at in range(0, number, size)]
+def _parts(users: np.ndarray, size: int) -> list[np.ndarray]:
+  """The users, so many at a time."""
+  return [users[at : at + size] for at in range(0, len(users), size)]
 
 
 def _filled(array: np.ndarray, size: int, filler: int = 0) -> np.ndarray:

@@ -87,6 +87,10 @@ class Rows:
     """`[len]` int64."""
     return np.diff(self.offsets)
 
+  def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+    """Of the named `rows` (indices), int64."""
+    return self.offsets[1:][rows] - self.offsets[:-1][rows]
+
   def take(self, rows: np.ndarray) -> "Rows":
     """The named `rows` (indices or a mask), in that order."""
     # Not of all lengths: a batch must not cost more for more users.
@@ -127,6 +131,40 @@ class Rows:
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     return Rows(self.values[index], offsets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CutRows:
+  """Rows that end early: of row r the last `most` of its first `ends[r]` values. Nothing is copied but what is taken.
+
+  Attributes:
+    rows: the whole rows.
+    ends: `[len]` integers, at most the rows' lengths.
+    most: how many values a row has at most.
+  """
+
+  rows: Rows
+  ends: np.ndarray
+  most: int
+
+  def __len__(self) -> int:
+    return len(self.ends)
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    return self.rows[row][: self.ends[row]][-self.most :]
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """`[len]` int64."""
+    return np.minimum(self.ends, self.most).astype(np.int64)
+
+  def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+    """Of the named `rows` (indices), int64."""
+    return np.minimum(self.ends[rows], self.most).astype(np.int64)
+
+  def take(self, rows: np.ndarray) -> Rows:
+    """The named `rows` (indices), in that order."""
+    return self.rows.before(rows, self.ends[rows], self.most)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

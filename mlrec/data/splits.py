@@ -3,6 +3,7 @@
 A protocol (`mlrec.data.protocols`) makes a split of interactions; all else reads of it what this module says.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlrec.data.interactions import CutRows
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 
@@ -18,6 +20,8 @@ TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
 EVALUATED = (VALID, TEST)
 LEAVE_ONE_OUT = "leave_one_out"
+# Values that are gone through at a time where all rows are.
+_AT_ONCE = 1 << 22
 
 
 class Cuts(NamedTuple):
@@ -86,13 +90,11 @@ class Split:
   @functools.cached_property
   def train(self) -> Rows:
     """The training rows, a row a user: what training sees of it, without `cold`; empty for users it does not see."""
-    ends = self.cuts.train
-    most = self.train_windows * self.max_length + 1 if self.train_windows else int(ends.max(initial=0))
-    rows = self.rows.before(np.arange(self.num_users), ends, most)
-    return rows.where(~np.isin(rows.values, self.cold)) if len(self.cold) else rows
+    rows = self._train_rows.take(np.arange(self.num_users))
+    return self._without_cold(rows)
 
   @functools.cached_property
-  def train_sequences(self) -> Rows:
+  def train_sequences(self) -> Rows | CutRows:
     """What models of sequences learn from: rows of `max_length + 1` items at most, each after the first a target.
 
     A training row that is longer is cut into windows that share an item with their neighbours (`windows`), so that each
@@ -100,24 +102,38 @@ class Split:
     user in any case, as in MicroLens's code.
     """
     if self.protocol == LEAVE_ONE_OUT and self.train_windows == 1:
-      return self.train
+      # Not copied: there may be more than memory holds.
+      return self.train if len(self.cold) else self._train_rows
     return windows(self.train, self.max_length)
 
   def evaluated(self, split: str) -> np.ndarray:
     """`[E]` int64, ascending: the rows of the users whose target of `split` is to be predicted."""
     return np.flatnonzero(self._places(split) >= 0)
 
-  def inputs(self, split: str) -> Rows:
+  def parts(self, split: str) -> Iterator[np.ndarray]:
+    """`evaluated`, in parts of so few items each that there is memory for what is made of them."""
+    places = self._places(split)
+    for users in self._blocks():
+      if len(found := users[places[users] >= 0]):
+        yield found
+
+  def inputs(self, split: str, users: np.ndarray | None = None) -> Rows:
     """What a model reads before it predicts: at most `max_length` items, oldest first; a row for each `evaluated` user.
 
     For `train` these are the items before the last one of each training row; the test input contains the validation
     target.
-    """
-    return self.train.last(self.max_length, before=1) if split == TRAIN else self._histories(split, self.max_length)
 
-  def seen(self, split: str) -> Rows:
+    Args:
+      split: which one.
+      users: `[n]` the rows of the users wanted, of those that are evaluated; None for all of them.
+    """
+    if split == TRAIN:
+      return self.train.last(self.max_length, before=1)
+    return self._histories(split, users, self.max_length)
+
+  def seen(self, split: str, users: np.ndarray | None = None) -> Rows:
     """Items excluded from the ranking of each `evaluated` user: everything kept of the history before the target."""
-    return self._histories(split, int(self._places(split).max(initial=0)))
+    return self._histories(split, users, self.most_seen)
 
   @functools.cached_property
   def most_seen(self) -> int:
@@ -125,15 +141,19 @@ class Split:
     longest = (int(places.max(initial=0)) for places in self.cuts.targets.values())
     return max(self.max_length + 2, *longest, 0)
 
-  def targets(self, split: str) -> np.ndarray:
-    """`[E]` int32, the one item to be ranked for each `evaluated` user."""
-    users = self.evaluated(split)
+  def targets(self, split: str, users: np.ndarray | None = None) -> np.ndarray:
+    """`[E]` int32, the one item to be ranked for each `evaluated` user, or for those named, as of `inputs`."""
+    users = self.evaluated(split) if users is None else users
     return self.rows.values[self.rows.offsets[users] + self._places(split)[users]]
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
     """`[num_items + 1]` int64: how often each item occurs in the training rows (0 for padding)."""
-    return np.bincount(self.train.values, minlength=self.num_items + 1)
+    counts = np.zeros(self.num_items + 1, np.int64)
+    for users in self._blocks():
+      values = self._without_cold(self._train_rows.take(users)).values
+      counts += np.bincount(values, minlength=len(counts))
+    return counts
 
   @functools.cached_property
   def popularity(self) -> np.ndarray:
@@ -153,7 +173,8 @@ class Split:
       arrays += [self.cuts.train, *(places for _, places in sorted(self.cuts.targets.items()))]
     digest = hashlib.sha256(protocol.encode())
     for array in arrays:
-      digest.update(array.astype(np.int64).tobytes())
+      for start in range(0, len(array), _AT_ONCE):
+        digest.update(array[start : start + _AT_ONCE].astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
 
   def __eq__(self, other: object) -> bool:
@@ -171,8 +192,27 @@ class Split:
       == (other.max_length, other.protocol, other.train_windows)
     )
 
-  def _histories(self, split: str, most: int) -> Rows:
-    users = self.evaluated(split)
+  @functools.cached_property
+  def _train_rows(self) -> CutRows:
+    """As `train`, with the cold items."""
+    ends = self.cuts.train
+    most = self.train_windows * self.max_length + 1 if self.train_windows else int(ends.max(initial=0))
+    return CutRows(self.rows, ends, most)
+
+  def _without_cold(self, rows: Rows) -> Rows:
+    return rows.where(~np.isin(rows.values, self.cold)) if len(self.cold) else rows
+
+  def _blocks(self) -> Iterator[np.ndarray]:
+    """All users in parts, of so few items each that there is memory for what is made of them."""
+    start = 0
+    while start < self.num_users:
+      end = int(np.searchsorted(self.rows.offsets, self.rows.offsets[start] + _AT_ONCE, side="right")) - 1
+      end = max(end, start + 1)
+      yield np.arange(start, end)
+      start = end
+
+  def _histories(self, split: str, users: np.ndarray | None, most: int) -> Rows:
+    users = self.evaluated(split) if users is None else users
     return self.rows.before(users, self._places(split)[users], most)
 
   def _places(self, split: str) -> np.ndarray:

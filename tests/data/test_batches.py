@@ -392,6 +392,51 @@ def test_windows_of_long_histories_are_rows_of_their_own(layout):
     assert targets == (split.train.lengths - 1).clip(min=0).sum()
 
 
+@pytest.fixture
+def in_blocks(monkeypatch):
+  """Epochs of more than 100 rows are ordered in blocks of some 64."""
+  monkeypatch.setattr("mlrec.data.batches._ORDERED_WHOLE", 100)
+  monkeypatch.setattr("mlrec.data.batches._ORDERED", 64)
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 32, 299, 300, 400])
+def test_an_epoch_in_blocks_visits_every_user_once_in_batches_of_one_size(batch_size):
+  split = _split(300, 60, seed=4)
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=batch_size, seed=0)
+  epochs = [list(_steps(split, batches, epoch)) for epoch in range(2)]
+  for epoch in epochs:
+    assert sorted(user for users in epoch for user in users) == list(range(300))
+    sizes = [len(users) for users in epoch]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+  if batch_size < 300:
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_batches_of_blocks_are_of_few_sizes_and_a_function_of_the_step():
+  split = _split(600, 60, seed=4)
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=20, seed=3)
+  epoch = [batches.batch(step) for step in range(batches.steps_per_epoch)]
+  assert len({tuple(leaf.shape for leaf in jax.tree.leaves(batch)) for batch in epoch}) <= 2
+  places = [batch.weights.sum() for batch in epoch]
+  assert max(places) - min(places) <= 0.25 * np.mean(places)
+  again = TrainBatches(split, _LAYOUTS["packed"], batch_size=20, seed=3)
+  for step in (29, 3, 17):
+    jax.tree.map(np.testing.assert_array_equal, again.batch(step), epoch[step])
+  other = TrainBatches(split, _LAYOUTS["packed"], batch_size=20, seed=4)
+  assert _users_of(split, other.batch(3)) != _users_of(split, epoch[3])
+
+
+def test_an_evaluation_of_many_batches_looks_at_some_for_their_size(monkeypatch, split):
+  whole = list(eval_batches(split, "test", _LAYOUTS["packed"], batch_size=2))
+  monkeypatch.setattr("mlrec.data.batches._EVAL_LOOKED_AT", 10)
+  _check_evaluation(split, "test", _LAYOUTS["packed"], whole, np.arange(_USERS))
+  some = list(eval_batches(split, "test", _LAYOUTS["packed"], batch_size=2))
+  _check_evaluation(split, "test", _LAYOUTS["packed"], some, np.arange(_USERS))
+
+
 @layouts
 def test_evaluation_of_some_users_holds_those_in_the_order_asked(split, layout):
   users = np.array([40, 3, 3, 17, 0, 42, 8])

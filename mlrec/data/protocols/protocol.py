@@ -155,13 +155,17 @@ def warn_of_watched_again(split: Split, source: str) -> None:
   """Warns where many test targets cannot be found, as they are in the history that ranking leaves out."""
   if TEST not in split.cuts.targets:
     return
-  seen, targets = split.seen(TEST), split.targets(TEST)
-  again = np.add.reduceat((seen.values == np.repeat(targets, seen.lengths)).astype(np.int64), seen.offsets[:-1]) > 0
-  if again.sum() > _MANY_AGAIN * len(targets):
+  again = number = 0
+  for users in split.parts(TEST):
+    seen, targets = split.seen(TEST, users), split.targets(TEST, users)
+    found = (seen.values == np.repeat(targets, seen.lengths)).astype(np.int64)
+    again += int((np.add.reduceat(found, seen.offsets[:-1]) > 0).sum())
+    number += len(users)
+  if again > _MANY_AGAIN * number:
     logging.warning(
       "%s: the test item of %d of %d users is one that they had watched before; ranking leaves out what was watched: "
       "it cannot be found. Are there lines twice?",
-      source, again.sum(), len(targets),
+      source, again, number,
     )  # fmt: skip
 
 
