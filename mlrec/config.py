@@ -54,6 +54,11 @@ def default_config() -> ConfigDict:
   config.data.features = ""
   # Whether vectors, read or made by a frozen encoder, are whitened over the items of the split.
   config.data.whiten = False
+  # The size of a log on the disk, in MiB, beyond which its split is not made in memory: it is made once, in passes over
+  # the log, and mapped by all runs that read it.
+  config.data.in_memory_mib = 256
+  # Where such splits are kept; empty for mlrec/splits in the user's cache folder.
+  config.data.splits_dir = ""
   # Processes that decode frames, covers and sound; 0 for threads of this one, which serve unless cores are many.
   config.data.workers = 0
   # What is validated and tested on: `leave_one_out`; `time:2023-01-01`, `time:DATE,DATE` or `time:0.8,0.1` (what comes
@@ -164,7 +169,8 @@ SCHEDULES = ("constant", "cosine", "linear")
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
-  "data.features", "data.workers", "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
+  "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir",
+  "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
   "log.every_steps", "log.tensorboard", "log.wandb",
   "log.mlflow",
@@ -227,7 +233,7 @@ def _check_ranges(config: ConfigDict) -> None:
     "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
-    "data.cold_seed": 0, "seed": 0,
+    "data.cold_seed": 0, "data.in_memory_mib": 0, "seed": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,

@@ -16,7 +16,7 @@ _MODULES = {
   for path in sorted((_ROOT / package).rglob("*.py"))
 }
 
-_BASE = {"mlrec.registry", "mlrec.terminal", "mlrec.files", "mlrec.machine"}
+_BASE = {"mlrec.registry", "mlrec.terminal", "mlrec.files", "mlrec.mapped", "mlrec.machine"}
 _MODELS_BASE = _BASE | {"mlrec.config", "mlrec.data", "mlrec.content", "mlrec.models.layers", "mlrec.models.registry"}
 # Layers, lowest first: a module imports from its own layer and from those named here, with what is below their names.
 # What is in none of them is a command.
@@ -24,6 +24,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.registry": set(),
   "mlrec.terminal": set(),
   "mlrec.files": set(),
+  "mlrec.mapped": {"mlrec.files"},
   "mlrec.machine": set(),
   "mlrec.data": _BASE,
   "mlrec.config": _BASE | {"mlrec.data"},

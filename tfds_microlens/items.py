@@ -101,7 +101,7 @@ def _item_chunks(pairs: Path) -> Iterator[np.ndarray]:
   if pathlib.Path(pairs).suffix == ".csv":
     yield from (items for _, items, _ in iter_csv(pairs))
   else:
-    yield from (lines.values for _, lines in iter_tsv(pairs))
+    yield from (lines.values for _, lines, _ in iter_tsv(pairs))
 
 
 def read_titles(path: Path, *, quoted: bool) -> dict[int, str]:

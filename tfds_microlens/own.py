@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
@@ -14,6 +15,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.data.lines import Chunk
+from mlrec.data.lines import LineSource
 from mlrec.data.names import Names
 from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
@@ -180,6 +183,29 @@ def read_histories(builder: dataset_builder.DatasetBuilder) -> Interactions:
   return named(Interactions(users, rows, str(found.prepared.place.root), **more), builder)
 
 
+def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
+  """The same histories as `read_histories`, a chunk at a time.
+
+  Raises:
+    PrepareError: as `read_histories`, also while they are read.
+  """
+  found = _Records(builder)
+
+  def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
+    del folder
+    start = position[0] if position else 0
+    histories = found.after(start)
+    while some := list(itertools.islice(histories, _READ_AT_ONCE)):
+      start += len(some)
+      users, items, times = zip(*some)
+      rows = Rows.from_lists(items)
+      yield Chunk([start], np.array(users, np.int64), rows, np.concatenate(times) if found.timed else None)
+
+  return LineSource(
+    str(found.prepared.place.root), *found.prepared.identity(), chunks, lambda: read_names(found.prepared), found.timed
+  )  # fmt: skip
+
+
 def named(interactions: Interactions, builder: dataset_builder.DatasetBuilder) -> Interactions:
   """The interactions of a prepared data set with the texts that ids stand for, where they do.
 
@@ -215,7 +241,11 @@ class _Records:
     self.timed = dict(builder.info.metadata.items()).get("timestamps") == sequences.TIMED
 
   def __iter__(self) -> Iterator[History]:
-    for start in range(0, len(self.records), _READ_AT_ONCE):
+    return self.after(0)
+
+  def after(self, first: int) -> Iterator[History]:
+    """Those from a place on."""
+    for start in range(first, len(self.records), _READ_AT_ONCE):
       for record in self.records.read(range(start, min(start + _READ_AT_ONCE, len(self.records)))):
         try:
           feature = tf_example_pb2.Example.FromString(record).features.feature

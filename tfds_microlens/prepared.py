@@ -1,6 +1,7 @@
 """A prepared data set, opened for reading: whole as far as its digests tell, and its splits by place."""
 
 import pathlib
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -36,6 +37,12 @@ class Prepared:
     most = dict(builder.info.metadata.items()).get(MOST_EXAMPLES)
     if most is not None:
       logging.warning("%s holds %d examples of each split at most, as was asked for.", self.place.name, most)
+
+  def identity(self) -> tuple[dict[str, Any], int]:
+    """What tells the data from any other's, as JSON; and what it has on the disk, in bytes."""
+    files = {path.name: path.stat() for path in sorted(self.place.folder.iterdir())}
+    said = {name: [found.st_size, found.st_mtime_ns] for name, found in files.items()}
+    return {"path": str(self.place.folder.resolve()), "files": said}, sum(found.st_size for found in files.values())
 
   def records(self, split: str, *, whole: bool) -> Shards:
     """The records of a split; `whole` as of `Shards`.

@@ -5,6 +5,7 @@ Interactions of `microlens/…-sequences` and `…-interactions`, titles and med
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import os
 import pathlib
@@ -16,6 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlrec.data import ingested
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
+from mlrec.data.lines import LineSource
 from mlrec.registry import closest
 from tfds_microlens import earlier_versions
 from tfds_microlens import item_media
@@ -27,8 +29,10 @@ from tfds_microlens.media import ITEMS
 from tfds_microlens.prepared import Prepared
 from tfds_microlens.releases import OWN
 from tfds_microlens.releases import RELEASES
+from tfds_microlens.sequences import lines as sequence_lines
 from tfds_microlens.sequences import read_interactions
 from tfds_microlens.sequences import read_timed_interactions
+from tfds_microlens.sequences import timed_lines
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
 
 _DEMO = "microlens/demo-"
@@ -52,6 +56,23 @@ def read_sequences(name: str, data_dir: str = "") -> Interactions:
   builder = _builder(name, data_dir, "sequences")
   interactions = read_interactions(builder)
   return own.named(interactions, builder) if builder.builder_config.release == OWN else interactions
+
+
+def open_lines(name: str, data_dir: str = "") -> LineSource:
+  """What `read_sequences` or `read_timed` reads, a chunk of lines at a time.
+
+  Raises:
+    DataError: as these, also while they are read.
+  """
+  if name.endswith("-interactions"):
+    return timed_lines(_builder(name, data_dir, "interactions"))
+  if ingested.is_ingested(name) or name == f"microlens/{OWN}-{HISTORIES}":
+    return own.lines(_builder(name, data_dir, HISTORIES))
+  builder = _builder(name, data_dir, "sequences")
+  found = sequence_lines(builder)
+  if builder.builder_config.release == OWN:
+    return dataclasses.replace(found, names=lambda: own.read_names(Prepared(builder)))
+  return found
 
 
 def read_timed(name: str, data_dir: str = "") -> Interactions:

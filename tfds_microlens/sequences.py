@@ -5,6 +5,10 @@ counts a line that a later one of the same user replaces: so their metadata keep
 places.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+import pathlib
+
 import numpy as np
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.proto import tf_example_pb2
@@ -12,6 +16,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlrec.data.interactions import histories_by_time
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.data.lines import by_user
+from mlrec.data.lines import Chunk
+from mlrec.data.lines import LineSource
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.prepared import Prepared
 from tfds_microlens.shards import Shards
@@ -53,18 +60,61 @@ def read_timed_interactions(builder: dataset_builder.DatasetBuilder) -> Interact
   """
   name = f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
   records = Prepared(builder).records("train", whole=True)
-  columns = np.empty((3, len(records)), np.int64)
-  for start in range(0, len(records), _READ_AT_ONCE):
-    chunk = records.read(range(start, min(start + _READ_AT_ONCE, len(records))))
-    for row, record in enumerate(chunk, start):
-      feature = tf_example_pb2.Example.FromString(record).features.feature
-      columns[:, row] = [feature[key].int64_list.value[0] for key in ("user", "item", "timestamp")]
-  users, items, times = columns
+  users, items, times = (np.concatenate(column) for column in zip(*_columns(records)))
   if builder.info.metadata["timestamps"] == TIMED:
     return histories_by_time(users, items, times, name)
   # Of a file without timestamps they are places in its lines.
   starts = np.flatnonzero(times == 0)
   return Interactions(users[starts], Rows.from_lengths(items, np.diff(np.append(starts, len(items)))), name)
+
+
+def timed_lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
+  """The same lines as `read_timed_interactions`, a chunk at a time.
+
+  Raises:
+    PrepareError: as `read_timed_interactions`, also while they are read.
+  """
+  prepared = Prepared(builder)
+  records = prepared.records("train", whole=True)
+  timed = builder.info.metadata["timestamps"] == TIMED
+
+  def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
+    if timed:
+      columns = ((users, items, times) for users, items, times in _columns(records))
+      yield from by_user(columns, len(records), folder, position)
+      return
+    # A line goes on until the next place 0: the last one of a chunk waits for the next chunk.
+    start = position[0] if position else 0
+    rest = np.empty((3, 0), np.int64)
+    for more in _columns(records, start):
+      whole = np.concatenate([rest, more], axis=1)
+      last = int(np.flatnonzero(whole[2] == 0)[-1])
+      rest = whole[:, last:]
+      if last:
+        start += last
+        yield _line_chunk(start, whole[:, :last])
+    yield _line_chunk(start + rest.shape[1], rest)
+
+  return LineSource(f"{builder.name}/{builder.builder_config_name}", *prepared.identity(), chunks, timed=timed)
+
+
+def _line_chunk(position: int, columns: np.ndarray) -> Chunk:
+  """Lines of which `columns [3, n]` are the users, the items and the places."""
+  starts = np.flatnonzero(columns[2] == 0)
+  return Chunk(
+    [position], columns[0, starts], Rows.from_lengths(columns[1], np.diff(np.append(starts, columns.shape[1])))
+  )
+
+
+def _columns(records: Shards, start: int = 0) -> Iterator[np.ndarray]:
+  """`[3, n]` int64, users, items and times of `…-interactions` from a record on, some at a time."""
+  for first in range(start, len(records), _READ_AT_ONCE):
+    chunk = records.read(range(first, min(first + _READ_AT_ONCE, len(records))))
+    columns = np.empty((3, len(chunk)), np.int64)
+    for row, record in enumerate(chunk):
+      feature = tf_example_pb2.Example.FromString(record).features.feature
+      columns[:, row] = [feature[key].int64_list.value[0] for key in ("user", "item", "timestamp")]
+    yield columns
 
 
 def without_short_lines(interactions: Interactions) -> Interactions:
@@ -113,20 +163,72 @@ def with_repeats(users: np.ndarray, rows: Rows, repeated: dict[str, list], sourc
   return Interactions(everyone[order], everything.take(order), source)
 
 
+def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
+  """The same lines as `read_interactions`, a chunk at a time.
+
+  Raises:
+    PrepareError: as `read_interactions`, also while they are read.
+  """
+  prepared = Prepared(builder)
+  records = prepared.records("test", whole=True)
+  repeated = {key: builder.info.metadata[key] for key in (_PLACES, _USERS, _ITEMS)}
+
+  def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
+    del folder
+    # Records read, and lines given.
+    start, line = position or (0, 0)
+    for users, rows in _chunks(records, start):
+      start += len(users)
+      ends = start == len(records)
+      users, rows = _with_lines_between(users, rows, repeated, line, ends=ends)
+      line += len(users)
+      yield Chunk([start, line], users, rows)
+
+  return LineSource(f"{builder.name}/{builder.builder_config_name}", *prepared.identity(), chunks)
+
+
+def _with_lines_between(
+  users: np.ndarray, rows: Rows, repeated: Mapping[str, list], line: int, *, ends: bool
+) -> tuple[np.ndarray, Rows]:
+  """Of some records those of users with one line, and between them the lines of the others that come before the next.
+
+  Args:
+    users: `[n]` int64 of the records.
+    rows: their histories.
+    repeated: what `repeats` gave.
+    line: lines that come before.
+    ends: whether these records are the last; then all lines that are left come, too.
+  """
+  places, several = np.asarray(repeated[_PLACES], np.int64), np.asarray(repeated[_USERS], np.int64)
+  single = np.flatnonzero(~np.isin(users, several))
+  first = int(np.searchsorted(places, line))
+  # A line that is kept apart is the next one where as many have come before it as its place says.
+  before = places[first:] - np.arange(len(places) - first) - line
+  between = np.arange(first, len(places)) if ends else first + np.flatnonzero(before <= len(single))
+  if not len(between):
+    return users[single], rows.take(single)
+  order = np.argsort(np.concatenate([np.arange(len(single)), before[between - first] - 0.5]), kind="stable")
+  whole = Rows.concatenate([rows.take(single), Rows.from_lists([repeated[_ITEMS][place] for place in between])])
+  return np.concatenate([users[single], several[between]])[order], whole.take(order)
+
+
 def _read_rows(records: Shards) -> tuple[np.ndarray, Rows]:
   """`(users, histories)` of the test split, its targets put back to the ends."""
-  users = np.empty(len(records), np.int64)
-  lengths = np.empty(len(records), np.int64)
-  parts = []
-  for start in range(0, len(records), _READ_AT_ONCE):
+  users, rows = zip(*_chunks(records, 0))
+  return np.concatenate(users), Rows.concatenate(list(rows))
+
+
+def _chunks(records: Shards, start: int) -> Iterator[tuple[np.ndarray, Rows]]:
+  """The same from a record on, some at a time."""
+  for first in range(start, len(records), _READ_AT_ONCE):
+    chunk = records.read(range(first, min(first + _READ_AT_ONCE, len(records))))
+    users, lengths = np.empty(len(chunk), np.int64), np.empty(len(chunk), np.int64)
     values: list[int] = []
-    chunk = records.read(range(start, min(start + _READ_AT_ONCE, len(records))))
-    for row, record in enumerate(chunk, start):
+    for row, record in enumerate(chunk):
       feature = tf_example_pb2.Example.FromString(record).features.feature
       items = feature["items"].int64_list.value
       users[row] = feature["user"].int64_list.value[0]
       lengths[row] = len(items) + 1
       values.extend(items)
       values.append(feature["target"].int64_list.value[0])
-    parts.append(np.array(values, np.int64))
-  return users, Rows.from_lengths(np.concatenate(parts), lengths)
+    yield users, Rows.from_lengths(np.array(values, np.int64), lengths)

@@ -202,6 +202,6 @@ class SourceFiles:
 
 def _placed_chunks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """As `iter_csv`, of a TSV file: each item's place in its line takes the place of the time."""
-  for users, lines in iter_tsv(path):
+  for users, lines, _ in iter_tsv(path):
     places = np.arange(len(lines.values)) - np.repeat(lines.offsets[:-1], lines.lengths)
     yield np.repeat(users, lines.lengths), lines.values, places

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 32 << 20
 _MAX_DIGITS = 19  # what an int64 may have
 _LARGEST = 2**63 - 1
+# In a file: a byte, and the number of the line there.
+Place = tuple[int, int]
+BEGINNING: Place = (0, 1)
 _CSV_HEADER = b"user,item,timestamp"
 _TSV_LINE = "a user, a tab, then items separated by single spaces"
 _CSV_LINE = "user,item,timestamp"
@@ -135,36 +138,39 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CutRows:
-  """Rows that end early: of row r the last `most` of its first `ends[r]` values. Nothing is copied but what is taken.
+  """Parts of rows: number n has the last `most` of the first `ends[n]` values of its row. Only what is taken is copied.
 
   Attributes:
     rows: the whole rows.
     ends: `[len]` integers, at most the rows' lengths.
-    most: how many values a row has at most.
+    most: how many values a part has at most.
+    which: `[len]` the row of each; None where there is one of each row, in order.
   """
 
   rows: Rows
   ends: np.ndarray
   most: int
+  which: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.ends)
 
-  def __getitem__(self, row: int) -> np.ndarray:
-    return self.rows[row][: self.ends[row]][-self.most :]
+  def __getitem__(self, number: int) -> np.ndarray:
+    return self.take(np.array([number])).values
 
   @property
   def lengths(self) -> np.ndarray:
     """`[len]` int64."""
     return np.minimum(self.ends, self.most).astype(np.int64)
 
-  def lengths_of(self, rows: np.ndarray) -> np.ndarray:
-    """Of the named `rows` (indices), int64."""
-    return np.minimum(self.ends[rows], self.most).astype(np.int64)
+  def lengths_of(self, numbers: np.ndarray) -> np.ndarray:
+    """Of the named parts (indices), int64."""
+    return np.minimum(self.ends[numbers], self.most).astype(np.int64)
 
-  def take(self, rows: np.ndarray) -> Rows:
-    """The named `rows` (indices), in that order."""
-    return self.rows.before(rows, self.ends[rows], self.most)
+  def take(self, numbers: np.ndarray) -> Rows:
+    """The named parts (indices), in that order."""
+    rows = numbers if self.which is None else self.which[numbers]
+    return self.rows.before(rows, self.ends[numbers], self.most)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,7 +245,7 @@ def read_pairs(path: str | os.PathLike) -> Interactions:
     return histories_by_time(users, items, timestamps, str(path))
   if path.suffix != ".tsv":
     raise DataError(f"{path}: expected a file named *_pairs.tsv or *_pairs.csv in MicroLens's format")
-  users, lines = zip(*iter_tsv(path))
+  users, lines, _ = zip(*iter_tsv(path))
   interactions = Interactions(np.concatenate(users), Rows.concatenate(list(lines)), str(path))
   warn_of_repeated_users(interactions)
   return interactions
@@ -256,13 +262,23 @@ def warn_of_repeated_users(interactions: Interactions) -> None:
     )  # fmt: skip
 
 
-def iter_tsv(path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[tuple[np.ndarray, Rows]]:
-  """Reads a pairs TSV in chunks of whole lines: `(users [lines], items of each line)`, int64, in file order.
+def iter_tsv(
+  path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES, *, start: Place = BEGINNING
+) -> Iterator[tuple[np.ndarray, Rows, Place]]:
+  """Reads a pairs TSV in chunks of whole lines.
+
+  Args:
+    path: the file.
+    chunk_bytes: how much of it is read at a time.
+    start: where to begin: at its beginning, or after a chunk.
+
+  Yields:
+    `(users [lines], items of each line, the place after them)`, int64, in file order.
 
   Raises:
     DataError: as `read_pairs`.
   """
-  for first_line, text in _chunks(path, chunk_bytes):
+  for first_line, text, after in _chunks(path, chunk_bytes, start):
     tokens = _Tokens(path, first_line, text, _TSV_LINE)
     opens = np.concatenate([[True], tokens.separators[:-1] == ord("\n")])
     tokens.require((tokens.separators == ord("\t")) == opens)
@@ -270,7 +286,7 @@ def iter_tsv(path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES) -> Iterat
     tokens.require(tokens.values > 0, "ids are positive integers")
     starts = np.flatnonzero(opens)
     lengths = np.diff(np.append(starts, len(opens))) - 1
-    yield tokens.values[starts], Rows.from_lengths(tokens.values[~opens], lengths)
+    yield tokens.values[starts], Rows.from_lengths(tokens.values[~opens], lengths), after
 
 
 def iter_csv(
@@ -284,7 +300,7 @@ def iter_csv(
     DataError: as `read_pairs`.
   """
   rows = False
-  for first_line, text in _chunks(path, chunk_bytes):
+  for first_line, text, _ in _chunks(path, chunk_bytes):
     if first_line == 1:
       header, _, text = text.partition(b"\n")
       if header.strip().lower() != _CSV_HEADER:
@@ -316,22 +332,26 @@ def histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndarr
   return Interactions(distinct[order], rows, source, timestamps=timestamps[by_user_and_time])
 
 
-def _chunks(path: str | os.PathLike, chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
-  """`(number of the first line, whole lines ending in LF)`; CRLF becomes LF, a byte order mark is dropped."""
+def _chunks(path: str | os.PathLike, chunk_bytes: int, start: Place = BEGINNING) -> Iterator[tuple[int, bytes, Place]]:
+  """`(number of the first line, whole lines ending in LF, the place after them)`.
+
+  CRLF becomes LF, a byte order mark is dropped.
+  """
   path = pathlib.Path(path)
   if not path.is_file():
     raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
-  line, rest = 1, b""
+  (at, line), rest = start, b""
   with path.open("rb") as file:
+    file.seek(at)
     while block := file.read(chunk_bytes):
       block = rest + block
       cut = block.rfind(b"\n") + 1
       rest = block[cut:]
       if cut:
-        yield line, _clean(block[:cut], line)
-        line += block.count(b"\n", 0, cut)
+        first, line, at = line, line + block.count(b"\n", 0, cut), at + cut
+        yield first, _clean(block[:cut], first), (at, line)
   if rest.strip():
-    yield line, _clean(rest, line) + b"\n"
+    yield line, _clean(rest, line) + b"\n", (at + len(rest), line + 1)
   elif line == 1:
     raise DataError(f"{path}: the file is empty")
 

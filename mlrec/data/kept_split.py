@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from mlrec import files
+from mlrec import mapped
 from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Rows
@@ -20,28 +20,35 @@ _USERS, _ITEMS, _TARGETS = "user_names/", "item_names/", "cuts/targets/"
 
 
 def write(split: Split, path: pathlib.Path) -> None:
-  """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors."""
+  """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors.
+
+  A split that was read of such a file is not written again, but has that file under another name.
+  """
+  if split.mapped_from is not None:
+    mapped.link(split.mapped_from, path)
+    return
   arrays = {"rows/values": split.rows.values, "rows/offsets": split.rows.offsets, "cold": split.cold}
   arrays |= {"protocol": np.frombuffer(split.protocol.encode(), np.uint8), "cuts/train": split.cuts.train}
   arrays |= {_TARGETS + name: places for name, places in split.cuts.targets.items()}
-  arrays |= {name: np.asarray(getattr(split, name), np.int64) for name in _NUMBERS}
+  arrays |= {name: np.array([getattr(split, name)], np.int64) for name in _NUMBERS}
   for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
     arrays |= names.arrays(prefix) if names is not None else {}
-  files.write_safetensors(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
+  mapped.write(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
 
 
-def read(path: pathlib.Path, ids: IdMap) -> Split:
-  """Reads what `write` wrote.
+def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
+  """Reads what `write` wrote; its arrays are mapped, and read again from the disk as they are used.
 
   Args:
-    path: the file.
+    path: the file, which must not be changed while the split is in use; it may be replaced or removed.
     ids: of the same run.
+    compare: whether all of it is compared with its digest.
 
   Raises:
     DataError: the file is missing, damaged, or not of these ids.
   """
   try:
-    arrays, said = files.read_safetensors(path)
+    arrays, said = mapped.read(path)
     split = Split(
       ids.users,
       Rows(arrays["rows/values"], arrays["rows/offsets"]),
@@ -57,9 +64,9 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
       **{name: arrays[name].item() for name in _NUMBERS},  # type: ignore[arg-type]
     )
     # The first is of the ids too, the second of names and all that was not foreseen.
-    if said != {"fingerprint": split.fingerprint, "digest": _digest(arrays)}:
+    if compare and said != {"fingerprint": split.fingerprint, "digest": _digest(arrays)}:
       raise ValueError("it is not what was written (its digest differs)")
-    return split
+    return split.of_file(path)
   except KeyError as error:
     raise DataError(
       f"{path}: the run is of an older version, which kept less of its data (there is no {error}): train it again, in "
@@ -72,5 +79,7 @@ def read(path: pathlib.Path, ids: IdMap) -> Split:
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
   digest = hashlib.sha256()
   for name, array in sorted(arrays.items()):
-    digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+    for piece in mapped.pieces(array.reshape(-1)):
+      digest.update(piece.tobytes())
   return digest.hexdigest()[:16]

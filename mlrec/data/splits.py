@@ -8,10 +8,13 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
+import pathlib
 from typing import NamedTuple
+from typing import Self
 
 import numpy as np
 
+from mlrec import mapped
 from mlrec.data.interactions import CutRows
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
@@ -20,8 +23,6 @@ TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
 EVALUATED = (VALID, TEST)
 LEAVE_ONE_OUT = "leave_one_out"
-# Values that are gone through at a time where all rows are.
-_AT_ONCE = 1 << 22
 
 
 class Cuts(NamedTuple):
@@ -58,6 +59,7 @@ class Split:
     protocol: as `config.data.split` names it.
     train_windows: how many windows of `max_length + 1` items training sees of a row, from the newest back; 0 for all.
     num_new: the last so many items are ones that training did not know of (`mlrec.inference`).
+    mapped_from: the file that its arrays are mapped from (`mlrec.data.kept_split`); None where they are in memory.
   """
 
   users: np.ndarray
@@ -72,6 +74,8 @@ class Split:
   protocol: str = LEAVE_ONE_OUT
   train_windows: int = 1
   num_new: int = 0
+  # Another split that is made of it is not that of the file.
+  mapped_from: pathlib.Path | None = dataclasses.field(default=None, init=False)
 
   @property
   def num_users(self) -> int:
@@ -104,7 +108,7 @@ class Split:
     if self.protocol == LEAVE_ONE_OUT and self.train_windows == 1:
       # Not copied: there may be more than memory holds.
       return self.train if len(self.cold) else self._train_rows
-    return windows(self.train, self.max_length)
+    return windows(self.train if len(self.cold) else self._train_rows, self.max_length)
 
   def evaluated(self, split: str) -> np.ndarray:
     """`[E]` int64, ascending: the rows of the users whose target of `split` is to be predicted."""
@@ -173,9 +177,18 @@ class Split:
       arrays += [self.cuts.train, *(places for _, places in sorted(self.cuts.targets.items()))]
     digest = hashlib.sha256(protocol.encode())
     for array in arrays:
-      for start in range(0, len(array), _AT_ONCE):
-        digest.update(array[start : start + _AT_ONCE].astype(np.int64).tobytes())
+      for piece in mapped.pieces(array):
+        digest.update(piece.astype(np.int64).tobytes())
     return digest.hexdigest()[:12]
+
+  def of_file(self, path: pathlib.Path) -> Self:
+    """The split, whose arrays are mapped from a file."""
+    object.__setattr__(self, "mapped_from", path)
+    return self
+
+  def release(self) -> None:
+    """Has what was read of the file that the arrays are mapped from leave memory."""
+    mapped.release(self.rows.values)
 
   def __eq__(self, other: object) -> bool:
     if not isinstance(other, Split):
@@ -206,9 +219,10 @@ class Split:
     """All users in parts, of so few items each that there is memory for what is made of them."""
     start = 0
     while start < self.num_users:
-      end = int(np.searchsorted(self.rows.offsets, self.rows.offsets[start] + _AT_ONCE, side="right")) - 1
+      end = int(np.searchsorted(self.rows.offsets, self.rows.offsets[start] + mapped.AT_ONCE, side="right")) - 1
       end = max(end, start + 1)
       yield np.arange(start, end)
+      self.release()
       start = end
 
   def _histories(self, split: str, users: np.ndarray | None, most: int) -> Rows:
@@ -221,13 +235,17 @@ class Split:
     return self.cuts.targets[split]
 
 
-def windows(rows: Rows, length: int) -> Rows:
+def windows(rows: Rows | CutRows, length: int) -> CutRows:
   """Cuts rows, from their ends back, into windows of at most `length + 1` values.
 
   Windows of a row share a value with their neighbours: each value but the row's first is in one window behind another.
   They come row by row, newest first; a row of one value or none has no window.
   """
-  numbers = -(-(rows.lengths - 1).clip(min=0) // length)
+  lengths = rows.lengths
+  numbers = -(-(lengths - 1).clip(min=0) // length)
   which = np.repeat(np.arange(len(rows)), numbers)
   newer = np.arange(len(which)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
-  return rows.before(which, rows.lengths[which] - newer * length, length + 1)
+  if isinstance(rows, Rows):
+    return CutRows(rows, lengths[which] - newer * length, length + 1, which)
+  # What a cut row has left in front of it is a whole number of windows away from its end, or nothing.
+  return CutRows(rows.rows, rows.ends[which] - newer * length, length + 1, which)

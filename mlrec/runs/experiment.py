@@ -35,7 +35,7 @@ from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.runs.workdir import Workdir
-from mlrec.sources import load_interactions
+from mlrec.sources import load_split
 from mlrec.train.loop import TrainingRun
 from mlrec.train.run_files import RunFiles
 from mlrec.train.stop import StopSignal
@@ -241,11 +241,11 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
 
 
 def _split(config: ConfigDict) -> Split:
-  interactions = load_interactions(config.data.source, config.data.data_dir)
   data = config.data
-  split = protocols.parse(data.split).split(
-    interactions, max_length=data.max_length, min_length=data.min_length, train_windows=data.train_windows
-  )
+  split = load_split(
+    data.source, data.data_dir, protocols.parse(data.split), max_length=data.max_length, min_length=data.min_length,
+    train_windows=data.train_windows, in_memory=data.in_memory_mib << 20, folder=data.splits_dir,
+  )  # fmt: skip
   return cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
 
 
@@ -255,7 +255,7 @@ def _told(split: Split) -> str:
   if split.protocol == LEAVE_ONE_OUT:
     most = split.train_windows * split.max_length + 3
     return sizes + (f" (the last {most} of a user)" if split.train_windows else "")
-  trained, there = len(split.train.values), int(split.cuts.train.sum())
+  trained, there = int(split.train_counts.sum()), int(split.cuts.train.sum())
   cut = "" if trained == there else f", of {there:,}: config.data.train_windows = 0 takes the older ones too"
   parts = [f"{trained:,} interactions to train on{cut if not len(split.cold) else ''}"]
   parts += [f"{len(split.evaluated(name)):,} users for {name}" for name in split.cuts.targets]

@@ -1,14 +1,22 @@
 """Where interactions come from: a pairs file, a folder of `mlrec.ingest` or a prepared TFDS data set."""
 
 import os
+import pathlib
+from typing import Any
 
 from mlrec.data import ingested
+from mlrec.data import lines
+from mlrec.data import split_cache
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import read_pairs
+from mlrec.data.lines import LineSource
+from mlrec.data.protocols import Protocol
+from mlrec.data.splits import Split
 from mlrec.registry import Registry
 
-# A source reads `(name, data_dir)`; which one is decided by what precedes the name's first "/".
+# A source is a class whose methods `read` and `lines` take `(name, data_dir)`; which one is decided by what precedes
+# the name's first "/".
 sources = Registry("data source", ["mlrec.sources"])
 
 _FILE_SUFFIXES = (".tsv", ".csv")
@@ -25,10 +33,63 @@ def load_interactions(source: str, data_dir: str = "") -> Interactions:
   Raises:
     DataError: the data cannot be read, or the name is unknown.
   """
-  if ingested.is_ingested(source):
-    return sources.get("microlens")(source, data_dir)
-  if source.endswith(_FILE_SUFFIXES):
+  if _is_file(source):
     return read_pairs(os.path.expanduser(source))
+  return _prepared(source).read(source, data_dir)
+
+
+def load_split(
+  source: str,
+  data_dir: str,
+  protocol: Protocol,
+  *,
+  max_length: int,
+  min_length: int,
+  train_windows: int = 1,
+  in_memory: int,
+  folder: str = "",
+) -> Split:
+  """The split of the interactions that `source` names: made in memory, or, of a large log, mapped.
+
+  Args:
+    source: as of `load_interactions`.
+    data_dir: likewise.
+    protocol: how it is split.
+    max_length: as of `Protocol.split`, as are `min_length` and `train_windows`.
+    in_memory: bytes that a log has at the most, on the disk, whose split is made in memory.
+    folder: where splits of larger ones are kept (`mlrec.data.split_cache`); empty for the user's cache folder.
+
+  Raises:
+    DataError: the data cannot be read, the name is unknown, or the log does not serve.
+  """
+  settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
+  log = _lines(source, data_dir)
+  if log.nbytes > in_memory:
+    return split_cache.split(log, protocol, pathlib.Path(folder) if folder else _cache(), **settings)
+  return protocol.split(load_interactions(source, data_dir), **settings)
+
+
+def _lines(source: str, data_dir: str) -> LineSource:
+  if _is_file(source):
+    path = os.path.expanduser(source)
+    if not os.path.isfile(path):
+      raise DataError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a file")
+    return lines.of_pairs(path)
+  return _prepared(source).lines(source, data_dir)
+
+
+def _is_file(source: str) -> bool:
+  return source.endswith(_FILE_SUFFIXES) and not ingested.is_ingested(source)
+
+
+def _cache() -> pathlib.Path:
+  cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(cache).expanduser() / "mlrec" / "splits"
+
+
+def _prepared(source: str) -> Any:
+  if ingested.is_ingested(source):
+    return sources.get("microlens")
   family, slash, _ = source.partition("/")
   if not slash or family not in sources.names():
     raise DataError(
@@ -36,4 +97,4 @@ def load_interactions(source: str, data_dir: str = "") -> Interactions:
       "python -m mlrec.ingest has made and finished, or a name that starts with "
       f"{' or '.join(f'{name}/' for name in sources.names())}"
     )
-  return sources.get(family)(source, data_dir)
+  return sources.get(family)

@@ -82,7 +82,7 @@ def test_tsv_gives_back_what_was_written(tmp_path_factory, lines, end):
 def test_tsv_in_chunks_equals_the_whole(write, end, chunk_bytes):
   lines = [(12, [3, 4567]), (7, [1]), (123456, [9, 9, 9]), (1, [2, 3])]
   path = write(_BOM + _as_tsv(lines, end).removesuffix(end))
-  users, rows = zip(*iter_tsv(path, chunk_bytes))
+  users, rows, _ = zip(*iter_tsv(path, chunk_bytes))
   assert np.concatenate(users).tolist() == [user for user, _ in lines]
   assert _lists(Rows.concatenate(list(rows))) == [items for _, items in lines]
   assert (len(users) > 2) == (chunk_bytes < 24)

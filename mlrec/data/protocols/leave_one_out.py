@@ -13,6 +13,7 @@ from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.data.protocols import protocols
+from mlrec.data.protocols.protocol import Log
 from mlrec.data.protocols.protocol import Protocol
 from mlrec.data.protocols.protocol import SMALL_SHARE
 from mlrec.data.protocols.protocol import tell_of_skipped
@@ -29,41 +30,59 @@ class LeaveOneOut(Protocol):
   """The last item of each user is the test target, the one before it the validation target."""
 
   form = LEAVE_ONE_OUT
+  by_line = True
   least = 3  # an item each to train, validate and test
 
   def split(self, interactions: Interactions, *, max_length: int, min_length: int, train_windows: int = 1) -> Split:
     """As `leave_one_out`."""
     self.check(max_length, min_length, train_windows)
-    long_enough = interactions.lines.lengths >= min_length
+    long_enough, lines = self.trimmed(
+      interactions.lines, max_length=max_length, min_length=min_length, train_windows=train_windows
+    )
     line_users = interactions.line_users[long_enough]
     if not line_users.size:
       raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
-    lines = interactions.lines.take(long_enough)
-    longest = int(lines.lengths.max())
-    most = train_windows * max_length + 3 if train_windows else longest
-    lines = lines.last(most)
     # A line that a later one of the same user replaces still counts for which items exist.
     distinct = np.unique(lines.values)
     first, last = first_and_last(line_users)
     kept = lines.take(last)
     rows = Rows((np.searchsorted(distinct, kept.values) + 1).astype(np.int32), kept.offsets)
     skipped = len(interactions.users) - len(first)
-    tell_of_skipped(interactions, skipped, min_length)
-    whole = int(interactions.lines.lengths[long_enough][last].sum())
-    if len(kept.values) < SMALL_SHARE * whole:
+    tell_of_skipped(interactions.source, skipped, len(interactions.users), min_length)
+    users = line_users[first]
+    split = Split(
+      users, rows, np.concatenate([[0], distinct]), max_length, self.cuts(Log(interactions, users, rows, None)),
+      skipped, user_names=interactions.user_names, item_names=interactions.item_names, train_windows=train_windows,
+    )  # fmt: skip
+    self.look_at(split, interactions.source, int(interactions.lines.lengths[long_enough][last].sum()))
+    return split
+
+  def trimmed(self, lines: Rows, *, max_length: int, min_length: int, train_windows: int) -> tuple[np.ndarray, Rows]:
+    """The lines that are long enough, and their last items."""
+    long_enough = lines.lengths >= min_length
+    kept = lines.take(long_enough)
+    return long_enough, kept.last(_most(max_length, train_windows)) if train_windows else kept
+
+  def cuts(self, log: Log) -> Cuts:
+    """The last item but one, and the last."""
+    lengths = log.histories.lengths
+    return Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1})
+
+  def look_at(self, split: Split, source: str, interactions: int) -> None:
+    """Tells of interactions that are left out, and of items that are watched again."""
+    kept = int(split.rows.offsets[-1])
+    if kept < SMALL_SHARE * interactions:
       logging.warning(
         "%s: data.max_length=%d keeps the last %d items of a user, %.0f %% of all interactions; a larger one keeps "
         "more, and config.data.train_windows = 0 all, to train on in windows of that length.",
-        interactions.source, max_length, most, 100 * len(kept.values) / whole,
+        source, split.max_length, _most(split.max_length, split.train_windows), 100 * kept / interactions,
       )  # fmt: skip
-    lengths = rows.lengths
-    split = Split(
-      line_users[first], rows, np.concatenate([[0], distinct]), max_length,
-      Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1}), skipped, user_names=interactions.user_names,
-      item_names=interactions.item_names, train_windows=train_windows,
-    )  # fmt: skip
-    warn_of_watched_again(split, interactions.source)
-    return split
+    warn_of_watched_again(split, source)
+
+
+def _most(max_length: int, train_windows: int) -> int:
+  """The items that are kept of a user: those that training reads, and the two targets."""
+  return train_windows * max_length + 3
 
 
 def leave_one_out(

@@ -53,12 +53,17 @@ class Protocol:
   Attributes:
     form: how it is written, for messages.
     evaluates: the splits that it has targets for.
+    by_line: whether `trimmed` says which users are long enough, and a line of a user that a later one replaces counts
+      for which items exist.
+    timed: whether `cuts` asks when items were watched.
     least: items that a user must have, at the least.
     text: what was asked for.
   """
 
   form: str = ""
   evaluates: tuple[str, ...] = EVALUATED
+  by_line: bool = False
+  timed: bool = False
   least: int = 2
 
   def __init__(self, text: str):
@@ -74,6 +79,13 @@ class Protocol:
   def refuse(self, why: str = "") -> NoReturn:
     """Raises an OptionError that says what was expected."""
     raise OptionError("split", f"= {self.text!r}: expected {self.form}" + (f"; {why}" if why else ""))
+
+  def refuse_untimed(self, source: str) -> NoReturn:
+    """Raises a DataError: the log does not say when items were watched."""
+    raise DataError(
+      f"config.data.split = {self.text!r}: {source} has no timestamps; name a *_pairs.csv file "
+      "(user,item,timestamp) or the form microlens/…-interactions as config.data.source"
+    )
 
   def split(self, interactions: Interactions, *, max_length: int, min_length: int, train_windows: int = 1) -> Split:
     """Splits a log: users' whole histories are kept, and all items of them exist.
@@ -97,7 +109,7 @@ class Protocol:
       None if times is None else times.take(long_enough).values,
     )  # fmt: skip
     skipped = int((~long_enough).sum())
-    tell_of_skipped(interactions, skipped, min_length)
+    tell_of_skipped(interactions.source, skipped, len(interactions.users), min_length)
     distinct = np.unique(log.histories.values)
     rows = Rows((np.searchsorted(distinct, log.histories.values) + 1).astype(np.int32), log.histories.offsets)
     split = Split(
@@ -105,16 +117,39 @@ class Protocol:
       user_names=interactions.user_names, item_names=interactions.item_names, protocol=self.text,
       train_windows=train_windows,
     )  # fmt: skip
-    _require_something(split, interactions.source)
-    read, there = len(split.train.values), int(split.cuts.train.sum())
+    self.look_at(split, interactions.source, int(rows.offsets[-1]))
+    return split
+
+  def trimmed(self, lines: Rows, *, max_length: int, min_length: int, train_windows: int) -> tuple[np.ndarray, Rows]:
+    """What counts of the lines of a log, before a later line of a user takes the place of an earlier one.
+
+    Returns:
+      `[lines]` bool, the lines that count; and what they have.
+    """
+    del max_length, min_length, train_windows
+    return np.ones(len(lines), bool), lines
+
+  def look_at(self, split: Split, source: str, interactions: int) -> None:
+    """Warns of what is probably not what was meant.
+
+    Args:
+      split: that was made.
+      source: for messages.
+      interactions: how many its users have in the log.
+
+    Raises:
+      DataError: nobody is left to train on or to evaluate.
+    """
+    del interactions
+    _require_something(split, source)
+    read, there = int(split.train_counts.sum()), int(split.cuts.train.sum())
     if read < SMALL_SHARE * there:
       logging.warning(
         "%s: training reads the last %d items of a user, %.0f %% of what is there to train on; "
         "config.data.train_windows = 0 has it read all, in windows of that length.",
-        interactions.source, train_windows * max_length + 1, 100 * read / there,
+        source, split.train_windows * split.max_length + 1, 100 * read / there,
       )  # fmt: skip
-    warn_of_watched_again(split, interactions.source)
-    return split
+    warn_of_watched_again(split, source)
 
   def cuts(self, log: Log) -> Cuts:
     """Where the log's histories are cut.
@@ -142,13 +177,10 @@ def shares(text: str) -> list[float] | None:
   return found if len(found) == 2 and min(found) > 0 and sum(found) < 1 - 1e-9 else None
 
 
-def tell_of_skipped(interactions: Interactions, skipped: int, min_length: int) -> None:
+def tell_of_skipped(source: str, skipped: int, users: int, min_length: int) -> None:
   """Warns of users who are too short."""
   if skipped:
-    logging.warning(
-      "%s: skipped %d of %d users, who have fewer than %d items.",
-      interactions.source, skipped, len(interactions.users), min_length,
-    )  # fmt: skip
+    logging.warning("%s: skipped %d of %d users, who have fewer than %d items.", source, skipped, users, min_length)
 
 
 def warn_of_watched_again(split: Split, source: str) -> None:

@@ -38,6 +38,7 @@ class Time(Protocol):
   * `time:2023-02-01`: the second; the last 10 % of the interactions before it validate.
   """
 
+  timed = True
   form = (
     "time:DATE, time:DATE,DATE or time:TRAIN,VALID, the last two shares with a sum below 1, such as time:2023-01-01 or "
     "time:0.8,0.1"
@@ -59,10 +60,7 @@ class Time(Protocol):
   def cuts(self, log: Log) -> Cuts:
     """By the times of the log."""
     if log.times is None:
-      raise DataError(
-        f"config.data.split = {self.text!r}: {log.source} has no timestamps; name a *_pairs.csv file "
-        "(user,item,timestamp) or the form microlens/…-interactions as config.data.source"
-      )
+      self.refuse_untimed(log.source)
     rows = np.repeat(np.arange(len(log.histories)), log.histories.lengths)
     if ((np.diff(log.times) < 0) & (rows[1:] == rows[:-1])).any():
       raise DataError(f"{log.source}: the histories are not in the order of their timestamps")

@@ -1,0 +1,173 @@
+"""Splits of logs that are made in passes over them, and kept."""
+
+from collections.abc import Callable
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mlrec import files
+from mlrec.data import DataError
+from mlrec.data import protocols
+from mlrec.data import Rows
+from mlrec.data import split_cache
+from mlrec.data.interactions import Interactions
+from mlrec.data.lines import Chunk
+from mlrec.data.lines import LineSource
+
+_SETTINGS = {"max_length": 4, "min_length": 5, "train_windows": 1}
+_PROTOCOLS = ("leave_one_out", "none", "users:0.6,0.2", "time:0.6,0.2")
+
+
+def _log(*, repeats: bool, largest: int = 60, users: int = 80) -> Interactions:
+  rng = np.random.default_rng(1)
+  ids = rng.permutation(users) + 1
+  if repeats:
+    ids = np.concatenate([ids, ids[:9], ids[3:5]])
+  rows = Rows.from_lists([rng.integers(1, largest, rng.integers(1, 14)) for _ in ids])
+  times = np.concatenate([np.sort(rng.integers(0, 1000, length)) for length in rows.lengths])
+  return Interactions(ids, rows, "log", timestamps=times)
+
+
+def _source(log: Interactions, lines: int = 7, on_chunk: Callable[[int], None] = lambda start: None) -> LineSource:
+  def chunks(position, folder):
+    for start in range(position[0] if position else 0, len(log.line_users), lines):
+      on_chunk(start)
+      part = np.arange(start, min(start + lines, len(log.line_users)))
+      times = Rows(log.timestamps, log.lines.offsets).take(part).values
+      yield Chunk([int(part[-1]) + 1], log.line_users[part], log.lines.take(part), times)
+
+  return LineSource("log", {"log": 1}, 0, chunks, timed=True)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+  monkeypatch.setattr("mlrec.mapped.AT_ONCE", 32)
+
+
+@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("windows", [0, 1, 2])
+def test_it_equals_the_split_made_in_memory(protocol, repeats, windows, tmp_path):
+  log, settings = _log(repeats=repeats), _SETTINGS | {"train_windows": windows}
+  asked = protocols.parse(protocol)
+  wanted = asked.split(log, **settings)
+  for _ in range(2):  # made, and found
+    found = split_cache.split(_source(log), asked, tmp_path, **settings)
+    assert found == wanted
+    assert found.fingerprint == wanted.fingerprint
+    assert found.num_skipped == wanted.num_skipped
+    assert found.mapped_from is not None
+    assert np.array_equal(found.train_counts, wanted.train_counts)
+
+
+def test_ids_beyond_a_table_are_searched_for(monkeypatch, tmp_path):
+  monkeypatch.setattr("mlrec.data.split_cache._MOST_LOOKED_UP", 20)
+  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+
+
+def test_the_same_is_told_as_in_memory(caplog, tmp_path):
+  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  asked.split(log, **_SETTINGS)
+  told = [record.getMessage() for record in caplog.records]
+  caplog.clear()
+  split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  assert [record.getMessage() for record in caplog.records] == told
+  assert any("skipped" in line for line in told)
+
+
+def test_settings_and_logs_have_splits_of_their_own(tmp_path):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  longer = _SETTINGS | {"max_length": 6}
+  first = split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  other = split_cache.split(_source(log), asked, tmp_path, **longer)
+  assert other == asked.split(log, **longer)
+  source = dataclasses.replace(_source(_log(repeats=False, users=30)), identity={"log": 2})
+  assert split_cache.split(source, asked, tmp_path, **_SETTINGS).num_users < first.num_users
+
+
+def test_what_was_interrupted_goes_on_where_it_was(tmp_path):
+  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  started: list[int] = []
+
+  def stop(start):
+    started.append(start)
+    if start == 28:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    split_cache.split(_source(log, on_chunk=stop), asked, tmp_path, **_SETTINGS)
+  again: list[int] = []
+  found = split_cache.split(_source(log, on_chunk=again.append), asked, tmp_path, **_SETTINGS)
+  assert (started[-1], again[0]) == (28, 28)
+  assert found == asked.split(log, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  assert sorted(path.name for path in place.iterdir()) == ["data.safetensors", "ids.safetensors", "lock"]
+
+
+def test_what_was_half_written_after_the_last_note_of_it_is_cut_off(tmp_path):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+
+  def stop(start):
+    if start == 28:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    split_cache.split(_source(log, on_chunk=stop), asked, tmp_path, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  for name in ("users", "items"):
+    with (place / "under_way" / name).open("ab") as file:
+      file.write(b"\x01" * 13)
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+
+
+@pytest.mark.parametrize("damaged", ["data.safetensors", "ids.safetensors"])
+def test_what_is_damaged_is_named_and_made_again(damaged, tmp_path, caplog):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (path,) = tmp_path.glob(f"*/{damaged}")
+  content = bytearray(path.read_bytes())
+  content[-9] ^= 1
+  path.unlink()
+  path.write_bytes(content)
+  caplog.clear()
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+  assert "data.safetensors" in caplog.text
+  assert "made again" in caplog.text
+
+
+def test_whoever_comes_second_waits(tmp_path, monkeypatch, capsys):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  lock = files.try_lock(place / "lock")
+  files.sign_lock(lock)
+  monkeypatch.setattr("time.sleep", lambda seconds: lock.close())
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+  assert "waiting for process" in capsys.readouterr().err
+
+
+def test_a_log_that_does_not_serve_is_refused(tmp_path):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  with pytest.raises(DataError, match="log: none of 80 users has 50 items"):
+    split_cache.split(_source(log), asked, tmp_path, **(_SETTINGS | {"min_length": 50}))
+  with pytest.raises(DataError, match="min_length must be at least 3"):
+    split_cache.split(_source(log), asked, tmp_path, **(_SETTINGS | {"min_length": 2}))
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(DataError, match=r"its split cannot be kept in .*file"):
+    split_cache.split(_source(_log(repeats=False)), protocols.parse("none"), tmp_path / "file", **_SETTINGS)
+
+
+def test_a_run_has_the_file_of_the_split_without_a_copy(tmp_path):
+  found = split_cache.split(_source(_log(repeats=False)), protocols.parse("none"), tmp_path / "cache", **_SETTINGS)
+  from mlrec.data import kept_split
+  from mlrec.data.id_map import IdMap
+
+  kept_split.write(found, tmp_path / "kept")
+  assert (tmp_path / "kept").stat().st_ino == found.mapped_from.stat().st_ino
+  assert kept_split.read(tmp_path / "kept", IdMap.of(found)) == found
+  assert dataclasses.replace(found, num_new=1).mapped_from is None
