@@ -124,6 +124,8 @@ def default_config() -> ConfigDict:
   config.train.patience = 5
   # The validation metric that the best parameters are chosen by.
   config.train.monitor = "hr@10"
+  # Steps that stand for an epoch, after which validations and patience count; 0 for a pass over the training data.
+  config.train.steps_per_epoch = 0
   # Steps that one dispatch to the devices takes: the result is the same, but that a 1 may round otherwise.
   config.train.steps_per_dispatch = 8
   # The exponential moving average of the parameters that is evaluated and kept; 0 for none.
@@ -132,6 +134,10 @@ def default_config() -> ConfigDict:
   config.eval = ConfigDict()
   # Validate after every so many epochs; the last epoch is always validated.
   config.eval.every_epochs = 1
+  # Validate within an epoch, too, after every so many steps; 0 for not.
+  config.eval.every_steps = 0
+  # Evaluate on so many users drawn by lot, the same ones in every run; 0 for all.
+  config.eval.users = 0
   # Users scored at a time.
   config.eval.batch_size = 2048
   # Items scored at a time; ranks do not depend on it.
@@ -234,6 +240,7 @@ def _check_ranges(config: ConfigDict) -> None:
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
     "data.cold_seed": 0, "data.in_memory_mib": 0, "seed": 0,
+    "train.steps_per_epoch": 0, "eval.every_steps": 0, "eval.users": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,

@@ -18,11 +18,14 @@ from mlrec import mapped
 from mlrec.data.interactions import CutRows
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
+from mlrec.data.permutation import KeyedPermutation
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
 EVALUATED = (VALID, TEST)
 LEAVE_ONE_OUT = "leave_one_out"
+# The key of the lot that samples users.
+_SAMPLE = 2309_15379
 
 
 class Cuts(NamedTuple):
@@ -59,6 +62,7 @@ class Split:
     protocol: as `config.data.split` names it.
     train_windows: how many windows of `max_length + 1` items training sees of a row, from the newest back; 0 for all.
     num_new: the last so many items are ones that training did not know of (`mlrec.inference`).
+    sampled: of how many users an evaluation is, drawn by lot from those who have a target; 0 for all of them.
     mapped_from: the file that its arrays are mapped from (`mlrec.data.kept_split`); None where they are in memory.
   """
 
@@ -74,6 +78,7 @@ class Split:
   protocol: str = LEAVE_ONE_OUT
   train_windows: int = 1
   num_new: int = 0
+  sampled: int = 0
   # Another split that is made of it is not that of the file.
   mapped_from: pathlib.Path | None = dataclasses.field(default=None, init=False)
 
@@ -112,10 +117,23 @@ class Split:
 
   def evaluated(self, split: str) -> np.ndarray:
     """`[E]` int64, ascending: the rows of the users whose target of `split` is to be predicted."""
-    return np.flatnonzero(self._places(split) >= 0)
+    places = self._places(split)
+    if not self.sampled:
+      return np.flatnonzero(places >= 0)
+    if split not in self._samples:
+      self._samples[split] = _sample(places, self.sampled)
+    return self._samples[split]
+
+  def sampling(self, users: int) -> Self:
+    """The split, evaluated on a sample of so many users, the same in every run; on all for 0."""
+    found = dataclasses.replace(self, sampled=users)
+    return found if self.mapped_from is None else found.of_file(self.mapped_from)
 
   def parts(self, split: str) -> Iterator[np.ndarray]:
     """`evaluated`, in parts of so few items each that there is memory for what is made of them."""
+    if self.sampled:
+      yield self.evaluated(split)
+      return
     places = self._places(split)
     for users in self._blocks():
       if len(found := users[places[users] >= 0]):
@@ -206,6 +224,10 @@ class Split:
     )
 
   @functools.cached_property
+  def _samples(self) -> dict[str, np.ndarray]:
+    return {}
+
+  @functools.cached_property
   def _train_rows(self) -> CutRows:
     """As `train`, with the cold items."""
     ends = self.cuts.train
@@ -233,6 +255,17 @@ class Split:
     if split not in self.cuts.targets:
       raise ValueError(f"unknown split {split!r}: expected one of {list(self.cuts.targets)}")
     return self.cuts.targets[split]
+
+
+def _sample(places: np.ndarray, number: int) -> np.ndarray:
+  """`[number]` int64, ascending: users drawn by lot of those whose place is not below 0; all where there are fewer."""
+  lot = KeyedPermutation(len(places), (_SAMPLE,))
+  found, drawn = np.empty(0, np.int64), 0
+  while len(found) < number and drawn < len(places):
+    more = lot(np.arange(drawn, min(drawn + number, len(places))))
+    drawn += len(more)
+    found = np.concatenate([found, more[places[more] >= 0]])
+  return np.sort(found[:number])
 
 
 def windows(rows: Rows | CutRows, length: int) -> CutRows:

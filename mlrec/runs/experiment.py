@@ -144,7 +144,7 @@ class _Experiment:
 
   def _split(self, config: ConfigDict) -> Split:
     """The data, read once for the seeds of a run and what it is compared with."""
-    data = config_lib.to_json(config)["data"]
+    data = config_lib.to_json(config)["data"] | {"users": config.eval.users}
     if self._read is None or self._read[0] != data:
       self._read = data, _split(config)
     return self._read[1]
@@ -191,9 +191,10 @@ class _Experiment:
         self._say("baseline: the same model on item IDs")
         twin = self.run(baselines.id_twin(config), Workdir(workdir.path / "item_ids"))
         rows["item IDs"] = twin.metrics[TEST]
+    protocol = protocols.stated(config.data.split, config.eval.users)
     rows[f"this run ({baselines.label(config)})"] = result.metrics[TEST]
-    workdir.write(workdir.comparison, baselines.table(rows, protocol=config.data.split))
-    baselines.show(rows, self._say, protocol=config.data.split)
+    workdir.write(workdir.comparison, baselines.table(rows, protocol=protocol))
+    baselines.show(rows, self._say, protocol=protocol)
 
   def _shown(self, result: Result) -> Result:
     for name, metrics in result.metrics.items():
@@ -246,7 +247,8 @@ def _split(config: ConfigDict) -> Split:
     data.source, data.data_dir, protocols.parse(data.split), max_length=data.max_length, min_length=data.min_length,
     train_windows=data.train_windows, in_memory=data.in_memory_mib << 20, folder=data.splits_dir,
   )  # fmt: skip
-  return cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
+  split = cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
+  return split.sampling(config.eval.users)
 
 
 def _told(split: Split) -> str:

@@ -108,6 +108,7 @@ class TrainingRun:
     self.config, self.split, self._files, self._splits = config, split, files, splits
     self._warm_start, self._sources = warm_start, sources
     self._clock, self._ids = Clock(), IdMap.of(split)
+    self._validated: tuple[int | None, Any] = None, None
 
   def plan(self) -> None:
     """Plans everything by shapes; no parameter exists yet, and no content is read.
@@ -161,7 +162,7 @@ class TrainingRun:
 
   @property
   def steps_per_epoch(self) -> int:
-    return self.batches.steps_per_epoch
+    return self.config.train.steps_per_epoch or self.batches.steps_per_epoch
 
   def train(self, stop: StopSignal, *, started: Callable[[], None] = lambda: None) -> Summary:
     """Trains, or resumes, until the epochs are done or patience is out; then evaluates the best parameters.
@@ -283,25 +284,43 @@ class TrainingRun:
       if compiling:
         machine.trim_memory()
       session.took(state, count, losses)
+      self.split.release()
       if session.step < end:
-        session.end_group(self.config.checkpoint.every_steps)
+        due = session.passed(self.config.eval.every_steps) and VALID in self.split.cuts.targets
+        if due:
+          self._validate(session)
+        session.end_group(save=due or session.passed(self.config.checkpoint.every_steps))
+        if session.done:
+          return
     session.flush()
     machine.trim_memory()
     if VALID not in self.split.cuts.targets:
       session.not_validated()
     elif (epoch + 1) % self.config.eval.every_epochs == 0 or end == session.total_steps:
-      start = time.monotonic()
-      try:
-        metrics = self.evaluator(session.state.eval_params, session.state.rest, VALID)
-      except ScoresNotFinite as error:
-        raise session.diverged(f"after step {session.step} {error}") from error
-      session.validated(metrics, time.monotonic() - start)
+      self._validate(session)
     session.end_epoch()
+
+  def _validate(self, session: Session) -> None:
+    session.flush()
+    start = time.monotonic()
+    try:
+      ranked = self.evaluator.ranks(session.state.eval_params, session.state.rest, VALID)
+    except ScoresNotFinite as error:
+      raise session.diverged(f"after step {session.step} {error}") from error
+    session.validated(self.evaluator.figures(ranked, VALID), time.monotonic() - start)
+    if session.record.best_step == session.step:
+      self._validated = session.step, ranked
 
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
     best = checkpoints.best_step(record)
     params, rest = self._restore_model(checkpoints, best)
-    ranked = {name: self.evaluator.ranks(params, rest, name) for name in self._splits}
+    ranked = {
+      # What training has found of these parameters is not computed again.
+      name: self._validated[1]
+      if (name, best) == (VALID, self._validated[0])
+      else self.evaluator.ranks(params, rest, name)
+      for name in self._splits
+    }
     metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
     used = self._clock.added_to(record)
@@ -384,7 +403,9 @@ def _plan(
   def make_model(rngs: nnx.Rngs) -> nnx.Module:
     return builder.create(rngs=rngs)
 
-  steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
+  steps = config.train.steps_per_epoch
+  if not steps:
+    steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
   model: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)

@@ -86,6 +86,7 @@ class Session:
       self._progress.message(f"resumed at step {self.step} of {self.total_steps}")
     self._writer = MetricWriter(self._files, step=self.step, config=self._config, enabled=primary)
     self._waiting: list[tuple[int, int, jax.Array]] = []
+    self._last_count = 0
     self._losses: list[np.ndarray] = []
     return self
 
@@ -111,22 +112,26 @@ class Session:
       TrainingDiverged: a loss is not finite.
     """
     self._waiting.append((self.step, count, losses))
+    self._last_count = count
     self.state, self.step = state, self.step + count
     while len(self._waiting) > _GROUPS_IN_FLIGHT:
       self._look()
 
-  def end_group(self, every: int) -> None:
-    """Within an epoch, saves where a multiple of `every` steps was passed by the last group, or where asked to stop.
+  def passed(self, every: int) -> bool:
+    """Whether the last group passed a multiple of `every` steps; never for 0."""
+    return bool(every) and self.step // every > (self.step - self._last_count) // every
+
+  def end_group(self, *, save: bool) -> None:
+    """Within an epoch, saves where that is due or where asked to stop.
 
     Raises:
       Interrupted: asked to stop; the state is saved.
     """
-    count = self._waiting[-1][1] if self._waiting else 0
     stopping = self._stop.agreed()
-    if stopping or (every and self.step // every > (self.step - count) // every):
+    if stopping or save:
       self.flush()
       self.save()
-      if stopping:
+      if stopping and not self.done:
         self._interrupt()
 
   def end_epoch(self) -> None:
@@ -145,15 +150,15 @@ class Session:
     self.record = self.record.judged(self.step, metrics[train.monitor], patience=train.patience)
     self._progress.pause(seconds)
     best = self.record.best_step == self.step
-    # The epoch that ended with this step.
-    epoch = math.ceil(self.step / self._steps_per_epoch)
-    self._progress.message(_epoch_line(epoch, self._epoch_mean(), metrics, best))
+    epoch, rest = divmod(self.step, self._steps_per_epoch)
+    when = f"step {self.step}" if rest else f"epoch {epoch}"
+    self._progress.message(_line(when, self._mean_loss(), metrics, best))
     self._writer.write(self.step, "valid", metrics)
 
   def not_validated(self) -> None:
     """Tells of an epoch that has just ended, where the split has nothing to validate on."""
     epoch = math.ceil(self.step / self._steps_per_epoch)
-    self._progress.message(f"epoch {epoch} · mean loss {self._epoch_mean():.4f}")
+    self._progress.message(f"epoch {epoch} · mean loss {self._mean_loss():.4f}")
 
   def save(self) -> None:
     self.checkpoints.save(self.state, self._clock.added_to(self.record))
@@ -190,12 +195,12 @@ class Session:
         self._writer.write(n, "train", {"loss": float(losses[n - first - 1])})
     self._progress.update(first + count, first // self._steps_per_epoch + 1, float(losses[-1]))
 
-  def _epoch_mean(self) -> float:
+  def _mean_loss(self) -> float:
     """Mean loss since the last call."""
     values, self._losses = self._losses, []
     return float(np.mean(np.concatenate(values))) if values else math.nan
 
 
-def _epoch_line(epoch: int, loss: float, metrics: dict[str, float], best: bool) -> str:
+def _line(when: str, loss: float, metrics: dict[str, float], best: bool) -> str:
   figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in ("hr@10", "ndcg@10", "hr@20", "ndcg@20"))
-  return f"epoch {epoch} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"
+  return f"{when} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"

@@ -12,6 +12,11 @@ from mlrec.registry import Registry
 protocols = Registry("split", ["mlrec.data.protocols"])
 
 
+def stated(text: str, users: int) -> str:
+  """How a protocol is told in tables: with the number of users, where it is evaluated on a sample (0 if not)."""
+  return f"{text}, sample of {users:,} users" if users else text
+
+
 def parse(text: str) -> Protocol:
   """The protocol that `config.data.split = text` asks for.
 

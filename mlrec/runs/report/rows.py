@@ -11,6 +11,7 @@ import numpy as np
 
 from mlrec import files
 from mlrec.config import ConfigError
+from mlrec.data import protocols
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.registry import closest
 from mlrec.runs import published
@@ -42,8 +43,10 @@ class FinishedRun:
 
   @property
   def protocol(self) -> str:
-    """As `config.data.split` names it; configs of old versions do not."""
-    return self.config["data"].get("split") or LEAVE_ONE_OUT
+    """As it is stated in tables; configs of old versions do not name one."""
+    return protocols.stated(
+      self.config["data"].get("split") or LEAVE_ONE_OUT, (self.config.get("eval") or {}).get("users", 0)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +132,13 @@ class Table:
   def title(self) -> str:
     sizes = [f"{self.users:,} users, {self.items:,} items"] if self.users and self.items else []
     lengths = {run.config["data"]["max_length"] for row in self.rows for run in row.runs}
-    # The length of histories and the protocol are parts of the fingerprint: runs of one table have one.
+    # The length of histories is a part of the fingerprint: runs of one table have one.
     protocol = [] if self.protocol == LEAVE_ONE_OUT else [f"split {self.protocol}"]
     return ", ".join([self.name, *sizes, f"histories of up to {max(lengths)}", *protocol, f"data {self.data}"])
 
   @property
   def protocol(self) -> str:
-    """As `config.data.split` names it."""
+    """As it is stated in tables."""
     return self.rows[0].runs[0].protocol
 
 
@@ -188,17 +191,17 @@ def tables(runs: Sequence[FinishedRun], *, split: str, metric: str) -> tuple[lis
   known = {name for run in runs for name, value in run.result.metrics[split].items() if value is not None}
   if runs and metric not in known:
     raise ConfigError(f"no run has the {split} metric {metric!r}: {closest(metric, known)}")
-  groups: dict[str, dict[tuple[str, ...], list[FinishedRun]]] = {}
+  groups: dict[tuple[str, str], dict[tuple[str, ...], list[FinishedRun]]] = {}
   notes = []
   for run in runs:
-    rows = groups.setdefault(run.result.data, {})
+    rows = groups.setdefault((run.result.data, run.protocol), {})
     same = rows.setdefault(_group(run), [])
     twin = next((other for other in same if other.result.seed == run.result.seed), None)
     if twin:
       notes.append(f"{run.workdir} repeats seed {run.result.seed} of {twin.workdir}: left out")
     else:
       same.append(run)
-  found = [_table(data, list(rows.values()), split, metric) for data, rows in groups.items()]
+  found = [_table(data, list(rows.values()), split, metric) for (data, _), rows in groups.items()]
   if len(found) > 1:
     listed = "; ".join(table.title for table in found)
     notes.append(f"the workdirs read {len(found)} data sets, whose figures do not compare: a table each ({listed})")
@@ -234,7 +237,8 @@ def read_config(workdir: Workdir) -> dict[str, Any]:
 # Keys that reports read, their types, and whether each config has them.
 _READ_KEYS: dict[str, tuple[type, bool]] = {
   "seeds": (list, False), "data": (dict, True), "data.source": (str, True), "data.max_length": (int, True),
-  "data.split": (str, False), "data.features": (str, False), "data.videos": (str, False), "model": (dict, True),
+  "eval": (dict, False), "eval.users": (int, False), "data.split": (str, False),
+  "data.features": (str, False), "data.videos": (str, False), "model": (dict, True),
   "model.name": (str, True), "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),
   "model.item": (dict, False), "model.item.name": (str, False), "model.item.encoder": (str, False),
   "model.item.mode": (str, False), "model.item.fusion": (str, False), "model.item.towers": (dict, False),
