@@ -29,6 +29,10 @@ LIST_LENGTH = 10
 BUCKETS = (5, 20, 50)
 # Neighbours whose maximum stands for them while the best items are sought; ITEM_TILE is a power of it.
 _FAN = 8
+# Of a catalogue of more rows the list is sought once, among the best of blocks of neighbours of all of it, and not in
+# each chunk; chunks are then no larger than what a core's cache holds of their scores.
+_MANY_ROWS = 1 << 17
+_BLOCK, _CACHED = 16, 1024
 # Rows of scores on the host that are no longer than this are sorted to find the best.
 _SORTED = 64
 
@@ -102,7 +106,8 @@ def rank_and_recommend(
     is false if any score may not be finite (those of the padding item do not count where there is another `score`).
   """
   num_users, num_rows = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
-  chunk = -(-min(chunk, num_rows) // ITEM_TILE) * ITEM_TILE
+  in_blocks = num_rows > _MANY_ROWS
+  chunk = -(-min(chunk, num_rows, _CACHED if in_blocks else chunk) // ITEM_TILE) * ITEM_TILE
   chunks = -(-num_rows // chunk)
   # Dot products are bounded by norms; of other scores each is looked at.
   bounded = score is dot_scores
@@ -124,7 +129,7 @@ def rank_and_recommend(
     threshold = jnp.diagonal(score(states, own_items))
     excluded = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
 
-    def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
+    def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Array | None]:
       count, best, finite = carry
       first, chunk_items = part
       tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
@@ -139,13 +144,19 @@ def rank_and_recommend(
       # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
       own = scores.at[_inside(targets - first, chunk), columns].get(mode="fill", fill_value=-jnp.inf)
       count -= (own >= threshold).astype(jnp.int32)
+      if length and in_blocks:
+        return (count, best, finite), _maxima(jnp.where(exists, scores, -jnp.inf), _BLOCK)
       if length:
         best = _merge_best(best, jnp.where(exists, scores, -jnp.inf), first, length)
       return (count, best, finite), None
 
     best = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
     start = jnp.zeros(USER_TILE, jnp.int32), best, jnp.asarray(True)
-    (count, (_, recommended), finite), _ = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
+    found, maxima = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
+    count, (_, recommended), finite = found
+    if maxima is not None:
+      blocks = _places_of_best(maxima.reshape(-1, USER_TILE), length)
+      recommended = _best_of_blocks(states, items, blocks, excluded, length, score)
     return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T, finite
 
   tiles = -(-num_users // USER_TILE)
@@ -309,26 +320,73 @@ def _inside(places: Array, size: int) -> Array:
 
 
 def _merge_best(best: tuple[Array, Array], scores: Array, first: Array, length: int) -> tuple[Array, Array]:
-  """The best `length` of those so far and of a chunk's `scores [chunk, USER_TILE]`.
+  """The best `length` of those so far and of a chunk's `scores [chunk, USER_TILE]`."""
+  users = jnp.arange(USER_TILE)
+  places = _places_of_best(scores, length)
+  all_scores = jnp.concatenate([best[0], scores[places, users]])
+  all_ids = jnp.concatenate([best[1], first + places])
+  top_scores, chosen = _largest(all_scores, length)
+  return top_scores, jnp.where(top_scores > -jnp.inf, all_ids[chosen, users], 0)
+
+
+def _places_of_best(scores: Array, length: int) -> Array:
+  """`[length, USER_TILE]`: the places of the highest of each column of `scores [M, USER_TILE]`, highest first.
 
   A pyramid of maxima over `_FAN` neighbours leads to them: at each level the best lie below the `length` highest.
   """
   levels = [scores]
   while levels[-1].shape[0] > _FAN * _FAN and levels[-1].shape[0] % _FAN == 0:
-    parts = levels[-1].reshape(-1, _FAN, USER_TILE)
-    # Maxima of slices, not a reduction: a CPU then compares whole vectors.
-    levels.append(functools.reduce(jnp.maximum, [parts[:, n] for n in range(_FAN)]))
+    levels.append(_maxima(levels[-1], _FAN))
   users = jnp.arange(USER_TILE)
   _, places = _largest(levels.pop(), length)
   while levels:
     level = levels.pop()
+    # Ascending: of equal values the first is chosen.
+    places = jnp.sort(places, axis=0)
     below = (places[:, None] * _FAN + jnp.arange(_FAN)[:, None]).reshape(-1, USER_TILE)
     _, chosen = _largest(level[below, users], length)
     places = below[chosen, users]
-  all_scores = jnp.concatenate([best[0], scores[places, users]])
-  all_ids = jnp.concatenate([best[1], first + places])
-  top_scores, chosen = _largest(all_scores, length)
-  return top_scores, jnp.where(top_scores > -jnp.inf, all_ids[chosen, users], 0)
+  return places
+
+
+def _maxima(scores: Array, size: int) -> Array:
+  """`[M / size, USER_TILE]`: the highest of each `size` neighbours in a column of `scores [M, USER_TILE]`."""
+  parts = scores.reshape(-1, size, USER_TILE)
+  # Maxima of slices, not a reduction: a CPU then compares whole vectors.
+  return functools.reduce(jnp.maximum, [parts[:, n] for n in range(size)])
+
+
+def _best_of_blocks(
+  states: Any, items: Any, blocks: Array, excluded: Array, length: int, score: Callable[[Any, Any], Array]
+) -> Array:
+  """`[length, USER_TILE]`: the items of the highest scores among those of blocks of neighbours; 0 where none is left.
+
+  Args:
+    states: of the users of a tile.
+    items: `[N + 1, ...]`.
+    blocks: `[length, USER_TILE]` for each user the blocks of `_BLOCK` items of the highest maxima, the first of equal
+      ones: whatever is among the best lies in them.
+    excluded: `[USER_TILE, H]`, items that are not for this user.
+    length: how many items.
+    score: as for `rank_and_recommend`.
+  """
+  num_rows = jax.tree.leaves(items)[0].shape[0]
+  # By ascending ids, so that of equal scores the lowest id's comes first.
+  ids = (jnp.sort(blocks, axis=0).T[:, :, None] * _BLOCK + jnp.arange(_BLOCK)).reshape(-1)
+  tiles = ids.reshape(-1, ITEM_TILE)
+  users = (jnp.arange(len(ids)) // (length * _BLOCK)).reshape(tiles.shape)
+
+  def scores_of_tile(tile: tuple[Array, Array]) -> Array:
+    ids, users = tile
+    # By the arithmetic that has ranked them.
+    scores = score(states, jax.tree.map(lambda x: jnp.take(x, ids, axis=0, mode="clip"), items))
+    return scores[jnp.arange(ITEM_TILE), users]
+
+  scores = jax.lax.map(scores_of_tile, (tiles, users)).reshape(USER_TILE, -1)
+  ids = ids.reshape(USER_TILE, -1)
+  allowed = (ids < num_rows) & ~(ids[:, :, None] == excluded[:, None, :]).any(-1)
+  best, places = _largest(jnp.where(allowed, scores, -jnp.inf).T, length)
+  return jnp.where(best > -jnp.inf, jnp.take_along_axis(ids.T, places, axis=0), 0)
 
 
 def _largest(values: Array, count: int) -> tuple[Array, Array]:

@@ -170,6 +170,18 @@ def test_no_users_have_no_ranks():
   assert target_ranks(np.zeros((0, 5), np.float32), items, targets=none, seen=np.zeros((0, 3), int)).shape == (0,)
 
 
+@pytest.fixture(params=[False, True], ids=["in chunks", "in blocks"])
+def in_blocks(request, monkeypatch):
+  """Lists are sought in each chunk of a small catalogue, and in blocks of all of a large one."""
+  if request.param:
+    monkeypatch.setattr(metrics, "_MANY_ROWS", 0)
+    metrics.rank_and_recommend.clear_cache()
+  yield request.param
+  if request.param:
+    metrics.rank_and_recommend.clear_cache()
+
+
+@pytest.mark.usefixtures("in_blocks")
 @pytest.mark.parametrize("chunk", [512, 10**6])
 def test_recommended_items_are_the_best_unseen_ones(chunk):
   rng = np.random.default_rng(5)
@@ -194,6 +206,7 @@ def test_recommended_items_are_the_best_unseen_ones(chunk):
       assert recommended[user, ranks[user] - 1] == targets[user]
 
 
+@pytest.mark.usefixtures("in_blocks")
 def test_recommended_items_are_the_best_where_scores_tie():
   states, items, targets, seen = _tied_case(140, 1200, seed=8)
   _, recommended, _ = metrics.rank_and_recommend(states, items, jnp.asarray(targets), jnp.asarray(seen), chunk=512)
@@ -203,8 +216,11 @@ def test_recommended_items_are_the_best_where_scores_tie():
   got = np.take_along_axis(scores, np.asarray(recommended), axis=1)
   np.testing.assert_array_equal(got, -np.sort(-scores, axis=1)[:, :10])
   assert all(len(set(row)) == 10 for row in np.asarray(recommended).tolist())
+  # Of equal ones the lowest id comes first.
+  np.testing.assert_array_equal(recommended, np.argsort(-scores, axis=1, kind="stable")[:, :10])
 
 
+@pytest.mark.usefixtures("in_blocks")
 def test_lists_are_filled_with_nothing_where_candidates_run_out():
   states, items, targets, seen = _tied_case(6, 7, excluded=4)
   seen[:] = [3, 5, 0, 0]
