@@ -52,17 +52,31 @@ def at_least(least: float, **options: float) -> None:
       raise OptionError(name, f"= {value} must be at least {least}")
 
 
-_FURTHER = 0.2
+# What a name has in common, from 0 to 1, with one that may be meant; and how much less with a further one.
+_NEAR, _FURTHER = 0.6, 0.2
+_SHOWN = 3
+
+
+def near(name: str, valid: Iterable[str]) -> list[str]:
+  """The choices that a name may be a slip of, nearest first; empty where there are none, as of a number."""
+  # Another number is another thing, however many digits they share.
+  if not any(map(str.isalpha, name)):
+    return []
+  # Case is a slip like any other, and the smallest.
+  plain: dict[str, list[str]] = {}
+  for choice in sorted(valid):
+    plain.setdefault(choice.lower(), []).append(choice)
+  found = difflib.get_close_matches(name.lower(), plain, n=_SHOWN, cutoff=_NEAR)
+  scores = [difflib.SequenceMatcher(None, name.lower(), choice).ratio() for choice in found]
+  # What is much further than the nearest is not meant.
+  return [one for key, score in zip(found, scores) if score >= scores[0] - _FURTHER for one in plain[key]][:_SHOWN]
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
   """A sentence that names the nearest valid choices, or all of them where none is near."""
   valid = sorted(valid)
-  near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-  # What is much further than the nearest is not meant.
-  scores = [difflib.SequenceMatcher(None, name, candidate).ratio() for candidate in near]
-  near = [candidate for candidate, score in zip(near, scores, strict=True) if score >= scores[0] - _FURTHER]
-  return f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {', '.join(map(repr, valid))}"
+  found = near(name, valid)
+  return f"did you mean {' or '.join(map(repr, found))}?" if found else f"expected one of {', '.join(map(repr, valid))}"
 
 
 def variant(entry: type, **defaults: Any) -> Callable:

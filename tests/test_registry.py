@@ -12,6 +12,7 @@ from mlrec import models
 from mlrec.models.registry import models as model_registry
 from mlrec.registry import at_least
 from mlrec.registry import closest
+from mlrec.registry import near
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.registry import Registry
@@ -138,6 +139,15 @@ def test_registries_import_the_packages_that_hold_their_entries_when_asked(tmp_p
 def test_closest_names_the_near_ones_or_all():
   assert closest("batch_sise", ["batch_size", "seed"]) == "did you mean 'batch_size'?"
   assert closest("qqq", ["beta", "alpha"]) == "expected one of 'alpha', 'beta'"
+
+
+@pytest.mark.parametrize("name", ["name", "viewer", "12", "page", ""])
+def test_what_is_not_near_is_not_suggested(name):
+  assert near(name, ["user", "item", "time", "1", "2", "13"]) == []
+
+
+def test_near_names_are_found_whatever_their_case():
+  assert near("USERID", ["user_id", "UserId", "userid", "item_id"])[:2] == ["UserId", "userid"]
 
 
 class Base:

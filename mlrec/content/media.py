@@ -114,10 +114,9 @@ class Media(Source):
     known = self.items[np.minimum(places, len(self.items) - 1)] == ids
     if not known.all():
       unknown = ids[~known]
-      near = self.items[np.argmin(np.abs(self.items - unknown[0]))]
       more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
       raise DataError(
-        f"{self.source}: item {unknown[0]}{more} has no {self.noun}; expected an id of `items`, the nearest is {near}"
+        f"{self.source}: item {unknown[0]}{more} is none of the {len(self.items):,} items that have a {self.noun}"
       )
     return places
 

@@ -61,8 +61,9 @@ class Titles:
     try:
       return [self._titles[item] for item in np.asarray(ids).reshape(-1).tolist()]
     except KeyError as error:
-      near = self.items[np.argmin(np.abs(self.items - error.args[0]))]
-      raise DataError(f"{self.source}: item {error.args[0]} has no title; the nearest that has is {near}") from error
+      raise DataError(
+        f"{self.source}: item {error.args[0]} is none of the {len(self.items):,} items that have a title"
+      ) from error
 
 
 @modalities.register("title")
@@ -150,9 +151,9 @@ class TitleTokens(Source):
     ids = np.asarray(ids, np.int64).reshape(-1)
     rows = np.searchsorted(self.items, ids).clip(max=len(self.items) - 1)
     if not (known := self.items[rows] == ids).all():
-      missing = ids[~known][0]
-      near = self.items[np.argmin(np.abs(self.items - missing))]
-      raise DataError(f"{self.source}: item {missing} has no title; the nearest that has is {near}")
+      raise DataError(
+        f"{self.source}: item {ids[~known][0]} is none of the {len(self.items):,} items that have a title"
+      )
     mask = np.arange(self.length) < self._lengths[rows, None]
     return np.stack([self._ids[rows], mask], axis=1, dtype=np.int32, casting="unsafe")
 

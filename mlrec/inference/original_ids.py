@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-import difflib
 import functools
+import re
 
 import numpy as np
 
 from mlrec.data.interactions import DataError
 from mlrec.data.names import Names
+from mlrec.registry import near
 
 # What a user writes: an integer, or a text.
 Id = int | str
 _SHOWN = 3
-# Characters of a text for which others near to it are sought.
-_READ = 200
+# Characters of a text for which others near to it are sought, and among how many.
+_READ, _SOUGHT = 200, 10_000
 
 
 class OriginalIds:
@@ -42,7 +43,7 @@ class OriginalIds:
     """`[n]` int64 dense ids of original ones.
 
     Raises:
-      DataError: one does not exist; the nearest that do are named.
+      DataError: one does not exist; some that do are named, those that may be meant if there are such.
     """
     wanted = list(ids)
     found = self.find(wanted)
@@ -84,16 +85,30 @@ class OriginalIds:
     text = str(one).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else -1
 
-  def nearest(self, one: Id) -> list[Id]:
-    """Some ids that do exist, near to one that does not; of texts it takes some tenths of a second."""
+  def _meant(self, one: Id) -> list[str]:
+    """Ids that one which does not exist may be a slip of; it takes some tenths of a second."""
+    if self.names is None:
+      return []
+    text = str(one)[:_READ]
+    # `clip-99` is no slip of `clip-9`: it is another.
+    return [
+      other for other in near(text, self.names.texts(self._sorted[:_SOUGHT])) if _numbers(other) == _numbers(text)
+    ]
+
+  def _some(self, one: Id) -> list[Id]:
+    """Some ids that do exist; of integers those beside one that does not."""
     if self.names is not None:
-      near: list[Id] = [*difflib.get_close_matches(str(one)[:_READ], self.names.texts(self._sorted[:10_000]), n=_SHOWN)]
-      return near or self.original(self._order[:_SHOWN])
-    key = self._key(one)
-    place = int(np.searchsorted(self._sorted, key))
+      return self.original(self._order[:_SHOWN])
+    place = int(np.searchsorted(self._sorted, self._key(one)))
     return self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
 
   def unknown(self, one: Id) -> str:
     """What to say of an id that does not exist."""
     one = one.item() if isinstance(one, np.generic) else one
-    return f"there is no {self.noun} {one!r}; some that exist: {', '.join(map(repr, self.nearest(one)))}"
+    if meant := self._meant(one):
+      return f"there is no {self.noun} {one!r}; did you mean {' or '.join(map(repr, meant))}?"
+    return f"there is no {self.noun} {one!r}; some that exist: {', '.join(map(repr, self._some(one)))}"
+
+
+def _numbers(text: str) -> list[str]:
+  return re.findall(r"\d+", text)

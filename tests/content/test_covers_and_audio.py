@@ -111,9 +111,9 @@ def test_another_rate_is_refused(tracks):
 
 
 def test_an_item_without_one_is_named(covers, tracks):
-  with pytest.raises(DataError, match=r"item 4 has no cover; .* nearest is 3"):
+  with pytest.raises(DataError, match=r"item 4 is none of the [0-9]+ items that have a cover"):
     covers.read([3, 4])
-  with pytest.raises(DataError, match=r"item 500 has no sound track; .* nearest is 20"):
+  with pytest.raises(DataError, match=r"item 500 is none of the [0-9]+ items that have a sound track"):
     tracks.read([500])
 
 

@@ -52,8 +52,8 @@ def test_fingerprints_tell_titles_and_items_apart():
   assert Titles("", {2: "c", 1: "ab", 9: " "}).fingerprint in prints
 
 
-def test_an_item_without_a_title_is_named_with_the_nearest():
-  with pytest.raises(DataError, match="here: item 6 has no title; the nearest that has is 4"):
+def test_an_item_without_a_title_is_named():
+  with pytest.raises(DataError, match="here: item 6 is none of the 2 items that have a title"):
     Titles("here", {4: "a", 60: "b"}).read(np.array([4, 6]))
 
 

@@ -168,7 +168,7 @@ def test_titles_are_ids_above_a_mask_as_long_as_the_longest(made, word_pieces):
   assert read.dtype == np.int32
   np.testing.assert_array_equal(read[:, 0], ids[:, : made.length])
   np.testing.assert_array_equal(read[:, 1], np.arange(made.length) < lengths[:, None])
-  with pytest.raises(DataError, match="here: item 8 has no title; the nearest that has is 7"):
+  with pytest.raises(DataError, match="here: item 8 is none of the 4 items that have a title"):
     made.read(np.array([7, 8]))
 
 

@@ -180,8 +180,12 @@ def test_ids_that_are_texts_are_asked_for_and_answered_as_texts(trained, tmp_pat
     [f"clip {item} 🎬" for item in row] for row in plain.recommend_users([7], k=2).items
   ]
   assert recommender.recommend([["clip 4 🎬"]], k=1).items == [[f"clip {plain.recommend([[4]], k=1).items[0][0]} 🎬"]]
-  with pytest.raises(mlrec.data.DataError, match=r"no item 'clip 4'; some that exist: .*'clip 4 🎬'"):
+  with pytest.raises(mlrec.data.DataError, match=r"no item 'clip 4'; did you mean 'clip 4 🎬'\?"):
     recommender.encode_items(["clip 4"])
+  # Another number is another item, and no slip of the pen.
+  for other in ("clip 1000 🎬", "something else"):
+    with pytest.raises(mlrec.data.DataError, match=f"no item '{other}'; some that exist: 'clip "):
+      recommender.encode_items([other])
 
 
 def test_of_several_seeds_the_one_that_validated_best_is_used(tmp_path, run_tiny, caplog):

@@ -1,7 +1,8 @@
 """What is said of entries of a file that do not fit a model: the name and shape of each, and the nearest name."""
 
 from collections.abc import Mapping
-import difflib
+
+from mlrec import registry
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -28,5 +29,5 @@ def surplus(unused: Shapes, expected: Shapes) -> str:
 
 def _nearest(name: str, shapes: Shapes) -> str:
   names = [other for other in sorted(shapes)[:_MOST_COMPARED] if len(other) <= _LONGEST_COMPARED]
-  near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+  near = registry.near(name, names)
   return f"{near[0]!r} of shape {shapes[near[0]]}" if near else ""
