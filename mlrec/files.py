@@ -26,14 +26,43 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A temporary name beside `path`, which takes its place, on disk, once the block has ended without an error."""
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
-    yield temporary
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
+    with naming(path, temporary):
+      yield temporary
+      sync(temporary)
+      temporary.replace(path)
+      sync(path.parent)
   finally:
     # Gone already where all went well.
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path, *temporary: pathlib.Path) -> Iterator[None]:
+  """Has errors of the block name `path` where they name what stands for it meanwhile, or something in that.
+
+  Nobody has heard of temporary names, which are gone by the time that a message is read.
+  """
+  try:
+    yield
+  except Exception as error:
+    for name in map(str, temporary):
+      if isinstance(error, OSError):
+        for attribute in ("filename", "filename2"):
+          named = getattr(error, attribute)
+          if named is not None and pathlib.Path(name) in (own := pathlib.Path(os.fsdecode(named)), *own.parents):
+            setattr(error, attribute, str(path))
+        if error.filename2 == error.filename:  # a rename from one to the other
+          del error.filename2  # None would be shown
+      # Libraries have the name in their text.
+      error.args = tuple(arg.replace(name, str(path)) if isinstance(arg, str) else arg for arg in error.args)
+    raise
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+  """Raises an OSError for a path with a NUL in it, of which Python itself raises another error."""
+  if "\0" in os.fspath(path):
+    raise OSError(errno.EINVAL, "a name has no NUL character in it", os.fspath(path))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

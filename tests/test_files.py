@@ -215,3 +215,37 @@ def test_a_full_disk_is_told_from_other_errors():
   assert files.is_disk_full(wrapped)
   assert not files.is_disk_full(OSError(errno.EACCES, "x"))
   assert not files.is_disk_full(None)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_errors_name_the_file_that_was_asked_for_and_not_what_stands_for_it(code, tmp_path):
+  path = tmp_path / "a.bin"
+
+  def write(text):
+    with files.replacing(path) as temporary:
+      raise text(temporary)
+
+  with pytest.raises(OSError, match=r"a\.bin'$") as told:
+    write(lambda temporary: OSError(code, os.strerror(code), str(temporary), None, str(temporary / "part")))
+  assert (told.value.errno, told.value.filename) == (code, str(path))
+  with pytest.raises(RuntimeError, match=f"^{path} cannot be opened$"):  # as libraries say it
+    write(lambda temporary: RuntimeError(f"{temporary} cannot be opened"))
+  with pytest.raises(FileNotFoundError, match=f"'{tmp_path / 'other'}'"):
+    write(lambda temporary: FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "other")))
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_alone(tmp_path):
+  (tmp_path / "a.json" / "inside").mkdir(parents=True)
+  with pytest.raises(IsADirectoryError, match=r"a\.json'$") as told:
+    files.write_json(tmp_path / "a.json", 1)
+  assert "tmp'" not in str(told.value)
+  assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+  (tmp_path / "file").touch()
+  with pytest.raises(NotADirectoryError, match=r"file/b\.json'$"):
+    files.write_json(tmp_path / "file" / "b.json", 1)
+
+
+def test_a_name_with_a_nul_is_an_error_of_the_system():
+  with pytest.raises(OSError, match="no NUL character"):
+    files.check_name("a\0b")
+  files.check_name("a b")
