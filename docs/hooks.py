@@ -17,6 +17,7 @@ from makers import commands
 from makers import config_keys
 from makers import models
 from makers import parts
+from makers import usual_columns
 
 _LINE = re.compile(r"^<!-- make: (.*?) -->$", re.MULTILINE)
 _MAKERS = {
@@ -27,6 +28,7 @@ _MAKERS = {
   "part": parts.part,
   "table": parts.table,
   "drawing": parts.drawing,
+  "usual-columns": usual_columns.table,
 }
 
 

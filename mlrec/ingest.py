@@ -14,6 +14,7 @@ if __name__ == "__main__":
   startup.prepare()
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import os
 import pathlib
 import sys
@@ -38,7 +39,7 @@ _text("user", "", "The log's column of users; a usual name is found.")
 _text("item", "", "The log's column of items; a usual name is found.")
 _text("time", "", "The log's column of times; a usual name is found. 'none': the order of the rows counts.")
 _text("time_unit", "", "The unit of times that are numbers: s, ms, us or ns; told by their size unless said.")
-_text("rating", "", "The log's column of ratings, for --min_rating; a usual name is found.")
+_text("rating", "", "The log's column of ratings, for --min_rating, without which all count; a usual name is found.")
 flags.DEFINE_float("min_rating", None, "Interactions with a lower rating are left out.", flag_values=_FLAGS)
 _text("repeats", "keep", "Of an item that a user has several times: keep (all), first or last.")
 _text("core", "", "K or USERS,ITEMS: users and items of fewer interactions are left out, until none are.")
@@ -62,6 +63,9 @@ _text("cover", "", "Of covers: the side of the square, 224 unless said; 'none' f
 _text("audio", "", "Of sound: seconds, 10s unless said, which also asks for that of videos; 'none' for no sound.")
 # Flags by what they turn off.
 _NEGATED = {"no_header": "header", "items_no_header": "items_header"}
+# How settings are written, for messages: in a command line, and in Python.
+_FLAG_WORDS = {name: f"--{name}=" for name in _FLAGS} | {name: f"--{flag}" for flag, name in _NEGATED.items()}
+_PYTHON_WORDS = {name: f"{name}=" for name in _FLAG_WORDS} | {name: f"{name}=False" for name in _NEGATED.values()}
 _HELP = flags.DEFINE_bool("help", False, "Print this.", flag_values=_FLAGS)
 
 
@@ -73,7 +77,7 @@ def main(argv: list[str]) -> int:
   try:
     rest = _FLAGS(argv)[1:]
     if _HELP.value:
-      terminal.say(f"{__doc__}\n{_FLAGS.get_help()}")
+      terminal.say(f"{__doc__}\n{_usual_names()}\n{_FLAGS.get_help()}")
       return 0
     if rest:
       raise DataError(f"unexpected argument {rest[0]!r}: options start with --, such as --interactions=FILE")
@@ -82,7 +86,7 @@ def main(argv: list[str]) -> int:
     options: dict[str, Any] = {name: _FLAGS[name].value for name in _FLAGS if name not in ("help", *_NEGATED)}
     options |= {name: not _FLAGS[flag].value for flag, name in _NEGATED.items()}
     terminal.log_plainly()
-    ingest(say=terminal.say, **options)
+    _ingest(options, _FLAG_WORDS, str, terminal.say)
     terminal.say(f"{_TO.value}: --config.data.source={_TO.value}; {_TO.value}/report.md says what was left out")
     return 0
   except (DataError, flags.Error) as error:
@@ -162,19 +166,36 @@ def ingest(
   Raises:
     DataError: something cannot be read, is ambiguous or is refused; the message, a line, says what was expected.
   """
-  # TFDS, PyArrow and the media libraries come in here: mistakes in flags are told at once.
-  from tfds_microlens.ingest import job
-  from tfds_microlens.ingest.settings import Settings
-
-  settings = Settings(
-    interactions=os.fspath(interactions), user=user, item=item, time=time, time_unit=time_unit, rating=rating,
+  options: dict[str, Any] = dict(
+    to=to, interactions=os.fspath(interactions), user=user, item=item, time=time, time_unit=time_unit, rating=rating,
     min_rating=min_rating, repeats=repeats, core=str(core), header=header, separator=separator,
     item_separator=item_separator, encoding=encoding, items=os.fspath(items), items_id=items_id,
     items_header=items_header, items_separator=items_separator, title=title,
     cover_path=cover_path, audio_path=audio_path, video_path=video_path, media=os.fspath(media), frames=frames,
     cover=str(cover), audio=str(audio),
   )  # fmt: skip
-  return job.run(settings, pathlib.Path(to), say)
+  return _ingest(options, _PYTHON_WORDS, repr, say)
+
+
+def _ingest(
+  options: Mapping[str, Any], words: Mapping[str, str], value: Callable[[Any], str], say: Callable[[str], None]
+) -> dict[str, Any]:
+  """`ingest`, with the words in which its options were written."""
+  # TFDS, PyArrow and the media libraries come in here: mistakes in flags are told at once.
+  from tfds_microlens.ingest import job
+  from tfds_microlens.ingest.settings import Settings
+  from tfds_microlens.ingest.wording import Wording
+
+  settings = {name: option for name, option in options.items() if name != "to"}
+  return job.run(Settings(**settings, words=Wording(words, value)), pathlib.Path(options["to"]), say)
+
+
+def _usual_names() -> str:
+  """The names of columns that are found without being said."""
+  from tfds_microlens.ingest import columns
+
+  lines = [f"  {role}: {names}" for role, names in columns.described().items()]
+  return "Usual names of columns, in any case and with any signs between letters:\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The command, and the folder that it makes: whole or not there, and made once."""
 
+import errno
 import json
 import os
 import pathlib
@@ -53,7 +54,17 @@ def test_the_command_says_what_it_guessed_and_what_became_of_the_log(log, tmp_pa
     (("--to=out", "log"), "unexpected argument 'log'"),
     (("--to=out", "--interaction=log"), "Did you mean: interactions"),
     (("--to=out", "--interactions=none"), "none: no such file"),
-    (("--to=out", "--interactions=log.csv", "--user=usr"), "log.csv has no column 'usr': did you mean 'user'?"),
+    (("--to=out", "--interactions=log.csv", "--user=usr"), "--user=usr is none of its columns, did you mean 'user'?"),
+    (
+      ("--to=out", "--interactions=log.csv", "--user=usr", "--item=clip", "--time=tme", "--rating=stars"),
+      "log.csv: --user=usr is none of its columns, did you mean 'user'?; --item=clip is none of its columns; "
+      "--time=tme is none of its columns, did you mean 'time'?; --rating=stars is none of its columns; its columns are "
+      "'user', 'item', 'time'",
+    ),
+    (("--to=a\0b", "--interactions=log.csv"), "--to=a\\x00b: a name has no NUL character in it"),
+    (("--to=out", "--interactions=a\0b"), "--interactions=a\\x00b: a name has no NUL character in it"),
+    (("--to=out", "--interactions=log.csv", "--media=a\0b"), "--media=a\\x00b: a name has no NUL character in it"),
+    (("--to=log.csv/out", "--interactions=log.csv"), "log.csv is no folder"),
   ],
 )  # fmt: skip
 def test_mistakes_are_told_in_a_line(arguments, message, log, tmp_path, monkeypatch, capsys):
@@ -165,3 +176,47 @@ def test_a_run_that_is_killed_leaves_no_folder_and_the_same_command_takes_up_its
   assert report["media"]["made"]["videos"]["with"] == 7
   assert not unfinished.exists()
   assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "media", "out"]
+
+
+def test_errors_of_the_system_name_the_folder_that_was_asked_for(log, tmp_path, monkeypatch):
+  from tfds_microlens.ingest import log as log_lib
+
+  for code, message in (
+    (errno.EACCES, "cannot be used: Permission denied"),
+    (errno.ENOSPC, "no space left on the disk"),
+  ):
+
+    def fail(file, records, code=code):
+      raise OSError(code, os.strerror(code), file.name)
+
+    monkeypatch.setattr(log_lib, "append", fail)
+    with pytest.raises(DataError, match=message) as told:
+      ingest.ingest(log, to=tmp_path / "out")
+    assert str(told.value).startswith(f"{tmp_path / 'out'}: ")
+    assert "unfinished" not in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_the_usual_names_of_columns_are_told_by_the_help(capsys):
+  from tfds_microlens.ingest import columns
+
+  assert _run("--help") == 0
+  said = capsys.readouterr().out
+  assert columns.USUAL.keys() == {"user", "item", "time", "rating", "title"}
+  for role, names in columns.USUAL.items():
+    assert f"  {role}: {', '.join(names)}" in said
+
+
+def test_only_what_is_wrong_with_a_log_is_a_warning(tmp_path, caplog):
+  rows = [f"u{n % 4},{n},{1 + n % 5},{1_700_000_000 + n}" for n in range(40)]
+  (tmp_path / "log.csv").write_text("user,item,rating,time\n" + "\n".join(rows))
+  said = []
+  ingest.ingest(tmp_path / "log.csv", to=tmp_path / "well", min_rating=3, core="2,1", say=said.append)
+  assert not caplog.records
+  assert "of 40 rows 24 are left: 16 rated below 3" in said
+  (tmp_path / "log.csv").write_text("user,item,rating,time\n" + "\n".join([*rows, ",7,5,1700000000", rows[3]]))
+  ingest.ingest(tmp_path / "log.csv", to=tmp_path / "badly", min_rating=3)
+  assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+    "left out: 1 without a user (row 41 first)",
+    "1 rows are there twice: the same user, item and time; repeats='last' merges them, as all that a user has again",
+  ]

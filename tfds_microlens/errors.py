@@ -8,6 +8,8 @@ import pathlib
 from mlrec import files
 from mlrec.data.interactions import DataError
 
+_ADVICE = " with data_dir (TFDS_DATA_DIR, --data_dir); a download that was interrupted is resumed."
+
 
 class PrepareError(DataError):
   """Data that is not available or cannot be prepared: what was expected, what was found, and what to do."""
@@ -22,18 +24,15 @@ class DamagedError(PrepareError):
 
 
 @contextlib.contextmanager
-def full_disk_reported(folder: str | os.PathLike[str]) -> Iterator[None]:
-  """Turns "no space left on device" into a PrepareError that names `folder`."""
+def full_disk_reported(folder: str | os.PathLike[str], advice: str = _ADVICE) -> Iterator[None]:
+  """Turns "no space left on device" into a PrepareError that names `folder`, and says what can be done."""
   try:
     yield
   except (OSError, RuntimeError) as error:
     # ArrayRecord's writer raises RuntimeError with the system's words in it.
     if not files.is_disk_full(error):
       raise
-    raise PrepareError(
-      f"{folder}: no space left on the disk. Free some, or name another disk with data_dir "
-      "(TFDS_DATA_DIR, --data_dir); a download that was interrupted is resumed."
-    ) from error
+    raise PrepareError(f"{folder}: no space left on the disk. Free some, or name another disk{advice}") from error
 
 
 @contextlib.contextmanager

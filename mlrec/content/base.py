@@ -9,7 +9,6 @@ from typing import NamedTuple
 from typing import Protocol
 from typing import Self
 
-from absl import logging
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -19,8 +18,8 @@ from mlrec.data.interactions import DataError
 
 # Ends the name of the array, one bool an item, that says which items have the content of the name before it.
 PRESENT = "_present"
-# What names of prepared data sets begin with.
-_RELEASES = "microlens/"
+# What has `mlrec.ingest` take in what an item has, if not a folder of media.
+_TAKEN_IN = {"title": "--items=FILE"}
 
 
 class Need(NamedTuple):
@@ -76,21 +75,25 @@ class Source(abc.ABC):
 
   @classmethod
   def named(cls, data: ConfigDict) -> str:
-    """The value of `config.data.{key}`; or of `config.data.source`, if that is a folder that has such content itself.
+    """The value of `config.data.{key}`; or of `config.data.source`, if that is a folder of `mlrec.ingest`.
 
-    A release that the key names, as those of the configs do, is not what a log of one's own is about.
+    A release that the key names, as those of the configs do, is not what a log of one's own is about: that the same
+    integers stand for items of both means nothing.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or such a folder has no content of the kind.
       DataError: such a folder is damaged.
     """
     source = data.get("source", "")
-    if (not data[cls.key] or data[cls.key].startswith(_RELEASES)) and ingested.holds(source, cls.noun):
-      if data[cls.key]:
-        logging.warning(
-          "config.data.%s = %r is not read: %s has %ss of its own.", cls.key, data[cls.key], source, cls.noun
-        )
-      return source
+    if ingested.takes_place_of(source, data[cls.key]):
+      if ingested.holds(source, cls.noun):
+        return source
+      taken_in = f"python -m mlrec.ingest takes them in, with {_TAKEN_IN.get(cls.noun, '--media=DIR')}"
+      of_release = f" = {data[cls.key]!r} is of a release" if data[cls.key] else " is empty"
+      raise ConfigError(
+        f"config.data.{cls.key}{of_release}, the item tower reads {cls.noun}s, and config.data.source = {source!r} is "
+        f"a log of your own that has none: {taken_in}"
+      )
     if not data[cls.key]:
       raise ConfigError(
         f"config.data.{cls.key} is empty, and the item tower reads {cls.noun}s: name a prepared data set, such as "

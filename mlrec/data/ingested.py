@@ -14,6 +14,10 @@ from mlrec.data.interactions import DataError
 # Written last.
 MARKER = "ingest.json"
 HISTORIES, SEQUENCES, ITEMS, VIDEOS = "histories", "sequences", "items", "videos"
+# What the content is that a key of `config.data` names.
+_OF_KEY = {"videos": ("video",), "content": ("title", "cover", "sound track")}
+# What names of prepared data sets begin with, and those of what `mlrec.ingest` has made.
+_PREPARED, _OWN = "microlens/", "microlens/own-"
 
 
 class Ingested(NamedTuple):
@@ -42,6 +46,33 @@ def holds(folder: str | os.PathLike[str], what: str) -> bool:
     DataError: as `read`.
   """
   return is_ingested(folder) and what in read(folder).holds
+
+
+def takes_place_of(source: str | os.PathLike[str], named: str) -> bool:
+  """Whether `source` is the path of such a folder, in whose runs nothing is read of the release that a config names.
+
+  Args:
+    source: `config.data.source`.
+    named: where the config has content lie; empty for nowhere.
+  """
+  is_of_release = not named or (named.startswith(_PREPARED) and not named.startswith(_OWN))
+  return is_of_release and is_ingested(source)
+
+
+def places(data: Mapping[str, Any]) -> dict[str, str]:
+  """Where content really lies, by those keys of `config.data` in whose place the folder of its `source` is.
+
+  Empty for what the folder has not, and nothing of it is read.
+
+  Raises:
+    DataError: as `read`.
+  """
+  source = str(data["source"])
+  return {
+    key: source if any(holds(source, noun) for noun in nouns) else ""
+    for key, nouns in _OF_KEY.items()
+    if takes_place_of(source, data[key])
+  }
 
 
 def write(folder: pathlib.Path, ingested: Ingested) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import re
 import tempfile
 from typing import Any
 
@@ -20,6 +19,8 @@ from mlrec.data.interactions import DataError
 from mlrec.inference.recommender import Recommender
 from mlrec.runs import experiment
 
+# What can be said of a table, for messages.
+_OPTIONS = ("user", "item", "time", "rating", "min_rating", "core", "repeats")
 _EXAMPLE = "mlrec.fit(frame, config='configs/id_sasrec.py', overrides={'train.epochs': 5})"
 
 
@@ -63,6 +64,10 @@ def fit(
   """
   made = _config(config)
   folder = pathlib.Path(workdir or tempfile.mkdtemp(prefix="mlrec_")).expanduser()
+  try:
+    files.check_name(folder)
+  except OSError as error:
+    raise ConfigError(f"workdir={os.fspath(folder)!r}: {error.strerror}") from error
   columns = {"user": user, "item": item, "time": time, "rating": rating, "core": str(core), "repeats": repeats}
   source = _ingest(frame, folder, columns, min_rating, say)
   made = config_lib.with_values(made, {"data.source": str(source), **overrides})
@@ -88,6 +93,7 @@ def _ingest(
 
   from tfds_microlens.ingest import job
   from tfds_microlens.ingest.settings import Settings
+  from tfds_microlens.ingest.wording import Wording
 
   table = _arrow(frame)
   was_there = folder.exists()
@@ -99,11 +105,9 @@ def _ingest(
     options = hashlib.sha256(files.canonical_json([dict(columns), min_rating]).encode()).hexdigest()
     target = folder / f"table_{files.sha256(log)[:12]}_{options[:6]}"
     if not ingested.is_ingested(target):
-      job.run(Settings(interactions=str(log), min_rating=min_rating, **columns), target, say)  # type: ignore[arg-type]
-  except DataError as error:
-    # It speaks of the flags of a command, and of a file that nobody knows.
-    message = re.sub(r"--(\w+)=", r"\1=", str(error).replace(f"{log}", "the table"))
-    raise DataError(message) from error
+      words = Wording({name: f"{name}=" for name in _OPTIONS}, repr, "the table")
+      settings = Settings(interactions=str(log), min_rating=min_rating, words=words, **columns)  # type: ignore[arg-type]
+      job.run(settings, target, say)
   finally:
     log.unlink(missing_ok=True)
     if not was_there:

@@ -18,6 +18,7 @@ from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.content.base import Source
 from mlrec.data import cold_start
+from mlrec.data import ingested
 from mlrec.data import protocols
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import LEAVE_ONE_OUT
@@ -116,6 +117,9 @@ class _Experiment:
       return self._shown(finished)
     split = self._split(config)
     self._say(f"{config.data.source}: {_told(split)}")
+    for key, place in ingested.places(config.data).items():
+      if place and config.data[key]:
+        self._say(f"config.data.{key} = {config.data[key]!r} is not read: {place} has such content of its own")
     if not split.cuts.targets and not _is_fitted(config):
       self._say(
         f"config.data.split = {split.protocol!r}: nothing is validated, and training takes all config.train.epochs = "

@@ -130,7 +130,10 @@ class Workdir:
         # A run that is resumed is no longer finished.
         self.result.unlink(missing_ok=True)
         self.per_user.unlink(missing_ok=True)
-        files.write_json(self.config, config_lib.to_json(config))
+        written = config_lib.to_json(config)
+        # What is kept says where content lies, not what a config names that was written for other data.
+        written["data"] |= ingested.places(written["data"])
+        files.write_json(self.config, written)
     machine.wait_for_all(f"claim {self}")
 
   def finished(self, config: ConfigDict) -> Result | None:

@@ -10,9 +10,11 @@ from makers import commands
 from makers import config_keys
 from makers import models as models_page
 from makers import parts
+from makers import usual_columns
 from mlrec import config as config_lib
 from mlrec.models.registry import models
 from support.tiny_runs import ROOT
+from tfds_microlens.ingest import columns
 
 
 def test_every_key_of_a_config_is_told_with_its_default_and_meaning():
@@ -91,3 +93,8 @@ def test_files_that_are_linked_are_there(name):
   links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
   missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
   assert missing == []
+
+
+def test_all_usual_names_of_columns_are_told():
+  told = usual_columns.table()
+  assert all(f"`{name}`" in told for names in columns.USUAL.values() for name in names)

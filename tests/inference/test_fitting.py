@@ -81,11 +81,25 @@ def test_what_is_no_log_is_told(frame, message, tmp_path):
 
 
 def test_a_table_that_cannot_be_used_is_told_in_the_words_of_the_call_and_leaves_no_folder(tmp_path):
-  with pytest.raises(DataError, match="user=") as told:
-    mlrec.fit({"viewer": [1, 2], "item": [1, 2]}, workdir=tmp_path / "run")
-  assert "--" not in str(told.value)
-  assert "parquet" not in str(told.value)
-  assert not (tmp_path / "run").exists()
+  pair = {"user": [1, 2], "item": [1, 2]}
+  for frame, options, message in (
+    (
+      {"viewer": [1, 2], "clip": [1, 2]},
+      {},
+      r"the table: which column is the user\?.*user=COLUMN.*item\?.*item=COLUMN",
+    ),
+    ({"viewer": [1, 2], "clip": [1, 2]}, {"user": "viwer", "item": "x"}, "user='viwer' .*'viewer'.*item='x'"),
+    (pair, {"core": "a--b=c"}, "core='a--b=c': expected a number"),
+    (pair, {"min_rating": 2}, "min_rating=2: the table has no column of ratings.*rating=COLUMN"),
+    (pair | {"time": [1_700_000_000, 1_700_000_000_000]}, {}, "the table: .*mixes units.*milliseconds$"),
+  ):
+    with pytest.raises(DataError, match=message) as told:
+      mlrec.fit(frame, workdir=tmp_path / "run", **options)
+    assert "--" not in str(told.value).replace("a--b", "")
+    assert "parquet" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+  with pytest.raises(ConfigError, match=r"workdir=.*no NUL"):
+    mlrec.fit(pair, workdir="a\0b")
 
 
 def test_ratings_decide_what_counts_where_a_least_one_is_said(columns, tmp_path):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mlrec.data.interactions import DataError
-from tfds_microlens.errors import PrepareError
 from tfds_microlens.ingest import columns as columns_lib
 from tfds_microlens.ingest import tables
 from tfds_microlens.ingest.columns import ITEM
+from tfds_microlens.ingest.columns import TITLE
 from tfds_microlens.ingest.ids import IdTable
 from tfds_microlens.ingest.settings import Settings
 from tfds_microlens.ingest.tables import Table
@@ -54,7 +54,7 @@ def read(
 
   Raises:
     DataError: the table cannot be read, or names none of the items.
-    PrepareError: which column is the id is not said.
+    PrepareError: which column is the id is not said, or one is named that is not there.
   """
   import pyarrow
 
@@ -62,15 +62,16 @@ def read(
   if not settings.items:
     return found
   table = Table(
-    settings.items, header=settings.items_header, separator=settings.items_separator, encoding=settings.encoding
-  )
+    settings.items, header=settings.items_header, separator=settings.items_separator, encoding=settings.encoding,
+    words=settings.words, of="items_",
+  )  # fmt: skip
   used = _columns(settings, table, log_column)
-  say(f"{table.path}: {table.form}; {tables.described(used)}")
+  say(f"{table.name}: {table.form}; {tables.described(used)}")
   base = pathlib.Path(settings.media).expanduser() if settings.media else table.path.parent
   found.paths = {kind: {} for kind in KINDS if kind in used}
   seen = np.zeros(len(items), bool)
   for chunk in table.rows(list(used.values())):
-    ids = tables.as_texts_or_integers(chunk[used[ITEM]], f"{table.path}: column {used[ITEM]!r}")
+    ids = tables.as_texts_or_integers(chunk[used[ITEM]], f"{table.name}: column {used[ITEM]!r}")
     missing = tables.is_missing(ids)
     codes = np.full(len(ids), -1, np.int64)
     codes[~missing] = items.find(ids.filter(pyarrow.array(~missing)))
@@ -84,15 +85,15 @@ def read(
     for place, code in zip(places.tolist(), codes[places].tolist()):
       found.again += bool(seen[code])
       seen[code] = True
-      if "title" in texts:
-        found.titles[code] = texts["title"][place]
+      if TITLE in texts:
+        found.titles[code] = texts[TITLE][place]
       for kind, paths in found.paths.items():
         if texts[kind][place].strip():
           paths[code] = (base / texts[kind][place]).expanduser()
   if not seen.any():
     shown = ", ".join(map(repr, items.originals(np.flatnonzero(is_kept)[:3])))
     raise DataError(
-      f"{table.path}: none of its {found.rows:,} rows names an item of the log in the column {used[ITEM]!r}; ids of "
+      f"{table.name}: none of its {found.rows:,} rows names an item of the log in the column {used[ITEM]!r}; ids of "
       f"the log are such as {shown}"
     )
   say(f"{int(seen.sum()):,} of {int(is_kept.sum()):,} items are in it; {found.others:,} others are in no interaction")
@@ -101,23 +102,18 @@ def read(
 
 def _columns(settings: Settings, table: Table, log_column: str) -> dict[str, str]:
   """Columns by role: `item`, and those of `title`, `cover`, `audio` and `video` that there are."""
-  found = {ITEM: settings.items_id}
-  if not settings.items_id:
-    found[ITEM] = log_column if table.columns.count(log_column) == 1 else columns_lib.usual(table, ITEM)
-    if not found[ITEM] and "id" in table.columns:
-      found[ITEM] = "id"
-  if not found[ITEM]:
-    columns = ", ".join(map(repr, table.columns))
-    raise PrepareError(f"{table.path}: which column is the item? Expected --items_id=COLUMN, one of {columns}")
-  table.check(found[ITEM], "items_id")
-  named = {"title": settings.title, "cover": settings.cover_path, "audio": settings.audio_path}
-  for role, column in (named | {"video": settings.video_path}).items():
-    if column:
-      table.check(column, role if role == "title" else f"{role}_path")
-      found[role] = column
-  if not settings.title and (title := columns_lib.usual(table, "title", list(found.values()))):
-    found["title"] = title
-  return found
+  item = settings.items_id
+  if not item:
+    item = log_column if table.columns.count(log_column) == 1 else columns_lib.usual(table, ITEM)
+    item = item or ("id" if "id" in table.columns else "")
+  options = {ITEM: "items_id", TITLE: "title"} | {kind: f"{kind}_path" for kind in KINDS}
+  found = {role: getattr(settings, option) for role, option in options.items()} | {ITEM: item}
+  found[TITLE] = found[TITLE] or columns_lib.usual(table, TITLE, list(found.values()))
+  columns_lib.check(
+    table, {options[role]: column for role, column in found.items() if column},
+    {} if item else {options[ITEM]: ITEM}, words=settings.words,
+  )  # fmt: skip
+  return {role: column for role, column in found.items() if column}
 
 
 def _texts(values: Any) -> list[str]:

@@ -21,6 +21,8 @@ from tfds_microlens import media_sources
 from tfds_microlens import video_sources
 from tfds_microlens.ingest.catalogue import KINDS
 from tfds_microlens.ingest.ids import IdTable
+from tfds_microlens.ingest.wording import NEUTRAL
+from tfds_microlens.ingest.wording import Wording
 from tfds_microlens.media_sources import Problem
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
@@ -57,7 +59,13 @@ class Found:
   others: int = 0
 
 
-def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str, Mapping[int, pathlib.Path]]) -> Found:
+def find(
+  folder: str,
+  items: IdTable,
+  is_kept: np.ndarray,
+  columns: Mapping[str, Mapping[int, pathlib.Path]],
+  words: Wording = NEUTRAL,
+) -> Found:
   """Finds the media of the items that are left of a log.
 
   Args:
@@ -65,6 +73,7 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
     items: of the log.
     is_kept: `[items]` bool, which of them are left.
     columns: files by kind and by the code of an item, which come before what is found.
+    words: of whoever asks, for messages.
 
   Raises:
     DataError: there is no such folder, or nothing in it is named by an item's id.
@@ -73,10 +82,14 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
   by_kind: dict[str, dict[int, tuple[tuple[int, str], pathlib.Path]]] = {kind: {} for kind in KINDS}
   problems: dict[str, list[Problem]] = {kind: [] for kind in KINDS}
   shown: list[pathlib.Path] = []
-  files = _files(pathlib.Path(folder).expanduser()) if folder else iter(())
+  files = _files(folder, words) if folder else iter(())
   while chunk := [file for file, _ in zip(files, range(_AT_ONCE))]:
-    found.files += len(chunk)
     media = [(kind, path) for path in chunk if (kind := _kind(path))]
+    folders = [(kind, path) for kind, path in media if path.is_dir()]
+    for kind, path in folders:
+      problems[kind].append(Problem("", str(path), "it is a folder"))
+    media = [entry for entry in media if entry not in folders]
+    found.files += len(chunk) - len(folders)
     for (kind, path), code in zip(media, _codes([path.stem for _, path in media], items)):
       if code < 0:
         found.strangers += 1
@@ -92,10 +105,11 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
     ids = ", ".join(map(repr, items.originals(np.flatnonzero(is_kept)[:3])))
     first = f", such as {terminal.one_line(shown[0].name)!r}," if shown else ""
     raise DataError(
-      f"--media={folder}: none of its {found.files:,} files{first} is named by the id of an item, such as {ids}, and a "
-      f"suffix of a cover, a sound track or a video, such as {', '.join(VIDEO_SUFFIXES[:4])}"
+      f"{words.given('media', folder)}: none of its {found.files:,} files{first} is named by the id of an "
+      f"item, such as {ids}, and a suffix of a cover, a sound track or a video, such as {', '.join(VIDEO_SUFFIXES[:4])}"
     )
   made = {}
+  where = folder or "the paths in the table of items"
   kept = np.flatnonzero(is_kept)
   wanted = dict(zip(items.ids(kept).tolist(), items.originals(kept)))
   for kind in KINDS:
@@ -103,7 +117,7 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
     if paths:
       codes = np.fromiter(paths, np.int64, len(paths))
       by_id = dict(zip(items.ids(codes).tolist(), paths.values()))
-      made[kind] = (by_id, problems[kind], folder or "the paths of --items", _expected(kind), wanted.__getitem__)
+      made[kind] = (by_id, problems[kind], where, _expected(kind), wanted.__getitem__)
   found.covers = _files_of(media_sources.Files, made, "cover")
   found.videos = _files_of(video_sources.Files, made, "video")
   found.audio_of_videos = "audio" not in made and "video" in made
@@ -111,12 +125,12 @@ def find(folder: str, items: IdTable, is_kept: np.ndarray, columns: Mapping[str,
   return found
 
 
-def digest(folder: str) -> str:
+def digest(folder: str, words: Wording = NEUTRAL) -> str:
   """Stands for the names, sizes and times of all files in a folder; empty for none."""
   if not folder:
     return ""
   found = hashlib.sha256()
-  for path in _files(pathlib.Path(folder).expanduser()):
+  for path in _files(folder, words):
     stat = path.lstat()
     found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
   return found.hexdigest()
@@ -133,13 +147,17 @@ def _expected(kind: str) -> str:
   return f"{_NOUNS[kind]} named <item>{'|'.join(_SUFFIXES[kind])}"
 
 
-def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """All files below a folder but hidden ones, in the order of their names; links to folders are not followed."""
+def _files(media: str, words: Wording) -> Iterator[pathlib.Path]:
+  """All files below a folder but hidden ones, by their names, and folders whose names are those of media.
+
+  Links to folders are not followed.
+  """
+  folder = pathlib.Path(media).expanduser()
   if not folder.is_dir():
-    raise DataError(f"--media={folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    raise DataError(f"{words.given('media', media)}: {'not a folder' if folder.exists() else 'no such folder'}")
   for parent, folders, names in os.walk(folder):
     folders[:] = sorted(name for name in folders if not name.startswith("."))
-    for name in sorted(names):
+    for name in sorted([*names, *(name for name in folders if _kind(pathlib.Path(parent, name)))]):
       if not name.startswith("."):
         yield pathlib.Path(parent, name)
 

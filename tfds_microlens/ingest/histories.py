@@ -30,6 +30,7 @@ class Histories:
     ticks_per_ms: of their times.
     dropped: records that were left out, by reason.
     repeats: how many records name an item that the same user has earlier.
+    twice: how many of those do so at the same time; 0 where there are no times.
     rounds: how often the k-core was applied until nothing changed.
     months: how many fall into each, as "2020-01", ascending; empty where there are no times.
     lengths_before: `[users]` int64, of each user before the k-core.
@@ -42,6 +43,7 @@ class Histories:
   ticks_per_ms: int
   dropped: dict[str, int]
   repeats: int
+  twice: int
   rounds: int
   months: dict[str, int]
   lengths_before: np.ndarray
@@ -85,11 +87,12 @@ def make(log: Log, settings: Settings, folder: pathlib.Path) -> Histories:
   by_user = folder / "by_user"
   lengths = np.zeros(len(log.users), np.int64)
   item_counts = np.zeros(len(log.items), np.int64)
-  merged = repeats = 0
+  merged = repeats = twice = 0
   with by_user.open("wb") as file:
     for records in _sorted_parts(log, folder):
-      again = _again(records, last=settings.repeats == "last")
+      again, at_once = _again(records, last=settings.repeats == "last")
       repeats += int(again.sum())
+      twice += at_once if log.timed else 0
       if settings.repeats != "keep":
         merged += int(again.sum())
         records = records[~again]
@@ -107,7 +110,9 @@ def make(log: Log, settings: Settings, folder: pathlib.Path) -> Histories:
   else:
     path, rounds = by_user, 0
   months = _months(path, log.ticks_per_ms) if log.timed else {}
-  return Histories(path, lengths, item_counts, log.timed, log.ticks_per_ms, dropped, repeats, rounds, months, before)
+  return Histories(
+    path, lengths, item_counts, log.timed, log.ticks_per_ms, dropped, repeats, twice, rounds, months, before
+  )
 
 
 def _sorted_parts(log: Log, folder: pathlib.Path) -> Iterator[np.ndarray]:
@@ -144,14 +149,18 @@ def _parts(log: Log, folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
   return list(zip(paths, sizes.tolist()))
 
 
-def _again(records: np.ndarray, *, last: bool) -> np.ndarray:
-  """`[n]` bool: records, sorted by user, of an item that the same user has before; or after, for the `last` to stay."""
+def _again(records: np.ndarray, *, last: bool) -> tuple[np.ndarray, int]:
+  """Records, sorted by user and time, of an item that the same user has before; or after, for the `last` to stay.
+
+  Returns:
+    `([n] bool, how many of them are of the same time as the other)`.
+  """
   order = np.lexsort((records["item"], records["user"]))  # stable
-  user, item = records["user"][order], records["item"][order]
+  user, item, time = (records[name][order] for name in ("user", "item", "time"))
   same = (user[1:] == user[:-1]) & (item[1:] == item[:-1])
   found = np.zeros(len(records), bool)
   found[order[:-1] if last else order[1:]] = same
-  return found
+  return found, int((same & (time[1:] == time[:-1])).sum())
 
 
 def _core(

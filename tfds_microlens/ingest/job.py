@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 
 from mlrec import files
@@ -30,6 +31,7 @@ from tfds_microlens.ingest.columns import ITEM
 from tfds_microlens.ingest.ids import IdTable
 from tfds_microlens.ingest.settings import NONE
 from tfds_microlens.ingest.settings import Settings
+from tfds_microlens.ingest.wording import Wording
 from tfds_microlens.items import Items
 from tfds_microlens.items import UNKNOWN
 from tfds_microlens.releases import OWN
@@ -53,15 +55,26 @@ def run(settings: Settings, to: pathlib.Path, say: Callable[[str], None]) -> dic
   Raises:
     DataError: something cannot be read or made, or `to` is something else.
   """
+  try:
+    files.check_name(to)
+  except OSError as error:
+    raise PrepareError(f"{settings.words.given('to', to)}: {error.strerror}") from error
   to = pathlib.Path(os.path.abspath(to.expanduser()))
-  with errors.full_disk_reported(to), errors.local_files_reported(to):
+  for folder in to.parents:
+    if folder.exists() and not folder.is_dir():
+      raise PrepareError(f"{settings.words.given('to', to)}: {folder} is no folder")
+  unfinished, lock = (to.parent / f".{to.name}.{what}" for what in ("unfinished", "lock"))
+  with (
+    errors.full_disk_reported(to, "; what was decoded is taken up by the same call."),
+    errors.local_files_reported(to),
+    files.naming(to, unfinished, lock),
+  ):
     made_of = _made_of(settings)
-    if _is_there(to, made_of):
+    if _is_there(to, made_of, settings.words):
       say(f"{to} is there already, made of the same by the same settings")
       return report.read(to)
-    unfinished = to.with_name(f".{to.name}.unfinished")
     to.parent.mkdir(parents=True, exist_ok=True)
-    with locks.held(to.with_name(f".{to.name}.lock"), f"{to} is being made"):
+    with locks.held(lock, f"{to} is being made"):
       _begin(unfinished, made_of)
       try:
         content, sets = _make(settings, unfinished, to, say)
@@ -87,26 +100,29 @@ def _made_of(settings: Settings) -> dict[str, Any]:
     if path:
       stat = os.stat(os.path.expanduser(path)) if os.path.exists(os.path.expanduser(path)) else None
       stamps[name] = [stat.st_size, stat.st_mtime_ns] if stat else []
-  return {"settings": settings.as_json(), "files": stamps | {"media": found_media.digest(settings.media)}}
+  media_digest = found_media.digest(settings.media, settings.words)
+  return {"settings": settings.as_json(), "files": stamps | {"media": media_digest}}
 
 
-def _is_there(to: pathlib.Path, made_of: dict[str, Any]) -> bool:
+def _is_there(to: pathlib.Path, made_of: dict[str, Any], words: Wording) -> bool:
   """Whether `to` was made of the same; PrepareError if it is something else."""
+  given = words.given("to", to)
   if not os.path.lexists(to):
     return False
   if to.is_dir() and not any(to.iterdir()):
     return False
   if not ingested.is_ingested(to):
-    raise PrepareError(f"--to={to}: it is there already, and mlrec.ingest did not make it; name another folder")
+    raise PrepareError(f"{given}: it is there already, and mlrec.ingest did not make it; name another folder")
   before = ingested.read(to).made_of
   if before == made_of:
     return True
-  others = [f"--{name}" for name, value in made_of["settings"].items() if before["settings"].get(name) != value]
-  others += [
-    f"the content of --{name}" for name, value in made_of["files"].items() if before["files"].get(name) != value
-  ]
+  changed = {
+    part: [words.name(name).rstrip("= ") for name, value in now.items() if before[part].get(name) != value]
+    for part, now in made_of.items()
+  }
+  others = changed["settings"] + [f"the content of {name}" for name in changed["files"]]
   raise PrepareError(
-    f"--to={to}: it was made of something else ({', '.join(others) or 'by another version'} differ); remove it or name "
+    f"{given}: it was made of something else ({', '.join(others) or 'by another version'} differ); remove it or name "
     "another folder"
   )
 
@@ -132,16 +148,20 @@ def _make(
   """Fills the unfinished `folder`, which will be `to`: the report, and the data sets by kind."""
   log = log_lib.read(settings, folder / _WORK / "log", say)
   histories = histories_lib.make(log, settings, folder / _WORK)
-  for reason, count in histories.dropped.items():
-    say(f"{count:,} interactions left out: {reason}")
+  account = report.left_out_line(log, histories)
   if not histories.num_interactions:
-    raise DataError(f"--core={settings.core}: nothing of {settings.interactions} is left; a smaller one leaves more")
-  line = report.repeats_line(histories, settings.repeats)
-  if line:
+    given = settings.words.given("core", settings.core)
+    raise DataError(f"{given}: nothing of {settings.log} is left; a smaller one leaves more: {account}")
+  for line in filter(None, (report.repeats_line(histories, settings), account)):
     say(line)
+  if histories.twice and settings.repeats == "keep":
+    logging.warning(
+      "%s: %d rows are there twice: the same user, item and time%s", settings.log, histories.twice,
+      settings.words.hint("repeats", "last", "; {} merges them, as all that a user has again"),
+    )  # fmt: skip
   is_kept = histories.item_counts > 0
   catalogue = catalogue_lib.read(settings, log.items, is_kept, log.columns[ITEM], say)
-  found = found_media.find(settings.media, log.items, is_kept, catalogue.paths)
+  found = found_media.find(settings.media, log.items, is_kept, catalogue.paths, settings.words)
   material = _material(log, histories, catalogue, found)
   sets = {ingested.HISTORIES: f"{OWN}-histories"}
   if (histories.lengths >= sequences.MIN_LENGTH).any():

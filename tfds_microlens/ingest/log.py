@@ -38,7 +38,8 @@ class Log:
   Attributes:
     path: of the records, in the order of the log.
     users, items: the ids that were kept.
-    rows: of the log, or items where a row lists several.
+    lines: rows of the log.
+    rows: the same, or items where a row lists several; each is kept or dropped for one reason.
     kept: records.
     timed: whether there is a column of times; else the order of the log counts.
     ticks_per_ms: of the times.
@@ -51,6 +52,7 @@ class Log:
   path: pathlib.Path
   users: IdTable
   items: IdTable
+  lines: int = 0
   rows: int = 0
   kept: int = 0
   timed: bool = False
@@ -67,6 +69,10 @@ class Log:
       self.dropped[reason] = self.dropped.get(reason, 0) + len(rows)
       self.first_dropped.setdefault(reason, int(rows[0]))
 
+  def left_out(self) -> list[str]:
+    """What was dropped, a line for each reason."""
+    return [f"{count:,} {reason} (row {self.first_dropped[reason]:,} first)" for reason, count in self.dropped.items()]
+
 
 def read(settings: Settings, path: pathlib.Path, say: Callable[[str], None]) -> Log:
   """Reads the log of `settings` into records at `path`.
@@ -74,46 +80,52 @@ def read(settings: Settings, path: pathlib.Path, say: Callable[[str], None]) -> 
   Raises:
     DataError: it cannot be read, a column is missing, a value is not what its column holds, or no interaction is kept.
   """
-  table = Table(settings.interactions, header=settings.header, separator=settings.separator, encoding=settings.encoding)
+  words = settings.words
+  table = Table(
+    settings.interactions, header=settings.header, separator=settings.separator, encoding=settings.encoding, words=words
+  )
   by_place = not settings.header
   named = {USER: settings.user, ITEM: settings.item, TIME: settings.time, RATING: settings.rating}
-  found = columns_lib.of_log(table, named, by_place=by_place)
+  found = columns_lib.of_log(table, named, by_place=by_place, words=words)
   rated = settings.min_rating is not None
   if rated and not found[RATING]:
     raise DataError(
-      f"--min_rating={settings.min_rating:g}: {table.path} has no column of ratings; expected --rating=COLUMN"
+      f"{words.given('min_rating', settings.min_rating)}: {table.name} has no column of ratings of a usual name, "
+      f"expected {words.name('rating')}COLUMN; its columns are {columns_lib.listed(table.columns)}"
     )
   log = Log(path, IdTable(), IdTable(), timed=bool(found[TIME]))
   used = {role: column for role, column in found.items() if column and (rated or role != RATING)}
   log.columns = used
-  log.told.append(f"{table.path}: {table.form}; {tables.described(used)}")
+  log.told.append(f"{table.name}: {table.form}; {tables.described(used)}")
   if found[RATING] and not rated:
-    log.told.append(f"ratings in {found[RATING]!r} are not read: --min_rating=4 would keep those of 4 and more")
+    hint = words.hint("min_rating", 4, ": {} would keep those of 4 and more")
+    log.told.append(f"ratings in {found[RATING]!r} are not read, rows of any rating count{hint}")
   if not log.timed:
     others = [name for name in table.columns if name not in found.values()]
-    hint = f"; --time=COLUMN names one, such as {', '.join(map(repr, others[:5]))}" if others else ""
+    hint = f"; {words.name(TIME)}COLUMN names one, such as {', '.join(map(repr, others[:5]))}" if others else ""
     log.told.append(f"no column of times: the order of the rows counts{hint}")
   for line in log.told:
     say(line)
-  times = Times(used[TIME], settings.time_unit) if log.timed else None
+  times = Times(used[TIME], settings.time_unit, words) if log.timed else None
   with path.open("wb") as file:
     for rows, chunk in _chunks(table, used, settings):
       append(file, _keep(log, rows, chunk, times, settings))
+      log.lines = int(rows[-1])
       if log.rows // _SAY_EVERY != (log.rows - len(rows)) // _SAY_EVERY:
         say(f"{log.rows:,} rows read")
   if not log.rows:
-    raise DataError(f"{table.path}: there are no rows in it, beside the names of columns")
+    raise DataError(f"{table.name}: there are no rows in it, beside the names of columns")
   if not log.kept:
-    reasons = "; ".join(f"{count:,} {reason}" for reason, count in log.dropped.items())
-    raise DataError(f"{table.path}: none of {log.rows:,} rows is kept: {reasons}")
+    raise DataError(f"{table.name}: none of {log.rows:,} rows is kept: {'; '.join(log.left_out())}")
   if times is not None:
     log.told.append(f"times are {times.form}")
     say(log.told[-1])
   for ids, role in ((log.users, USER), (log.items, ITEM)):
     log.told.append(f"{len(ids):,} {role}s, whose ids are {'texts' if ids.are_texts else 'integers'}")
     say(log.told[-1])
-  for reason, count in log.dropped.items():
-    logging.warning("%s: %d rows dropped: %s (row %d first).", table.path, count, reason, log.first_dropped[reason])
+  for reason, line in zip(log.dropped, log.left_out()):
+    if reason != _rated_below(settings):
+      logging.warning("%s: left out: %s", table.name, line)
   return log
 
 
@@ -143,8 +155,11 @@ def _one_item_each(rows: np.ndarray, by_role: dict[str, Any], separator: str) ->
   if not (types.is_list(items.type) or types.is_large_list(items.type)):
     return rows, by_role
   lengths = pyarrow.compute.list_value_length(items).fill_null(0).to_numpy(zero_copy_only=False)
-  places = np.repeat(np.arange(len(rows)), lengths)
-  out = {ITEM: items.flatten()}
+  # A row that lists none is one without an item.
+  places = np.repeat(np.arange(len(rows)), lengths.clip(min=1))
+  listed = np.cumsum(lengths[places] > 0) - 1
+  which = pyarrow.array(listed, mask=lengths[places] == 0)
+  out = {ITEM: items.flatten().take(which)}
   for role, column in by_role.items():
     if role == ITEM:
       continue
@@ -153,7 +168,7 @@ def _one_item_each(rows: np.ndarray, by_role: dict[str, Any], separator: str) ->
       if not np.array_equal(counts, lengths):
         at = int(np.argmax(counts != lengths))
         raise DataError(f"row {rows[at]}: it lists {lengths[at]} items, and {counts[at]} values of the {role}")
-      out[role] = column.flatten()
+      out[role] = column.flatten().take(which)
     else:
       out[role] = column.take(pyarrow.array(places))
   return rows[places], out
@@ -164,7 +179,7 @@ def _keep(log: Log, rows: np.ndarray, chunk: dict[str, Any], times: Times | None
   import pyarrow
 
   ids = {
-    role: tables.as_texts_or_integers(chunk[role], f"{settings.interactions}: column {log.columns[role]!r}")
+    role: tables.as_texts_or_integers(chunk[role], f"{settings.log}: column {log.columns[role]!r}")
     for role in (USER, ITEM)
   }
   kept = np.ones(len(rows), bool)
@@ -182,7 +197,7 @@ def _keep(log: Log, rows: np.ndarray, chunk: dict[str, Any], times: Times | None
     for value, count in zip(*np.unique(ratings[kept], return_counts=True)):
       if value in log.ratings or len(log.ratings) < _MOST_RATINGS:
         log.ratings[float(value)] = log.ratings.get(float(value), 0) + int(count)
-    drop(f"rated below {settings.min_rating:g}", ratings < settings.min_rating)
+    drop(_rated_below(settings), ratings < settings.min_rating)
   moments = np.zeros(len(rows), np.int64)
   if times is not None:
     with _of_file(settings):
@@ -197,7 +212,7 @@ def _keep(log: Log, rows: np.ndarray, chunk: dict[str, Any], times: Times | None
     found["user"] = log.users.codes(ids[USER].filter(mask))
     found["item"] = log.items.codes(ids[ITEM].filter(mask))
   except UnicodeDecodeError as error:
-    raise DataError(f"{settings.interactions}: rows {rows[0]} to {rows[-1]}: an id is not UTF-8 ({error})") from error
+    raise DataError(f"{settings.log}: rows {rows[0]} to {rows[-1]}: an id is not UTF-8 ({error})") from error
   found["time"] = moments[kept]
   return found
 
@@ -207,7 +222,12 @@ def _of_file(settings: Settings) -> Iterator[None]:
   try:
     yield
   except DataError as error:
-    raise DataError(f"{settings.interactions}: {error}") from error
+    raise DataError(f"{settings.log}: {error}") from error
+
+
+def _rated_below(settings: Settings) -> str:
+  """The reason of the rows that were asked to be left out."""
+  return "" if settings.min_rating is None else f"rated below {settings.min_rating:g}"
 
 
 def _ratings(values: Any, rows: np.ndarray, column: str) -> np.ndarray:

@@ -50,6 +50,7 @@ def content(
     "log": {
       "file": settings.interactions,
       "columns": log.columns,
+      "lines": log.lines,
       "rows": log.rows,
       "kept": log.kept,
       "dropped": {
@@ -69,6 +70,7 @@ def content(
       "dropped": histories.dropped,
       "core_rounds": histories.rounds,
       "repeats": histories.repeats,
+      "repeats_at_the_same_time": histories.twice,
       "shortest": int(lengths.min()),
       "longest": int(lengths.max()),
       "median": float(np.median(lengths)),
@@ -106,20 +108,23 @@ def histogram(lengths: np.ndarray) -> dict[str, int]:
   }
 
 
-def repeats_line(histories: Histories, repeats: str) -> str:
-  """What is to be said of items that a user has several times; empty if there are none."""
-  if not histories.repeats:
+def repeats_line(histories: Histories, settings: Settings) -> str:
+  """What is to be said of items that a user has several times and that are kept; empty if there are none."""
+  if not histories.repeats or settings.repeats != "keep":
     return ""
-  if repeats != "keep":
-    return (
-      f"{histories.repeats:,} interactions of an item that the user has already are merged: the {repeats} one counts"
-    )
   share = 100 * histories.repeats / max(int(histories.lengths_before.sum()), 1)
   return (
-    f"{histories.repeats:,} interactions ({share:.1f} %) are of an item that the user has already, and are kept; "
-    "ranking leaves out what a user has, so that leave-one-out cannot find such a target; --repeats=first or last "
-    "merges them"
+    f"{histories.repeats:,} ({share:.1f} %) are of an item that the user has already, and are kept; ranking leaves out "
+    "what a user has, so that leave-one-out cannot find such a target"
+    + settings.words.hint("repeats", "last", "; {} has the last of them count")
   )
+
+
+def left_out_line(log: Log, histories: Histories) -> str:
+  """What became of all rows, in a line; empty where all are left."""
+  dropped = log.dropped | histories.dropped
+  reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+  return f"of {log.rows:,} rows {histories.num_interactions:,} are left: {reasons}" if dropped else ""
 
 
 def _markdown(report: Mapping[str, Any]) -> str:
@@ -127,21 +132,27 @@ def _markdown(report: Mapping[str, Any]) -> str:
   lines = [
     "# What became of a log",
     "",
-    f"`{log['file']}`: {log['rows']:,} rows read, {log['kept']:,} kept, of {log['users']:,} users and {log['items']:,} "
-    "items.",
+    f"`{log['file']}`: {log['rows']:,} "
+    + (f"items read, in {log['lines']:,} rows" if log["lines"] != log["rows"] else "rows read")
+    + f"; {log['kept']:,} serve, of {log['users']:,} users and {log['items']:,} items.",
     "",
     *(f"- {line}" for line in log["told"]),
     "",
     f"Result: {result['users']:,} users, {result['items']:,} items, {result['interactions']:,} interactions; of a user "
     f"{result['shortest']:,} to {result['longest']:,}, {result['median']:g} in the middle.",
   ]
-  left_out = [(reason, of["rows"], f"row {of['first_row']:,}") for reason, of in log["dropped"].items()]
-  left_out += [(reason, count, "") for reason, count in result["dropped"].items()]
-  lines += ["", *_table(("left out", "interactions", "first"), left_out)] if left_out else []
+  became = [("read", log["rows"], "")]
+  became += [(f"left out: {reason}", of["rows"], f"row {of['first_row']:,}") for reason, of in log["dropped"].items()]
+  became += [(f"left out: {reason}", count, "") for reason, count in result["dropped"].items()]
+  lines += ["", *_table(("interactions", "", "first"), [*became, ("left", result["interactions"], "")])]
   below = [(f"fewer than {least}", count) for least, count in result["users_below"].items()]
   lines += ["", *_table(("interactions", "users with"), below)]
   if result["repeats"]:
-    lines += ["", f"{result['repeats']:,} interactions were of an item that the user had before."]
+    lines += [
+      "",
+      f"{result['repeats']:,} interactions were of an item that the user had before, "
+      f"{result['repeats_at_the_same_time']:,} of them at the same time.",
+    ]
   if items["file"]:
     lines += [
       "",

@@ -5,20 +5,28 @@ import os
 import re
 from typing import Any
 
+from mlrec import files
 from mlrec.registry import closest
 from tfds_microlens.configs import MediaSettings
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.ingest.times import UNITS
+from tfds_microlens.ingest.wording import Wording
 from tfds_microlens.video_sources import FrameSettings
 
 REPEATS = ("keep", "first", "last")
 NONE = "none"
+# Settings that are paths.
+_PATHS = ("interactions", "items", "media")
 _CORE = re.compile(r"(\d{1,9})(?:,(\d{1,9}))?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """What is asked for; `mlrec.ingest.ingest` says what each means."""
+  """What is asked for; `mlrec.ingest.ingest` says what each means.
+
+  Attributes:
+    words: how all of it is written by whoever asks; it changes messages alone.
+  """
 
   interactions: str
   user: str = ""
@@ -45,6 +53,7 @@ class Settings:
   frames: str = ""
   cover: str = ""
   audio: str = ""
+  words: Wording = dataclasses.field(default_factory=Wording, compare=False)
 
   def __post_init__(self) -> None:
     """Checks what can be checked without reading.
@@ -53,24 +62,37 @@ class Settings:
       PrepareError: a value is not possible; the message names it.
     """
     if not self.interactions:
-      raise PrepareError("--interactions=FILE is required: the log, such as --interactions=log.parquet")
-    for name, value, valid in (("repeats", self.repeats, REPEATS), ("time_unit", self.time_unit, ("", *UNITS))):
-      if value not in valid:
-        raise PrepareError(f"--{name}={value}: {closest(value, filter(None, valid))}")
-    if self.rating and self.min_rating is None:
-      raise PrepareError(f"--rating={self.rating} has no effect without --min_rating, such as --min_rating=4")
+      option = self.words.name("interactions")
+      raise PrepareError(f"{option}FILE is required: the log, such as {option}log.parquet")
+    for name in _PATHS:
+      try:
+        files.check_name(getattr(self, name))
+      except OSError as error:
+        raise self._refused(name, str(error.strerror)) from error
+    for name, valid in (("repeats", REPEATS), ("time_unit", ("", *UNITS))):
+      if getattr(self, name) not in valid:
+        raise self._refused(name, closest(getattr(self, name), filter(None, valid)))
     if self.min_rating is not None and self.min_rating != self.min_rating:
-      raise PrepareError("--min_rating=nan: expected a number")
-    for name, value in (("separator", self.separator), ("items_separator", self.items_separator)):
-      if len(value) > 1:
-        raise PrepareError(f"--{name}={value}: expected a single character")
+      raise self._refused("min_rating", "expected a number")
+    for name in ("separator", "items_separator"):
+      if len(getattr(self, name)) > 1:
+        raise self._refused(name, "expected a single character")
     if self.core and not _CORE.fullmatch(self.core):
-      raise PrepareError(f"--core={self.core}: expected a number, such as 5, or two, of users and of items: 5,3")
+      raise self._refused("core", "expected a number, such as 5, or two, of users and of items: 5,3")
     if not self.items:
-      of_items = {name: getattr(self, name) for name in ("items_id", "title", "cover_path", "audio_path", "video_path")}
-      for name in filter(of_items.get, of_items):
-        raise PrepareError(f"--{name}={of_items[name]} names a column of --items, which is not given")
+      for name in ("items_id", "title", "cover_path", "audio_path", "video_path"):
+        if getattr(self, name):
+          table = f"{self.words.name('items')}FILE"
+          raise self._refused(name, f"a column of the table of items, {table}, which is not given")
     _ = self.frame_settings, self.media_settings
+
+  def _refused(self, name: str, problem: str) -> PrepareError:
+    return PrepareError(f"{self.words.given(name, getattr(self, name))}: {problem}")
+
+  @property
+  def log(self) -> str:
+    """What messages call the log."""
+    return self.words.log or self.interactions
 
   @property
   def cores(self) -> tuple[int, int]:
@@ -85,7 +107,7 @@ class Settings:
       return None
     found = FrameSettings.parse(self.frames) if self.frames else FrameSettings()
     if found is None:
-      raise PrepareError(f"--frames={self.frames}: expected <frames>x<side>, such as 5x224 or 5x224-i5, or {NONE}")
+      raise self._refused("frames", f"expected <frames>x<side>, such as 5x224 or 5x224-i5, or {NONE}")
     return found
 
   @property
@@ -95,14 +117,14 @@ class Settings:
     found = MediaSettings.parse("".join(parts))
     if found is None or "path" in (found.cover, found.audio):
       raise PrepareError(
-        f"--cover={self.cover} --audio={self.audio}: expected the side of a square in pixels, such as 224, and "
-        f"seconds, such as 10s, or {NONE}"
+        f"{self.words.given('cover', self.cover)} {self.words.given('audio', self.audio)}: expected the side of a "
+        f"square in pixels, such as 224, and seconds, such as 10s, or {NONE}"
       )
     return found
 
   def as_json(self) -> dict[str, Any]:
     """All of it, files by their whole paths."""
-    plain = dataclasses.asdict(self)
-    for name in ("interactions", "items", "media"):
+    plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "words"}
+    for name in _PATHS:
       plain[name] = os.path.abspath(os.path.expanduser(plain[name])) if plain[name] else ""
     return plain

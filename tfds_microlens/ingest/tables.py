@@ -11,7 +11,8 @@ from typing import Any
 
 from mlrec import terminal
 from mlrec.data.interactions import DataError
-from mlrec.registry import closest
+from tfds_microlens.ingest.wording import NEUTRAL
+from tfds_microlens.ingest.wording import Wording
 
 # Of text at a time, and of Parquet's rows: what is held in memory, whatever the length of the file.
 _BLOCK_BYTES = 1 << 22
@@ -28,12 +29,20 @@ class Table:
 
   Attributes:
     path: of the file.
+    name: what messages call it.
     columns: their names, in the order of the file; of a file without a header "1", "2", and so on.
     form: what it is, in words.
   """
 
   def __init__(
-    self, path: str | os.PathLike[str], *, header: bool = True, separator: str = "", encoding: str = "utf-8"
+    self,
+    path: str | os.PathLike[str],
+    *,
+    header: bool = True,
+    separator: str = "",
+    encoding: str = "utf-8",
+    words: Wording = NEUTRAL,
+    of: str = "",
   ):
     """Reads the beginning of the file.
 
@@ -42,14 +51,18 @@ class Table:
       header: whether the first row of delimited text names the columns.
       separator: of delimited text; empty for a tab, a comma, a semicolon or a bar, by the first line.
       encoding: of delimited text.
+      words: of whoever asks, for messages.
+      of: what precedes the names of the settings of this table, for messages: `items_` for that of the items.
 
     Raises:
       DataError: the file is missing, empty or of another form, or what looks like data is in the place of its header.
     """
     self.path = pathlib.Path(path).expanduser()
+    self.name = (not of and words.log) or str(self.path)
+    self._words, self._of = words, of
     self._header, self._separator, self._encoding = header, separator, encoding
     if not self.path.is_file():
-      raise DataError(f"{self.path}: {'not a file' if self.path.exists() else 'no such file'}")
+      raise DataError(f"{self.name}: {'not a file' if self.path.exists() else 'no such file'}")
     with self._told():
       start = self.path.open("rb").read(len(_PARQUET))
       self._compression = next((name for magic, name in _COMPRESSIONS if start.startswith(magic)), None)
@@ -63,24 +76,19 @@ class Table:
     the file's own types; of JSON those of its first block, or strings where `texts` names them.
 
     Raises:
-      DataError: there is no such column, or a row is malformed.
+      DataError: a row is malformed.
     """
-    for name in wanted:
-      self.check(name)
     wanted = list(dict.fromkeys(wanted))
     with self._told():
       for batch in self._batches(wanted, floats):
         if len(batch):
           yield {name: batch.column(name) for name in wanted}
 
-  def check(self, name: str, flag: str = "") -> None:
-    """Raises a DataError, which shows the nearest, if there is no column of that name, or if there are several."""
-    count = self.columns.count(name)
-    said = f"--{flag}={name}: " if flag else ""
-    if not count:
-      raise DataError(f"{said}{self.path} has no column {name!r}: {closest(name, self.columns)}")
-    if count > 1:
-      raise DataError(f"{said}{self.path} has {count} columns named {name!r}; name each in its own way")
+  @property
+  def without_header(self) -> str:
+    """How to say that what was taken for names of columns are data; empty where it cannot be."""
+    is_text = self.form.startswith("text") and self._header
+    return self._words.switch(f"{self._of}header", "{}") if is_text else ""
 
   def _batches(self, wanted: list[str], floats: Sequence[str]) -> Iterator[Any]:
     if self.form.startswith("Parquet"):
@@ -98,13 +106,13 @@ class Table:
     with self._opened() as stream:
       head = stream.read(_HEAD_BYTES) or b""
     if not head.strip():
-      raise DataError(f"{self.path}: the file is empty")
+      raise DataError(f"{self.name}: the file is empty")
     if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
       with self._opened() as stream:
         self._schema = self._json_reader(stream).schema
       return list(self._schema.names), "JSON lines"
     if head.lstrip().startswith(b"[{"):
-      raise DataError(f"{self.path}: a JSON list; expected JSON lines, an object a line")
+      raise DataError(f"{self.name}: a JSON list; expected JSON lines, an object a line")
     first = next(filter(str.strip, head.decode(self._encoding, "replace").splitlines())).lstrip("\ufeff")
     if not self._separator:
       counts = {separator: first.count(separator) for separator in _SEPARATORS}
@@ -112,8 +120,8 @@ class Table:
     fields = self._fields(first)
     if self._header and all(_is_number(field) for field in fields):
       raise DataError(
-        f"{self.path}: its first line, {terminal.one_line(first[:60])!r}, looks like data and not like the names of "
-        "columns; --no_header names them 1, 2, 3, …, such as --user=1 --item=2"
+        f"{self.name}: its first line, {first[:60]!r}, looks like data and not like the names of "
+        "columns" + self._words.switch(f"{self._of}header", "; {} names them 1, 2, 3, …")
       )
     columns = fields if self._header else [str(place + 1) for place in range(len(fields))]
     between = _SEPARATOR_NAMES.get(self._separator, repr(self._separator))
@@ -204,8 +212,13 @@ class Table:
     try:
       yield
     except (pyarrow.ArrowException, OSError, EOFError, UnicodeError, LookupError) as error:
-      hint = "; --encoding=latin-1 reads Western European text that is not UTF-8" if "UTF8" in str(error) else ""
-      raise DataError(f"{self.path}: cannot be read: {terminal.shortened(str(error), 300)}{hint}") from error
+      text = str(error).replace(str(self.path), self.name)
+      hint = ""
+      if "UTF8" in text:
+        hint = self._words.hint("encoding", "latin-1", "; {} reads Western European text that is not UTF-8")
+      elif "changed from" in text:
+        hint = "; values of a column of JSON are all numbers or all texts"
+      raise DataError(f"{self.name}: cannot be read: {terminal.shortened(text, 300)}{hint}") from error
 
 
 def is_missing(values: Any) -> Any:
@@ -232,12 +245,15 @@ def as_texts_or_integers(values: Any, what: str) -> Any:
     DataError: it is of a type that no ids have.
   """
   import pyarrow
+  import pyarrow.compute
 
   types, kind = pyarrow.types, values.type
   if types.is_dictionary(kind):
     values = values.dictionary_decode()
     kind = values.type
   try:
+    if types.is_floating(kind):  # of which some libraries have NaN stand for none
+      values = pyarrow.compute.if_else(pyarrow.compute.is_nan(values), pyarrow.scalar(None, kind), values)
     if types.is_uint64(kind):  # some of which no int64 holds
       return values.cast(pyarrow.string())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):

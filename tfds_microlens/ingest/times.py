@@ -8,6 +8,8 @@ import numpy as np
 from mlrec import terminal
 from mlrec.data.interactions import DataError
 from tfds_microlens.ingest.tables import is_missing
+from tfds_microlens.ingest.wording import NEUTRAL
+from tfds_microlens.ingest.wording import Wording
 
 # By unit: how many make a second; and what values are below, whatever the day between 1973 and the year 5000.
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -23,9 +25,9 @@ _LEAST_MS, _MOST_MS = -62_135_596_800_000, 253_402_300_799_999
 class Times:
   """Reads the times of a log, chunk by chunk; all of them must be of one form and one unit."""
 
-  def __init__(self, column: str, unit: str = ""):
-    """`column` is for messages; a `unit` of `UNITS` is that of numbers, which is otherwise told by their size."""
-    self._column, self._given = column, unit
+  def __init__(self, column: str, unit: str = "", words: Wording = NEUTRAL):
+    """`column` and `words` are for messages; a `unit` of `UNITS` is that of numbers, else told by their size."""
+    self._column, self._given, self._words = column, unit, words
     self._kind = self._zoned = None
     # The unit, and the row and the value that told it.
     self._unit: tuple[str, int, Any] | None = None
@@ -146,7 +148,8 @@ class Times:
         at = int(other[0])
         raise DataError(
           f"column {self._column!r} mixes units: row {row} has {value}, {_LONG[unit]} by its size, and row {rows[at]} "
-          f"has {numbers[at]}, {_LONG[list(UNITS)[of_size[at]]]}; --time_unit={unit} takes all for {_LONG[unit]}"
+          f"has {numbers[at]}, {_LONG[list(UNITS)[of_size[at]]]}"
+          + self._words.hint("time_unit", unit, f"; {{}} takes all for {_LONG[unit]}")
         )
     # Of seconds a million ticks; nanoseconds are ticks by themselves. What is beyond is no time, and must not overflow.
     ticks = self.ticks_per_ms * 1000 // UNITS[self._unit[0]]

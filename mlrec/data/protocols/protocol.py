@@ -195,8 +195,8 @@ def warn_of_watched_again(split: Split, source: str) -> None:
     number += len(users)
   if again > _MANY_AGAIN * number:
     logging.warning(
-      "%s: the test item of %d of %d users is one that they had watched before; ranking leaves out what was watched: "
-      "it cannot be found. Are there lines twice?",
+      "%s: the test item of %d of %d users is one that they had watched before; ranking leaves out what was watched, "
+      "so that it cannot be found: python -m mlrec.ingest --repeats=last has an item that a user has again count once.",
       source, again, number,
     )  # fmt: skip
 

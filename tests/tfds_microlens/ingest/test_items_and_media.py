@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets.public_api as tfds
 
+from mlrec.config import ConfigError
 from mlrec.config import default_config
 from mlrec.content.audio import Audio
 from mlrec.content.covers import Covers
@@ -119,15 +120,15 @@ def test_integer_ids_stay_those_of_media_and_titles(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"media": "nowhere"}, "--media=nowhere: no such folder"),
+    ({"media": "nowhere"}, "media='nowhere': no such folder"),
     (
       {"media": "strangers"},
       r"none of its 1 files, such as 'x.mp4', is named by the id of an item, such as 'a 🎬', 'ü'",
     ),
-    ({"items": "items.csv", "items_id": "itm"}, r"--items_id=itm: .*did you mean 'item'\?"),
-    ({"items": "items.csv", "video_path": "titel"}, r"--video_path=titel: .*did you mean 'title'"),
+    ({"items": "items.csv", "items_id": "itm"}, r"items_id='itm' is none of its columns, did you mean 'item'\?"),
+    ({"items": "items.csv", "video_path": "titel"}, r"video_path='titel' is none of its columns, did you mean 'title'"),
     ({"items": "others.csv"}, "none of its 1 rows names an item of the log"),
-    ({"items": "odd.csv"}, r"which column is the item\? Expected --items_id=COLUMN, one of 'x', 'y'"),
+    ({"items": "odd.csv"}, r"which column is the item\?.*items_id=COLUMN; its columns are 'x', 'y'"),
   ],
 )
 def test_items_and_media_that_are_not_of_the_log_are_told(options, message, log, tmp_path, monkeypatch):
@@ -156,6 +157,8 @@ def test_a_folder_stands_for_its_own_content_in_place_of_that_of_a_release(log, 
   assert Covers.named(data) == out
   from mlrec.content.titles import TitleTokens
 
-  assert TitleTokens.named(data) == "microlens/50k-items"  # there are no titles in the folder
+  # There are no titles in the folder: those of a release are of other items.
+  with pytest.raises(ConfigError, match=r"config\.data\.content = 'microlens/50k-items' is of a release.*--items=FILE"):
+    TitleTokens.named(data)
   with pytest.raises(DataError, match="none of its 5 items has a title"):
     open_titles(out)

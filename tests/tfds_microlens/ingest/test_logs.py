@@ -139,7 +139,7 @@ def test_units_are_told_by_size_and_stored_as_milliseconds(unit, per_second, tmp
 def test_a_log_without_a_header_is_read_by_places_as_the_ratings_of_movielens_are(tmp_path):
   path = tmp_path / "u.data"
   path.write_text("196\t242\t3\t881250949\n186\t302\t5\t891717742\n196\t377\t5\t878887116\n196\t51\t4\t880606923\n")
-  with pytest.raises(DataError, match=r"looks like data.*--no_header"):
+  with pytest.raises(DataError, match=r"looks like data.*header=False"):
     ingest(path, to=tmp_path / "out")
   report = ingest(path, to=tmp_path / "out", header=False, min_rating=4)
   found = load_interactions(str(tmp_path / "out"))
@@ -175,15 +175,15 @@ def test_rows_that_lack_something_are_left_out_and_counted(tmp_path):
     ("", {}, "the file is empty"),
     ("user,item,time\n", {}, "no rows"),
     ("user,item,time\n1,,3\n", {}, r"none of 1 rows is kept: 1 without an item"),
-    ("user,itm,time\n1,2,3\n", {"item": "item"}, r"--item=item: .*no column 'item': did you mean 'itm'\?"),
-    ("foo,bar\n1,2\n", {}, r"which column is the user\?.*--user=COLUMN, one of 'foo', 'bar'"),
-    ("ann,vid,17\nbob,vid,18\n", {}, r"one of 'ann', 'vid', '17'; or --no_header, if these are data"),
+    ("user,itm,time\n1,2,3\n", {"item": "item"}, r"item='item' is none of its columns, did you mean 'itm'\?"),
+    ("foo,bar\n1,2\n", {}, r"which column is the user\?.*user=COLUMN;.*its columns are 'foo', 'bar'"),
+    ("ann,vid,17\nbob,vid,18\n", {}, r"its columns are 'ann', 'vid', '17'; or header=False, if these are data"),
     ("user,item\n1,2\n", {"user": "user", "item": "user"}, "expected two columns"),
-    ("user,item,user\n1,2,3\n", {}, "2 columns named 'user'"),
+    ("user,item,user\n1,2,3\n", {}, "user='user': 2 columns have that name"),
     ("user,item,time\n1,2\n", {}, "Expected 3 columns, got 2"),
     (
       "user,item,time\n1,2,1700000000\n1,3,1700000001\n1,4,1700000002000\n", {},
-      r"mixes units: row 1 has 1700000000, seconds.*row 3 has 1700000002000, milliseconds; --time_unit=s",
+      r"mixes units: row 1 has 1700000000, seconds.*row 3 has 1700000002000, milliseconds; time_unit='s'",
     ),
     ("user,item,time\n1,2,1700000000\n1,3,now\n", {}, r"'time', row 2: the time 'now' is no number"),
     ("user,item,time\n1,2,2020-01-01\n1,3,1700000000\n", {}, r"row 2: the time '1700000000' is no ISO date"),
@@ -191,16 +191,16 @@ def test_rows_that_lack_something_are_left_out_and_counted(tmp_path):
     ("user,item,time\n1,2,99999999999999999999\n", {}, "exceeds 64 bits"),
     ("user,item,time\n1,2,1700000000000\n", {"time_unit": "s"}, "is no time between the years 1 and 9999"),
     ('{"user": 1, "item": 2}\n{"user": "a", "item": 2}\n', {}, "/user.* changed from number to string in row 1"),
+    ('{"user": 1, "item": 2}\n{"user": "a", "item": 2}\n', {}, "all numbers or all texts"),
     ('[{"user": 1, "item": 2}]', {}, "an object a line"),
     ("user,item,rating\n1,2,5\n1,3,x\n", {"min_rating": 4}, "expected ratings that are numbers.*'x'"),
     ("user,item\n1,2\n", {"min_rating": 4}, "no column of ratings"),
-    ("user,item,rating\n1,2,3\n", {"rating": "rating"}, "no effect without --min_rating"),
     ("user,item\n1,2\n", {"core": 2}, "nothing of .* is left"),
-    ("user,item\n1,2\n", {"core": "2;3"}, r"--core=2;3: expected a number"),
+    ("user,item\n1,2\n", {"core": "2;3"}, r"core='2;3': expected a number"),
     ("user,item\n1,2\n", {"repeats": "lst"}, "did you mean 'last'"),
-    ("user,item\n1,2\n", {"title": "name"}, "--items, which is not given"),
-    ("user,item\n1,2\n", {"frames": "5"}, r"--frames=5: expected <frames>x<side>"),
-    ("user,item\n1,2\n", {"cover": "big"}, r"--cover=big.*the side of a square"),
+    ("user,item\n1,2\n", {"title": "name"}, "title='name': a column of the table of items, items=FILE, which"),
+    ("user,item\n1,2\n", {"frames": "5"}, r"frames='5': expected <frames>x<side>"),
+    ("user,item\n1,2\n", {"cover": "big"}, r"cover='big'.*the side of a square"),
   ],
 )  # fmt: skip
 def test_a_log_that_cannot_be_read_is_told_and_leaves_nothing(content, options, message, tmp_path):
@@ -216,7 +216,7 @@ def test_bytes_that_are_no_text_and_files_that_are_cut_are_told(tmp_path):
   log = tmp_path / "log"
   latin = "user,item\n1,é\n".encode("latin-1")
   for content, message in (
-    (latin, "invalid UTF8.*--encoding=latin-1"),
+    (latin, "invalid UTF8.*encoding='latin-1'"),
     (gzip.compress(CSV.encode())[:60], "Truncated"),
     (b"PAR1abc", "Parquet"),
     (b"\x89PNG\r\n\x1a\n\0\0", "which column is the user"),
@@ -254,3 +254,83 @@ def test_the_other_forms_are_made_of_the_histories_by_the_builder(tmp_path):
   )
   with pytest.raises(DataError, match=r"not prepared.*python -m mlrec\.ingest"):
     load_interactions("microlens/own-histories", str(tmp_path / "nowhere"))
+
+
+_FAULTS = """user,item,rating,time
+1,7,5,1
+,7,5,2
+1,,5,3
+1,8,,4
+1,8,2,5
+1,9,5,
+1,10,5,6
+1,10,5,7
+1,10,5,7
+2,10,5,8
+,,,
+
+1,7,4,9
+3,7,4,9
+3,10,4,10
+"""
+
+
+@pytest.mark.parametrize("repeats", ["keep", "first", "last"])
+@pytest.mark.parametrize("core", ["", "2"])
+@pytest.mark.parametrize("min_rating", [None, 3])
+def test_each_row_of_a_log_with_every_fault_is_left_or_counted_once(repeats, core, min_rating, tmp_path):
+  found, report = _made(tmp_path, _FAULTS, repeats=repeats, core=core, min_rating=min_rating)
+  log, result = report["log"], report["result"]
+  assert log["rows"] == log["lines"] == 14  # an empty line is no row
+  assert log["rows"] == log["kept"] + sum(reason["rows"] for reason in log["dropped"].values())
+  assert log["kept"] == result["interactions"] + sum(result["dropped"].values())
+  assert result["interactions"] == found.num_interactions
+  assert len(log["dropped"]) + len(result["dropped"]) == (5 if min_rating else 3) + (repeats != "keep") + (core != "")
+  text = (tmp_path / "out" / "report.md").read_text()
+  table = text.partition("| interactions |  | first |")[2].partition("\n\n")[0].splitlines()[2:]
+  counts = [int(line.split(" | ")[1]) for line in table]
+  assert counts[0] == 14
+  assert counts[0] == sum(counts[1:])
+
+
+def test_rows_that_list_no_item_are_counted_as_rows_without_one(tmp_path):
+  items, times = [[5, 3], [], None, [4, None]], [[1, 2], [], None, [3, 4]]
+  _parquet(tmp_path / "log.parquet", {"user": [1, 1, 2, 2], "item": items, "time": times})
+  report = ingest(tmp_path / "log.parquet", to=tmp_path / "out")
+  assert report["log"]["dropped"] == {"without an item": {"rows": 3, "first_row": 2}}
+  assert (report["log"]["lines"], report["log"]["rows"], report["log"]["kept"]) == (4, 6, 3)
+  found = load_interactions(str(tmp_path / "out"))
+  assert {u: found.histories[n].tolist() for n, u in enumerate(found.users.tolist())} == {1: [5, 3], 2: [4]}
+  assert "6 items read, in 4 rows" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_ids_that_are_not_a_number_are_missing_ones(tmp_path):
+  _parquet(tmp_path / "log.parquet", {"user": [1.0, float("nan"), 2.0], "item": [5, 6, 7]})
+  report = ingest(tmp_path / "log.parquet", to=tmp_path / "out")
+  assert report["log"]["dropped"] == {"without a user": {"rows": 1, "first_row": 2}}
+  assert load_interactions(str(tmp_path / "out")).users.tolist() == [1, 2]
+
+
+def test_a_column_of_ratings_without_a_least_one_leaves_nothing_out(tmp_path):
+  path, said = tmp_path / "log.csv", []
+  path.write_text("user,item,opinion\n1,2,5\n1,3,\n1,4,x\n")
+  assert ingest(path, to=tmp_path / "out", rating="opinion", say=said.append)["log"]["kept"] == 3
+  assert any("ratings in 'opinion' are not read" in line and "min_rating=4 would" in line for line in said)
+  with pytest.raises(DataError, match="rating='opnion' is none of its columns, did you mean 'opinion'"):
+    ingest(path, to=tmp_path / "other", rating="opnion")
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_users_watched_again_is_told_from_lines_that_are_there_twice(twice, tmp_path, caplog):
+  # Yesterday's log and today's: who watched a clip on both days has it twice, each with its time.
+  clips = [(user, item) for user in range(1, 9) for item in range(1, 6)]
+  days = [f"{user},{item},2024-01-0{day}T0{item}:00:00" for day in (1, 2) for user, item in clips]
+  found, report = _made(tmp_path, "user,item,time\n" + "\n".join(days + (days[:3] if twice else [])))
+  assert report["result"]["repeats"] == (43 if twice else 40)
+  assert report["result"]["repeats_at_the_same_time"] == (3 if twice else 0)
+  assert ("3 rows are there twice: the same user, item and time" in caplog.text) == twice
+  caplog.clear()
+  leave_one_out(found, max_length=10)
+  assert "the test item of 8 of 8 users is one that they had watched before" in caplog.text
+  assert "--repeats=last" in caplog.text
+  assert "twice" not in caplog.text
