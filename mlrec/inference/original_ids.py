@@ -102,6 +102,10 @@ class OriginalIds:
     place = int(np.searchsorted(self._sorted, self._key(one)))
     return self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
 
+  def nearest(self, one: Id) -> list[Id]:
+    """Ids that exist and may be meant by one that does not; where there are none of these, some that exist."""
+    return [*self._meant(one)] or self._some(one)
+
   def unknown(self, one: Id) -> str:
     """What to say of an id that does not exist."""
     one = one.item() if isinstance(one, np.generic) else one
