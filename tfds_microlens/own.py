@@ -100,8 +100,8 @@ class OwnFiles:
       raise PrepareError(
         f"own-sequences: no user has {sequences.MIN_LENGTH} items, one each to train, validate and test"
       )
-    nobody = Interactions(np.empty(0, np.int64), Rows(np.empty(0, np.int64), np.zeros(1, np.int64)))
-    metadata.update(sequences.repeats(nobody), skipped_users=self._material.num_users - count)
+    nobody: dict[str, list] = {sequences.PLACES: [], sequences.USERS: [], sequences.ITEMS: []}
+    metadata.update(nobody, skipped_users=self._material.num_users - count)
     return {
       split: (limited(count), self._sequence_examples(hidden, split != "train"))
       for split, hidden in (("train", 2), ("validation", 2), ("test", 1))

@@ -27,7 +27,8 @@ MIN_LENGTH = 3  # an item each to train, to validate and to test
 # What the metadata of `…-interactions` says of timestamps: their unit, or that they are none.
 TIMED, PLACED = "milliseconds", "place in the sequence"
 _READ_AT_ONCE = 1 << 16
-_PLACES, _USERS, _ITEMS = "repeated_places", "repeated_users", "repeated_items"
+# In the metadata of `…-sequences`, all lines of the users who have several.
+PLACES, USERS, ITEMS = "repeated_places", "repeated_users", "repeated_items"
 
 
 def read_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
@@ -46,7 +47,7 @@ def read_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
   prepared = Prepared(builder)
   users, rows = _read_rows(prepared.records("test", whole=True))
   metadata = builder.info.metadata
-  return with_repeats(users, rows, {key: metadata[key] for key in (_PLACES, _USERS, _ITEMS)}, source=name)
+  return with_repeats(users, rows, {key: metadata[key] for key in (PLACES, USERS, ITEMS)}, source=name)
 
 
 def read_timed_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
@@ -117,46 +118,21 @@ def _columns(records: Shards, start: int = 0) -> Iterator[np.ndarray]:
     yield columns
 
 
-def without_short_lines(interactions: Interactions) -> Interactions:
-  """Only the lines that can be split; its `users` and `histories` are what the splits hold."""
-  long_enough = interactions.lines.lengths >= MIN_LENGTH
-  return Interactions(interactions.line_users[long_enough], interactions.lines.take(long_enough), interactions.source)
-
-
-def of_first_users(interactions: Interactions, count: int) -> Interactions:
-  """Only the lines of the first `count` users."""
-  if count >= len(interactions.users):
-    return interactions
-  kept = np.isin(interactions.line_users, interactions.users[:count])
-  return Interactions(interactions.line_users[kept], interactions.lines.take(kept), interactions.source)
-
-
-def repeats(interactions: Interactions) -> dict[str, list]:
-  """All lines of the users who have several, as JSON: their places among the lines, users, items."""
-  _, code, counts = np.unique(interactions.line_users, return_inverse=True, return_counts=True)
-  places = np.flatnonzero(counts[code] > 1)
-  return {
-    _PLACES: places.tolist(),
-    _USERS: interactions.line_users[places].tolist(),
-    _ITEMS: [interactions.lines[int(place)].tolist() for place in places],
-  }
-
-
 def with_repeats(users: np.ndarray, rows: Rows, repeated: dict[str, list], source: str) -> Interactions:
-  """The inverse of `repeats`: puts the lines it kept back to their places.
+  """Puts the lines of users who have several back to their places.
 
   Args:
     users: `[users]` int64, each user once, in the order of their first lines.
     rows: the history of each of `users`.
-    repeated: what `repeats` gave.
+    repeated: of all lines of users who have several the places among the lines, the users and the items.
     source: for messages.
   """
-  places = np.asarray(repeated[_PLACES], np.int64)
+  places = np.asarray(repeated[PLACES], np.int64)
   if not places.size:
     return Interactions(users, rows, source)
-  repeated_users = np.asarray(repeated[_USERS], np.int64)
+  repeated_users = np.asarray(repeated[USERS], np.int64)
   single = np.flatnonzero(~np.isin(users, repeated_users))
-  everything = Rows.concatenate([rows.take(single), Rows.from_lists(repeated[_ITEMS])])
+  everything = Rows.concatenate([rows.take(single), Rows.from_lists(repeated[ITEMS])])
   everyone = np.concatenate([users[single], repeated_users])
   others = np.setdiff1d(np.arange(len(everyone)), places)
   order = np.argsort(np.concatenate([others, places]))
@@ -171,7 +147,7 @@ def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
   """
   prepared = Prepared(builder)
   records = prepared.records("test", whole=True)
-  repeated = {key: builder.info.metadata[key] for key in (_PLACES, _USERS, _ITEMS)}
+  repeated = {key: builder.info.metadata[key] for key in (PLACES, USERS, ITEMS)}
 
   def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
     del folder
@@ -195,11 +171,11 @@ def _with_lines_between(
   Args:
     users: `[n]` int64 of the records.
     rows: their histories.
-    repeated: what `repeats` gave.
+    repeated: as of `with_repeats`.
     line: lines that come before.
     ends: whether these records are the last; then all lines that are left come, too.
   """
-  places, several = np.asarray(repeated[_PLACES], np.int64), np.asarray(repeated[_USERS], np.int64)
+  places, several = np.asarray(repeated[PLACES], np.int64), np.asarray(repeated[USERS], np.int64)
   single = np.flatnonzero(~np.isin(users, several))
   first = int(np.searchsorted(places, line))
   # A line that is kept apart is the next one where as many have come before it as its place says.
@@ -208,7 +184,7 @@ def _with_lines_between(
   if not len(between):
     return users[single], rows.take(single)
   order = np.argsort(np.concatenate([np.arange(len(single)), before[between - first] - 0.5]), kind="stable")
-  whole = Rows.concatenate([rows.take(single), Rows.from_lists([repeated[_ITEMS][place] for place in between])])
+  whole = Rows.concatenate([rows.take(single), Rows.from_lists([repeated[ITEMS][place] for place in between])])
   return np.concatenate([users[single], several[between]])[order], whole.take(order)
 
 

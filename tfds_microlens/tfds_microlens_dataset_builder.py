@@ -22,8 +22,7 @@ from tensorflow_datasets.core.utils import file_utils
 import tensorflow_datasets.public_api as tfds
 
 from mlrec import files
-from mlrec.data.interactions import DataError
-from mlrec.data.interactions import read_pairs
+from mlrec.data.lines import of_pairs
 from tfds_microlens import audio
 from tfds_microlens import configs
 from tfds_microlens import covers
@@ -46,9 +45,12 @@ from tfds_microlens import videos as videos_lib
 from tfds_microlens.errors import DamagedError
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import MISSING
+from tfds_microlens.sequence_lines import SequenceLines
 from tfds_microlens.source_files import Chunks
 from tfds_microlens.source_files import SourceFiles
 
+# Of what is made meanwhile of a log in no order.
+_LINES = "lines"
 _VIDEO_SHARD_ROWS = 1 << 14  # about 1 GB of five frames of 224 x 224
 _MEDIA_SHARD_ROWS = 1 << 12  # about 1 GB of sound tracks of 10 s
 # A split's examples, and how many there are.
@@ -188,7 +190,7 @@ class Builder(dataset_builder.FileReaderBuilder):
       self.info.write_dataset_info_json(self.data_path)
       digests.write(place, self._described)
     # The records are packed and in place; their single files are no longer needed.
-    for name in (videos_lib.Frames.name, *item_media.NAMES):
+    for name in (_LINES, videos_lib.Frames.name, *item_media.NAMES):
       shutil.rmtree(self._cache(name), ignore_errors=True)
     files.remove(_aside(place.folder))
 
@@ -262,23 +264,20 @@ class Builder(dataset_builder.FileReaderBuilder):
   def _sequences(self) -> dict[str, _Split]:
     if isinstance(self._source_files, own.OwnFiles):
       return self._source_files.sequences(self.info.metadata, self._limited)
-    interactions = read_pairs(self._source_files.any_of("pairs_tsv", "pairs_csv"))
-    lines = sequences.without_short_lines(interactions)
-    if not len(lines.users):
-      raise DataError(f"{interactions.source}: no user has {sequences.MIN_LENGTH} items")
-    skipped = len(interactions.users) - len(lines.users)
-    if skipped:
+    pairs = self._source_files.any_of("pairs_tsv", "pairs_csv")
+    self._cache(_LINES).mkdir(exist_ok=True)
+    lines = SequenceLines(of_pairs(pairs), self._cache(_LINES))
+    if lines.skipped:
       logging.warning(
         "%s: skipped %d of %d users, who have fewer than %d items.",
-        interactions.source, skipped, len(interactions.users), sequences.MIN_LENGTH,
+        pairs, lines.skipped, len(lines.users) + lines.skipped, sequences.MIN_LENGTH,
       )  # fmt: skip
-    lines = sequences.of_first_users(lines, self._limited(len(lines.users)))
-    users, histories = lines.users, lines.histories
+    count = self._limited(len(lines.users))
     # TFDS's viewer iterates over each value of the metadata, which a number does not let it.
-    skipped_users = {f"fewer than {sequences.MIN_LENGTH} items": skipped}
-    self.info.metadata.update(sequences.repeats(lines), skipped_users=skipped_users)
+    skipped_users = {f"fewer than {sequences.MIN_LENGTH} items": lines.skipped}
+    self.info.metadata.update(lines.repeats(count), skipped_users=skipped_users)
     return {
-      split: (len(users), _sequence_examples(users, histories, hidden, split != "train"))
+      split: (count, _sequence_examples(lines.histories(count), hidden, split != "train"))
       for split, hidden in (("train", 2), ("validation", 2), ("test", 1))
     }
 
@@ -478,10 +477,11 @@ def _interaction_examples(chunks: Chunks) -> Iterator[dict[str, Any]]:
     yield {"user": user, "item": item, "timestamp": timestamp}
 
 
-def _sequence_examples(users: np.ndarray, histories: Any, hidden: int, has_target: bool) -> Iterator[dict[str, Any]]:
-  """Rows without their last `hidden` items, of which the first is the target."""
-  for row, user in enumerate(users.tolist()):
-    history = histories[row]
+def _sequence_examples(
+  histories: Iterable[tuple[int, np.ndarray]], hidden: int, has_target: bool
+) -> Iterator[dict[str, Any]]:
+  """Users' histories without their last `hidden` items, of which the first is the target."""
+  for user, history in histories:
     target = int(history[-hidden]) if has_target else 0
     yield {"user": user, "items": history[:-hidden], "target": target}
 
