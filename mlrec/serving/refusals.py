@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from collections.abc import Sequence
+import http
 import json
 import re
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from mlrec.data.interactions import DataError
 from mlrec.registry import closest
@@ -24,7 +26,7 @@ from mlrec.serving.batcher import Closed
 from mlrec.serving.service import NothingKnown
 from mlrec.serving.service import NotKnown
 
-_RETRY = {"retry-after": "1"}
+RETRY = {"retry-after": "1"}
 _MOST_TOLD, _VALUE_CHARACTERS = 5, 60
 _SAY_THEIR_VALUE = ("missing", "value_error", "too_long", "too_short")
 _KEYS: Mapping[str, type[BaseModel]] = {
@@ -55,14 +57,21 @@ def tell_refusals(app: FastAPI) -> None:
     return Json({"error": str(error)}, 422)
 
   async def of_load(request: Request, error: Exception) -> Response:
-    return Json({"error": str(error) or "the answer took too long"}, 503, _RETRY)
+    return Json({"error": str(error) or "the answer took too long"}, 503, RETRY)
 
   async def of_form(request: Request, error: RequestValidationError) -> Response:
     return Json({"error": "; ".join(_told(request.url.path, error.errors()))}, 422)
 
   async def of_status(request: Request, error: HTTPException) -> Response:
-    headers = {**(_RETRY if error.status_code == 503 else {}), **(error.headers or {})}
-    return Json({"error": str(error.detail)}, error.status_code, headers)
+    headers = {**(RETRY if error.status_code == 503 else {}), **(error.headers or {})}
+    told = str(error.detail)
+    if error.status_code == 405:
+      # Of several routes of the address, the error names the methods of the first.
+      headers["Allow"] = ", ".join(_methods(request))
+      told = f"{short(request.url.path)} is not asked by {short(request.method)}, but by {headers['Allow']}"
+    elif told == http.HTTPStatus.NOT_FOUND.phrase:
+      told = f"there is nothing at {short(request.url.path)}: /docs says what there is"
+    return Json({"error": told}, error.status_code, headers)
 
   async def of_failure(request: Request, error: Exception) -> Response:
     # The server logs it.
@@ -82,6 +91,12 @@ def tell_refusals(app: FastAPI) -> None:
     app.add_exception_handler(kind, handler)
 
 
+def _methods(request: Request) -> list[str]:
+  """What an address answers to."""
+  found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+  return sorted({method for route in found for method in route.methods})
+
+
 def _told(path: str, errors: Sequence[Any]) -> list[str]:
   """What is wrong with each key, once."""
   lines: dict[str, str] = {}
@@ -96,13 +111,14 @@ def _told(path: str, errors: Sequence[Any]) -> list[str]:
       lines[""] = "the body is not said to be JSON: expected the header Content-Type: application/json"
     else:
       text = error["msg"].removeprefix("Value error, ")
-      value = "" if error["type"] in _SAY_THEIR_VALUE else f", not {_short(error.get('input'))}"
+      value = "" if error["type"] in _SAY_THEIR_VALUE else f", not {short(error.get('input'))}"
       said = f"{text[:1].lower()}{text[1:]}{value}"
       lines[key] = f"{lines[key]} or {said}" if key in lines else f"{key}: {said}" if key else said
   return list(lines.values())[:_MOST_TOLD]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+  """The value, as a message shows it."""
   if isinstance(value, list | dict):
     return f"a {'list' if isinstance(value, list) else 'section'} of {len(value):,}"
   text = repr(value)

@@ -1,18 +1,29 @@
 """The process that serves: its port, its signals, its end."""
 
+import asyncio
 from collections.abc import Callable
+import contextlib
+import functools
 import signal
 import socket
+import time
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
 import uvicorn
 
 from mlrec import machine
 from mlrec.config import ConfigError
+from mlrec.serving.protocol import Bounded
+from mlrec.serving.protocol import BOUNDS
+from mlrec.serving.protocol import Bounds
+from mlrec.serving.protocol import CLOSING
 
-_BACKLOG, _CONNECTIONS, _OPEN_FILES = 2048, 2048, 4096
+_BACKLOG, _OPEN_FILES = 2048, 4096
 _IDLE_S, _END_S = 30, 30
+# At the end: how long who has not asked yet may, and how long what has arrived may take to be read.
+_LATE_S, _READ_S = 1.0, 0.05
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -48,6 +59,59 @@ def url(bound: socket.socket) -> str:
   return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
+class Server(uvicorn.Server):
+  """Serves one application, and ends in order: whoever is connected by then, or waits to be, is answered."""
+
+  def __init__(self, app: FastAPI, bounds: Bounds = BOUNDS):
+    """`bounds` are those of each connection."""
+    config = uvicorn.Config(
+      app, http=functools.partial(Bounded, bounds=bounds),  # type: ignore[arg-type]  # of a class it asks for no more
+      log_level="warning", access_log=False, server_header=False, timeout_keep_alive=_IDLE_S,
+      timeout_graceful_shutdown=_END_S, backlog=_BACKLOG, lifespan="on", ws="none",
+    )  # fmt: skip
+    super().__init__(config)
+
+  async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    self.server_state.default_headers = [*self.server_state.default_headers, CLOSING]
+    for connected in self._connected():
+      connected.end_with_answer()
+    for connection in await self._stop_accepting(sockets or []):
+      await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+    # What has arrived is read, and whoever has just been connected has a moment to ask.
+    end = time.monotonic() + _LATE_S
+    while True:
+      await asyncio.sleep(_READ_S)
+      if time.monotonic() > end or all(connected.is_asked for connected in self._connected()):
+        break
+    await super().shutdown(sockets)
+
+  async def _stop_accepting(self, sockets: list[socket.socket]) -> list[socket.socket]:
+    """Closes what listens; connections that waited there: closing it with them in it would reset them."""
+    for bound in sockets:
+      asyncio.get_running_loop().remove_reader(bound)
+    # Connections that asyncio has accepted become the server's in a step of their own, which fails once it is closed.
+    await asyncio.sleep(_READ_S)
+    waiting: list[socket.socket] = []
+    for bound in sockets:
+      bound.setblocking(False)
+      with contextlib.suppress(BlockingIOError):
+        while True:
+          waiting.append(bound.accept()[0])
+    # Not a step between: the next connection is refused, and its client knows that nothing was asked.
+    for server in self.servers:
+      server.close()
+    for bound in sockets:
+      bound.close()
+    return waiting
+
+  def _connected(self) -> list[Bounded]:
+    return [connected for connected in self.server_state.connections if isinstance(connected, Bounded)]
+
+  def _protocol(self) -> Bounded:
+    make: Any = self.config.http_protocol_class
+    return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
 def serve(make: Callable[[Callable[[Exception], None]], FastAPI], bound: socket.socket) -> None:
   """Serves until SIGTERM or SIGINT; requests under way are then answered.
 
@@ -65,11 +129,7 @@ def serve(make: Callable[[Callable[[Exception], None]], FastAPI], bound: socket.
     failures.append(error)
     server.should_exit = True
 
-  config = uvicorn.Config(
-    make(fail), log_level="warning", access_log=False, server_header=False, limit_concurrency=_CONNECTIONS,
-    timeout_keep_alive=_IDLE_S, timeout_graceful_shutdown=_END_S, backlog=_BACKLOG, lifespan="on", ws="none",
-  )  # fmt: skip
-  server = uvicorn.Server(config)
+  server = Server(make(fail))
   # Once it has ended, the server raises the signal again for whoever listened before.
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, _heard)
