@@ -31,7 +31,10 @@ class OriginalIds:
     self.noun, self.values, self.names = noun, values, names
 
   def find(self, ids: Sequence[Id] | np.ndarray) -> np.ndarray:
-    """`[n]` int64 dense ids of original ones, -1 for those that do not exist; an integer may be written as text."""
+    """`[n]` int64 dense ids of original ones, -1 for those that do not exist.
+
+    An integer may be written as text, without zeros or spaces before it: they are part of an id.
+    """
     if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and self.names is None:
       keys = ids.astype(np.int64)
     else:
@@ -79,11 +82,11 @@ class OriginalIds:
 
   def _key(self, one: Id) -> int:
     """The integer that an original id is, or that stands for it; -1 for none."""
+    text = str(one)
     if self.names is not None:
-      text = str(one)
       return self.names.id(text) if text in self.names else -1
-    text = str(one).strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else -1
+    value = _integer(text)
+    return value if str(value) == text else -1
 
   def _meant(self, one: Id) -> list[str]:
     """Ids that one which does not exist may be a slip of; it takes some tenths of a second."""
@@ -99,7 +102,7 @@ class OriginalIds:
     """Some ids that do exist; of integers those beside one that does not."""
     if self.names is not None:
       return self.original(self._order[:_SHOWN])
-    place = int(np.searchsorted(self._sorted, self._key(one)))
+    place = int(np.searchsorted(self._sorted, _integer(str(one).strip())))
     return self._sorted[max(min(place - 1, len(self._sorted) - _SHOWN), 0) :][:_SHOWN].tolist()
 
   def nearest(self, one: Id) -> list[Id]:
@@ -116,3 +119,8 @@ class OriginalIds:
 
 def _numbers(text: str) -> list[str]:
   return re.findall(r"\d+", text)
+
+
+def _integer(text: str) -> int:
+  """What digits say; -1 for what is no id."""
+  return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else -1

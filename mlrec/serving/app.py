@@ -22,6 +22,8 @@ from mlrec.serving.limits import Limits
 from mlrec.serving.pages import add_pages
 from mlrec.serving.refusals import Json
 from mlrec.serving.refusals import tell_refusals
+from mlrec.serving.routes import answer_head
+from mlrec.serving.routes import Route
 from mlrec.serving.service import MOST_AT_ONCE
 from mlrec.serving.service import Question
 from mlrec.serving.service import Service
@@ -84,6 +86,7 @@ def create(
     title="mlrec", version=_version(), docs_url=None, redoc_url=None, lifespan=lifespan,
     description=f"Recommendations of the run {service.name}.", default_response_class=Json,
   )  # fmt: skip
+  app.router.route_class = Route
   app.add_middleware(Limits, body_bytes=_BODY_BYTES, body_s=_BODY_S)
   tell_refusals(app)
   _add_questions(app, service, answered)
@@ -95,6 +98,7 @@ def create(
     found = {"status": "ready" if ready.is_set() else "starting", **service.facts(), "waiting": batcher.waiting}
     return Json(found | {"version": app.version}, 200 if ready.is_set() else 503)
 
+  answer_head(app)
   return app
 
 

@@ -13,6 +13,8 @@ from mlrec.serving.service import MOST_HISTORY
 from mlrec.serving.service import MOST_ITEMS
 
 MOST_FILTERED, _LONGEST_ID = 10_000, 1000
+# Keys that an address may name several times.
+LISTS = ("history", "only", "exclude")
 OriginalId = (
   Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)] | Annotated[str, Strict(), Field(max_length=_LONGEST_ID)]
 )

@@ -163,6 +163,9 @@ def test_items_that_are_not_known_are_passed_over_and_told(client, recommender):
   ("path", "body", "status", "message", "nearest"),
   [
     ("/recommend", {"user": USERS + 1}, 404, "there is no user 311", [308, 309, 310]),
+    ("/recommend", {"user": "07"}, 404, "there is no user '07'", [6, 7, 8]),
+    ("/recommend", {"user": " 7"}, 404, "there is no user ' 7'", [6, 7, 8]),
+    ("/similar", {"item": "+5"}, 404, "there is no item '+5'", [1, 2, 3]),
     ("/recommend", {"user": "nobody"}, 404, "there is no user 'nobody'", [1, 2, 3]),
     ("/similar", {"item": 1000}, 404, "there is no item 1000", [98, 99, 100]),
     ("/recommend", {"history": [1000, 0]}, 422, "the history no item is known: there is no item 1000", [98, 99, 100]),
@@ -196,9 +199,12 @@ def test_what_cannot_be_answered_is_told_in_a_line(path, body, status, message, 
   [
     (b"{", {}, 422, "the body is no JSON"),
     (b'{"history": [1]}', {"content-type": "text/plain"}, 422, "expected the header Content-Type: application/json"),
-    (b'{"history": [' + b"9" * 5000 + b"]}", {}, 400, "error parsing the body"),
-    (b"[" * 100_000, {}, 400, "error parsing the body"),
-    (b'"\xff"', {}, 400, "error parsing the body"),
+    (b'{"history": [' + b"9" * 5000 + b"]}", {}, 422, "the body holds a number of too many digits"),
+    (b"[" * 100_000, {}, 422, "the body is nested too deeply"),
+    (b'"\xff"', {}, 422, "the body is no JSON (it is not UTF-8)"),
+    (b'{"user": 1, "k": 3, "k": 4}', {}, 422, "the key 'k' is there more than once"),
+    (b'{"user": 1, "us\\u0065r": 1}', {}, 422, "the key 'user' is there more than once"),
+    (b'{"user": {"a": 1, "a": 2}}', {}, 422, "the key 'a' is there more than once"),
     (b'{"history": ["\\ud800"]}', {}, 422, "unable to parse raw data as a unicode string"),
     (b'{"user": NaN}', {}, 422, "user: "),
     (b" " * (1 << 20) + b"{}", {}, 413, "the body exceeds 1,048,576 bytes"),
@@ -209,6 +215,54 @@ def test_bodies_that_are_none_are_told_in_a_line(content, headers, status, messa
     answer = client.post("/recommend", content=body, headers={"content-type": "application/json", **headers})
     assert answer.status_code == status
     assert message in answer.json()["error"]
+
+
+def test_a_key_that_an_address_names_twice_is_refused_but_where_it_is_a_list(client):
+  answer = client.get("/recommend?history=3&history=4&k=5&k=6")
+  assert (answer.status_code, answer.json()["error"]) == (422, "the key 'k' is there more than once")
+  assert client.get("/items?text=a&text=b").status_code == 422
+  assert client.get("/recommend?history=3&history=4&only=7&only=8").status_code == 200
+
+
+def test_an_integer_may_be_asked_for_as_it_is_written(client):
+  by_text, by_number = (client.post("/recommend", json={"history": [3, one], "k": 5}) for one in ("4", 4))
+  assert _ids(by_text) == _ids(by_number)
+  assert client.post("/recommend", json={"history": [3, "04", " 4", "4 ", "4.0"]}).json()["unknown"] == [
+    "04", " 4", "4 ", "4.0",
+  ]  # fmt: skip
+  assert client.get("/items/4").status_code == 200
+  for text in ("04", "%204", "4%20"):
+    assert client.get(f"/items/{text}").status_code == 404
+
+
+def test_what_answers_get_answers_head_alike_without_the_body(client):
+  for address in (
+    "/", "/docs", "/openapi.json", "/health", "/items", "/items/2", "/recommend?user=7", "/similar?item=3",
+    "/pictures/1", "/frames/4/3", "/media/5", "/items/1000", "/recommend?user=7&user=8",
+  ):  # fmt: skip
+    get, head = client.get(address), client.head(address)
+    assert (head.status_code, head.content) == (get.status_code, b""), address
+    assert head.headers == get.headers, address
+  assert client.head("/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+  ("method", "address", "status", "allow", "message"),
+  [
+    ("GET", "/nothing", 404, None, "there is nothing at '/nothing': /docs says what there is"),
+    ("GET", "/items/", 404, None, "there is no item ''"),
+    ("DELETE", "/recommend", 405, "GET, HEAD, POST", "'/recommend' is not asked by 'DELETE', but by GET, HEAD, POST"),
+    ("POST", "/items/2", 405, "GET, HEAD", "'/items/2' is not asked by 'POST', but by GET, HEAD"),
+    ("PUT", "/", 405, "GET, HEAD", "not asked by 'PUT'"),
+    ("OPTIONS", "/health", 405, "GET, HEAD", "not asked by 'OPTIONS'"),
+    ("POST", "/openapi.json", 405, "GET, HEAD", "not asked by 'POST'"),
+  ],
+)
+def test_what_is_not_there_is_told_as_other_refusals_are(method, address, status, allow, message, client):
+  answer = client.request(method, address)
+  assert answer.status_code == status
+  assert message in answer.json()["error"]
+  assert answer.headers.get("allow") == allow
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(service):
