@@ -4,8 +4,9 @@
   python -m mlrec.serve --workdir=runs/a --port=8001 --titles=PATH/MicroLens-50k_titles.csv --media=FOLDER_OF_MP4_FILES
   curl -s localhost:8000/recommend -H "Content-Type: application/json" -d '{"history": [11, 57, 8], "k": 5}'
 
-/recommend, /similar, /items, /items/{id} and /health; /docs describes them. SIGTERM ends it once what was asked is
-answered. Whoever reaches the address may ask: beyond this machine (--host=0.0.0.0), put it behind what checks who does.
+/recommend, /similar, /items, /items/{id} and /health; /docs describes them. Once it answers, it says where. SIGTERM
+ends it once what was asked is answered. Whoever reaches the address may ask: beyond this machine (--host=0.0.0.0), put
+it behind what checks who does.
 """
 
 if __name__ == "__main__":
@@ -15,6 +16,7 @@ if __name__ == "__main__":
 
 import pathlib
 import socket
+import sys
 
 from absl import app
 from absl import flags
@@ -30,7 +32,7 @@ from mlrec.run_flags import RunFlags
 _RUN = RunFlags.define()
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to serve at; 0.0.0.0 for all of this machine.")
 _PORT = flags.DEFINE_integer("port", 8000, "The port; 0 for any that is free.", lower_bound=0, upper_bound=65535)
-_MEDIA = flags.DEFINE_string("media", "", "A folder of videos named after their items, such as 42.mp4.")
+_MEDIA = flags.DEFINE_string("media", "", "A folder of videos, at any depth, named after their items, such as 42.mp4.")
 
 
 def main(argv: list[str]) -> int:
@@ -59,9 +61,17 @@ def _serve(bound: socket.socket) -> None:
 
   media = Media.of(pathlib.Path(_MEDIA.value).expanduser()) if _MEDIA.value else None
   recommender = _RUN.load()
+  found = f", {media.count(recommender.item_ids):,} with a video" if media else ""
   service = Service(recommender, _RUN.catalogue(recommender), media)
-  terminal.say(f"{recommender.num_items:,} items of {service.name}: {server.url(bound)} ({server.url(bound)}docs)")
-  server.serve(lambda fail: web.create(service, on_ready=machine.keep_for_good, on_failure=fail), bound)
+
+  def ready() -> None:
+    machine.keep_for_good()
+    url = server.url(bound)
+    terminal.say(f"{recommender.num_items:,} items of {service.name}{found}: {url} ({url}docs)")
+
+  if sys.stderr.isatty():
+    terminal.tell(f"{service.name} is loaded; its programs are compiled, then it says where it is served")
+  server.serve(lambda fail: web.create(service, on_ready=ready, on_failure=fail), bound)
   terminal.say("ended: what was asked is answered")
 
 

@@ -1,10 +1,12 @@
 """The files of items' videos, as browsers play them."""
 
 from collections.abc import Mapping
-import os
+from collections.abc import Sequence
 import pathlib
 from typing import Self
+import unicodedata
 
+from mlrec import terminal
 from mlrec.data.interactions import DataError
 from mlrec.inference.original_ids import Id
 
@@ -19,39 +21,48 @@ TYPES: Mapping[str, str] = {
 
 
 class Media:
-  """Files of one folder, `<original id><suffix>`."""
+  """Files `<original id><suffix>`, wherever they lie in a folder."""
 
-  def __init__(self, paths: Mapping[str, pathlib.Path]):
+  def __init__(self, folder: pathlib.Path, paths: Mapping[str, pathlib.Path]):
     """`paths` are by original id, as text."""
-    self._paths = paths
+    self._folder, self._paths = folder, paths
 
   @classmethod
   def of(cls, folder: pathlib.Path) -> Self:
-    """Lists a folder.
+    """Lists a folder with all that is below it.
+
+    Of several files of an item the one whose suffix is preferred counts, and of these the first by name.
 
     Raises:
       DataError: it is none, or holds no video.
     """
-    preference = list(TYPES)
-    found: dict[str, pathlib.Path] = {}
-    try:
-      with os.scandir(folder) as entries:
-        for entry in entries:
-          path = pathlib.Path(entry.path)
-          suffix = path.suffix.lower()
-          if suffix not in TYPES or path.name.startswith("."):
-            continue
-          before = found.get(path.stem)
-          if before is None or preference.index(suffix) < preference.index(before.suffix.lower()):
-            found[path.stem] = path
-    except OSError as error:
-      raise DataError(f"--media={folder}: the folder cannot be read ({error.strerror})") from error
-    if not found:
-      raise DataError(f"--media={folder}: it holds no file named after an item, such as 42{preference[0]}")
-    return cls(found)
+    from tfds_microlens.ingest import found_media
+    from tfds_microlens.ingest.wording import Wording
 
-  def __len__(self) -> int:
-    return len(self._paths)
+    found: dict[str, pathlib.Path] = {}
+    for path in found_media.files(str(folder), Wording({"media": "--media="})):
+      if path.suffix.lower() in TYPES and not path.is_dir():
+        found[path.stem] = min(found.get(path.stem, path), path, key=_rank)
+    if not found:
+      raise DataError(f"--media={folder}: no file in it is a video, {', '.join(TYPES)}")
+    # Some systems write names with accents apart from their letters, which an id has in one.
+    return cls(folder, {unicodedata.normalize("NFC", stem): path for stem, path in found.items()} | found)
+
+  def count(self, items: Sequence[Id]) -> int:
+    """Of how many of the items there are files.
+
+    Raises:
+      DataError: of none.
+    """
+    count = sum(item in self for item in items)
+    if not count:
+      named = terminal.one_line(next(iter(self._paths.values())).name)
+      ids = ", ".join(map(repr, items[:3]))
+      raise DataError(
+        f"--media={self._folder}: none of its {len(self._paths):,} videos, such as {named!r}, is named by the id of an "
+        f"item, such as {ids}"
+      )
+    return count
 
   def __contains__(self, item: Id) -> bool:
     return str(item) in self._paths
@@ -60,3 +71,7 @@ class Media:
     """The item's file and its media type; None where there is none (any more)."""
     path = self._paths.get(str(item))
     return (path, TYPES[path.suffix.lower()]) if path is not None and path.is_file() else None
+
+
+def _rank(path: pathlib.Path) -> tuple[int, str]:
+  return list(TYPES).index(path.suffix.lower()), str(path)

@@ -1,5 +1,7 @@
 """`python -m mlrec.serve`, in a process of its own."""
 
+import collections
+import concurrent.futures
 import json
 import re
 import signal
@@ -34,13 +36,7 @@ def test_a_workdir_is_served_until_sigterm(finished):
       with urllib.request.urlopen(url + address, timeout=60) as answer:
         return json.loads(answer.read())
 
-    def is_ready():
-      try:
-        return get("health")["status"] == "ready"
-      except OSError:
-        return False
-
-    wait_for(is_ready, process=process)
+    assert get("health")["status"] == "ready", "once it says where"
     items = [item["id"] for item in get("recommend?user=7&k=3")["items"]]
     assert items == mlrec.Recommender.load(finished).recommend_users([7], k=3).items[0]
     process.send_signal(signal.SIGTERM)
@@ -48,6 +44,42 @@ def test_a_workdir_is_served_until_sigterm(finished):
   assert process.returncode == 0, errors
   assert "ended: what was asked is answered" in output
   assert errors == ""
+
+
+@pytest.mark.slow
+def test_in_the_midst_of_many_who_connect_sigterm_loses_none(finished):
+  """Each asks on a connection of its own: it is answered, or is refused the connection."""
+  pytest.importorskip("fastapi")
+  command = [sys.executable, "-m", "mlrec.serve", f"--workdir={finished}", "--port=0"]
+  outcomes = collections.Counter()
+
+  def ask(address):
+    try:
+      connection = socket.create_connection(address, timeout=60)
+    except ConnectionRefusedError:
+      return False
+    with connection:
+      connection.sendall(b"GET /recommend?user=7 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+      found = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    outcomes[found[:12]] += 1
+    return True
+
+  def ask_until_the_end(address):
+    while ask(address):
+      pass
+
+  with started(command) as process, concurrent.futures.ThreadPoolExecutor(64) as threads:
+    line = process.stdout.readline()
+    address = ("127.0.0.1", int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1]))
+    asking = [threads.submit(ask_until_the_end, address) for _ in range(64)]
+    wait_for(lambda: outcomes.total() > 200, process=process)
+    process.send_signal(signal.SIGTERM)
+    for one in asking:
+      one.result()
+    output, errors = process.communicate(timeout=60)
+  assert (process.returncode, errors) == (0, "")
+  assert set(outcomes) == {b"HTTP/1.1 200"}
+  assert "ended: what was asked is answered" in output
 
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(serve, finished):
@@ -86,7 +118,7 @@ def test_a_workdir_of_another_version_is_told_in_a_line(serve, copied):
     (["--workdir={w}/checkpoints", "--port=0"], "holds no run"),
     (["--workdir={w}", "--port=0", "--host=no.such.host.invalid"], "--host=no.such.host.invalid: there is no such"),
     (["--workdir={w}", "--port=0", "--host=192.0.2.1"], "--host=192.0.2.1 --port=0: it cannot be served there"),
-    (["--workdir={w}", "--port=0", "--media=nothing"], "--media=nothing: the folder cannot be read"),
+    (["--workdir={w}", "--port=0", "--media=nothing"], "--media=nothing: no such folder"),
     (["--workdir={w}", "--port=0", "--titles=no.csv"], "no.csv"),
     (["--workdir={w}", "--port=0", "--new_items"], "reads no content of an item"),
   ],

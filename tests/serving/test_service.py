@@ -41,8 +41,12 @@ def service(recommender, tmp_path_factory):
   videos = {2: [_JPEG + bytes([n]) for n in range(5)], 3: [_JPEG + bytes([n]) for n in range(5)], 4: []}
   folder = tmp_path_factory.mktemp("media")
   (folder / "5.mp4").write_bytes(bytes(range(200)))
+  for below in ("a/b", "c", ".hidden"):
+    (folder / below).mkdir(parents=True)
   (folder / "6.webm").write_bytes(b"webm")
-  (folder / "6.MP4").write_bytes(b"mp4")
+  (folder / "a" / "b" / "6.MP4").write_bytes(b"mp4")
+  (folder / "c" / "6.mp4").write_bytes(b"another mp4")
+  (folder / ".hidden" / "7.mp4").write_bytes(b"hidden")
   (folder / "notes.txt").write_text("no video")
   return Service(recommender, Catalogue(titles, _pictures(covers), _pictures(videos)), Media.of(folder))
 
@@ -392,15 +396,31 @@ def test_videos_are_given_by_ranges(client):
   assert (part.status_code, part.content) == (206, bytes(range(10, 20)))
   assert part.headers["content-range"] == "bytes 10-19/200"
   assert client.get("/media/5", headers={"range": "bytes=500-"}).status_code == 416
-  assert client.get("/media/6").content == b"mp4", "the form that more browsers play"
+  assert client.get("/media/6").content == b"mp4", "the form that more browsers play, and the first by name"
+  assert client.get("/media/7").status_code == 404, "hidden"
   for address in ("/media/..%2F5", "/media/notes", "/media/%2Fetc%2Fpasswd"):
     assert client.get(address).status_code == 404
 
 
-def test_a_folder_without_videos_is_told(tmp_path):
-  for folder, message in ((tmp_path, "it holds no file named after an item"), (tmp_path / "x", "cannot be read")):
+def test_videos_are_found_at_any_depth_by_names_in_either_form_of_accents(tmp_path):
+  (tmp_path / "0.mp4").mkdir()
+  for name in ("1/x.mp4", "2/x.mp4", "0.mp4/z.mp4", "x.webm", "2/cafe\u0301.mp4", "2/y.avi"):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+  media = Media.of(tmp_path)
+  assert media.find("x") == (tmp_path / "1" / "x.mp4", "video/mp4")
+  assert media.find("caf\u00e9") == media.find("cafe\u0301") == (tmp_path / "2" / "cafe\u0301.mp4", "video/mp4")
+  assert media.count(["x", "y", "z", 0, "caf\u00e9"]) == 3
+
+
+def test_a_folder_without_videos_of_items_is_told(tmp_path):
+  for folder, message in ((tmp_path, "no file in it is a video, .mp4, "), (tmp_path / "x", "no such folder")):
     with pytest.raises(DataError, match=message):
       Media.of(folder)
+  (tmp_path / "clip 1.mp4").write_bytes(b"")
+  with pytest.raises(DataError, match=r"none of its 1 videos, such as 'clip 1\.mp4', is named by .* such as 1, 2"):
+    Media.of(tmp_path).count([1, 2])
 
 
 def test_the_catalogue_is_listed_by_parts_most_watched_first_and_by_words(client, recommender):

@@ -82,8 +82,8 @@ def find(
   by_kind: dict[str, dict[int, tuple[tuple[int, str], pathlib.Path]]] = {kind: {} for kind in KINDS}
   problems: dict[str, list[Problem]] = {kind: [] for kind in KINDS}
   shown: list[pathlib.Path] = []
-  files = _files(folder, words) if folder else iter(())
-  while chunk := [file for file, _ in zip(files, range(_AT_ONCE))]:
+  walked = files(folder, words) if folder else iter(())
+  while chunk := [file for file, _ in zip(walked, range(_AT_ONCE))]:
     media = [(kind, path) for path in chunk if (kind := _kind(path))]
     folders = [(kind, path) for kind, path in media if path.is_dir()]
     for kind, path in folders:
@@ -130,7 +130,7 @@ def digest(folder: str, words: Wording = NEUTRAL) -> str:
   if not folder:
     return ""
   found = hashlib.sha256()
-  for path in _files(folder, words):
+  for path in files(folder, words):
     stat = path.lstat()
     found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
   return found.hexdigest()
@@ -147,10 +147,13 @@ def _expected(kind: str) -> str:
   return f"{_NOUNS[kind]} named <item>{'|'.join(_SUFFIXES[kind])}"
 
 
-def _files(media: str, words: Wording) -> Iterator[pathlib.Path]:
+def files(media: str, words: Wording = NEUTRAL) -> Iterator[pathlib.Path]:
   """All files below a folder but hidden ones, by their names, and folders whose names are those of media.
 
   Links to folders are not followed.
+
+  Raises:
+    DataError: there is no such folder.
   """
   folder = pathlib.Path(media).expanduser()
   if not folder.is_dir():
