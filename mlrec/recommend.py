@@ -66,8 +66,11 @@ def _check() -> None:
     raise ConfigError(f"expected one of --user, --history and --batch, not {given}")
   if bool(_BATCH.value) != bool(_TO.value):
     raise ConfigError("--batch=FILE and --to=FILE go together")
-  if _HTML.value and pathlib.Path(_HTML.value).expanduser().is_dir():
+  page = pathlib.Path(_HTML.value or "").expanduser()
+  if _HTML.value and page.is_dir():
     raise ConfigError(f"--html={_HTML.value} is a folder: name a file, such as page.html")
+  if _HTML.value and files.is_special(page):
+    raise ConfigError(f"--html={_HTML.value} is a pipe or a device: name a file, such as page.html")
   if _BATCH.value and _HTML.value:
     raise ConfigError("--html is for --user and --history: a page of a whole batch would be too large")
 
@@ -118,15 +121,15 @@ def _known(recommender: Any, history: list[Any]) -> list[Any]:
 
 def _print(recommender: Any, catalogue: Any, part: Any, *, several: bool) -> None:
   if several:
-    terminal.say(f"{part.name}:")
+    terminal.say(terminal.escaped(f"{part.name}:"))
   if not part.items:
     terminal.say("no item is left to recommend")
   for place, (item, score) in enumerate(part.items):
     (dense,) = recommender.items.dense([item])
     title = catalogue.title(int(recommender.items.values[dense]))
     near = ", ".join(str(other) for other, _ in part.why[place]) if part.why else ""
-    text = f"{place + 1:>3}  {item!s:<12} {score:9.4f}  {terminal.shortened(title, 70)}"
-    terminal.say(terminal.printable(text.rstrip() + (f"  (near {near})" if near else "")))
+    text = f"{place + 1:>3}  {terminal.escaped(str(item)):<12} {score:9.4f}  {terminal.shortened(title, 70)}"
+    terminal.say(terminal.escaped(text.rstrip() + (f"  (near {near})" if near else "")))
 
 
 def _listed(values: list[str]) -> list[str]:

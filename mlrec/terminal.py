@@ -24,6 +24,11 @@ def printable(text: str) -> str:
   return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+def escaped(text: str) -> str:
+  r"""The text in a line of its own characters: line ends are written out too, as `\n`."""
+  return printable(text.replace("\n", "\\n"))
+
+
 def one_line(text: str) -> str:
   """The same, without line ends."""
   return printable(text.replace("\n", " "))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from absl import logging
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -24,6 +25,16 @@ from mlrec.inference.scorers import UNKNOWN
 USER, HISTORY = "user", "history"
 _SUFFIXES = (".parquet", ".csv")
 _ROWS_AT_ONCE = 1 << 14
+# Arrow parses CSV in blocks, and a row must lie within two: a history of a million items has some 8 MiB.
+_BLOCK_BYTES = 1 << 24
+
+
+# How Arrow keeps a list, and an id; a column in which all is missing has a type of its own.
+_LISTS = (
+  pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+  pa.types.is_large_list_view,
+)  # fmt: skip
+_IDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
 
 
 def recommend(
@@ -67,8 +78,9 @@ def recommend(
         if asked.reason and not first_lost:
           first_lost = f"row {read + int(np.argmin(asked.rows.lengths)) + 1}: {asked.reason}"
         lost += batch.num_rows - len(kept)
-        label, whom = USER, batch.column(USER).take(pa.array(kept)) if USER in batch.schema.names else None
-        if whom is None:
+        if USER in batch.schema.names:
+          label, whom = USER, _decoded(batch.column(USER)).take(pa.array(kept))
+        else:
           label, whom = "row", pa.array(read + kept)
         read += batch.num_rows
         if not len(kept):
@@ -103,11 +115,17 @@ def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
     else:
       # Ids are what is written: "007" is no 7.
       as_texts = pa.csv.ConvertOptions(column_types={USER: pa.string(), HISTORY: pa.string()})
-      with pa.csv.open_csv(source, convert_options=as_texts) as reader:
-        yield from reader
+      blocks = pa.csv.ReadOptions(block_size=_BLOCK_BYTES)
+      with pa.csv.open_csv(source, read_options=blocks, convert_options=as_texts) as reader:
+        for block in reader:
+          yield from (block.slice(first, _ROWS_AT_ONCE) for first in range(0, block.num_rows, _ROWS_AT_ONCE))
   except FileNotFoundError as error:
     raise DataError(f"{source}: no such file") from error
   except (pa.ArrowException, OSError) as error:
+    if "straddling" in str(error):
+      raise DataError(
+        f"{source}: a row has more than {_BLOCK_BYTES / 2**20:g} MiB; in a .parquet file, as a list, it may"
+      ) from error
     raise DataError(f"{source}: it cannot be read ({str(error).splitlines()[0]})") from error
 
 
@@ -144,7 +162,7 @@ def _asked(recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch
       first = int(lengths[:row].sum())
       reason = recommender.items.unknown(items[first]) if lengths[row] else "its history is empty"
     return _Asked(rows, lengths, np.full(len(rows), UNKNOWN), reason)
-  ids = _plain(batch.column(USER))
+  ids = _plain(batch.column(USER), f"{source}: the column {USER!r}")
   found = recommender.users.find(ids)
   reason = recommender.users.unknown(ids[int(np.argmin(found))]) if (found < 0).any() else ""
   rows, users = recommender.known_users(found)
@@ -164,13 +182,13 @@ def _table(label: str, whom: pa.Array, found: Recommendations) -> pa.Table:
 
 def _histories(column: pa.Array, source: pathlib.Path) -> tuple[Any, np.ndarray]:
   """Items end to end, and the number of each row's."""
-  if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-    lengths = np.asarray(column.value_lengths().fill_null(0), np.int64)
-    return _plain(column.flatten()), lengths
-  if pa.types.is_string(column.type) or pa.types.is_integer(column.type):
-    listed = [_split(str(text)) if text is not None else [] for text in column.to_pylist()]
-    return [item for row in listed for item in row], np.array([len(row) for row in listed], np.int64)
-  raise DataError(f"{source}: the column {HISTORY!r} holds {column.type}, and lists of ids are expected")
+  named = f"{source}: the column {HISTORY!r}"
+  column = _decoded(column)
+  if any(is_list(column.type) for is_list in _LISTS):
+    lengths = np.asarray(pa.compute.list_value_length(column).fill_null(0), np.int64)
+    return _plain(pa.compute.list_flatten(column), f"{named}, in its lists,"), lengths
+  listed = [_split(str(text)) for text in _plain(column, named)]
+  return [item for row in listed for item in row], np.array([len(row) for row in listed], np.int64)
 
 
 def _split(text: str) -> list[str]:
@@ -178,8 +196,25 @@ def _split(text: str) -> list[str]:
   return [one.strip() for one in text.split(",") if one.strip()] if "," in text else text.split()
 
 
-def _plain(column: pa.Array) -> Any:
-  """Integers as an array, texts as a list."""
+def _decoded(column: pa.Array) -> pa.Array:
+  """A column without what says how its values are kept, but not what they are."""
+  if isinstance(column, pa.ExtensionArray):
+    column = column.storage
+  if pa.types.is_dictionary(column.type):
+    column = column.dictionary_decode()
+  # Of views Arrow takes no rows.
+  return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
+
+
+def _plain(column: pa.Array, named: str) -> Any:
+  """Integers as an array, texts as a list, in which what is missing is empty.
+
+  Raises:
+    DataError: the column holds anything else.
+  """
+  column = _decoded(column)
   if pa.types.is_integer(column.type) and not column.null_count:
     return column.to_numpy(zero_copy_only=False)
+  if not any(is_id(column.type) for is_id in _IDS):
+    raise DataError(f"{named} holds {column.type}, and ids are expected: integers or texts")
   return ["" if value is None else value for value in column.to_pylist()]

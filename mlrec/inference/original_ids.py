@@ -18,6 +18,21 @@ _SHOWN = 3
 _READ, _SOUGHT = 200, 10_000
 
 
+def listed(ids: Iterable[Id], what: str) -> list[Id]:
+  """The ids as a list.
+
+  Args:
+    ids: several.
+    what: of them, for the message.
+
+  Raises:
+    DataError: they are a single one, a text, whose letters are no ids, or nothing that has members.
+  """
+  if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+    raise DataError(f"expected a list of {what}, such as [{ids!r}], not {ids!r}")
+  return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+
+
 class OriginalIds:
   """Original ids by dense id.
 
@@ -29,6 +44,9 @@ class OriginalIds:
 
   def __init__(self, noun: str, values: np.ndarray, names: Names | None):
     self.noun, self.values, self.names = noun, values, names
+
+  def __repr__(self) -> str:
+    return f"<ids of {len(self._order):,} {self.noun}s, {'texts' if self.are_texts else 'integers'}>"
 
   def find(self, ids: Sequence[Id] | np.ndarray) -> np.ndarray:
     """`[n]` int64 dense ids of original ones, -1 for those that do not exist.
@@ -46,9 +64,10 @@ class OriginalIds:
     """`[n]` int64 dense ids of original ones.
 
     Raises:
-      DataError: one does not exist; some that do are named, those that may be meant if there are such.
+      DataError: they are no list, or one does not exist; some that do are named, those that may be meant if there are
+        such.
     """
-    wanted = list(ids)
+    wanted = listed(ids, f"{self.noun} ids")
     found = self.find(wanted)
     if (found < 0).any():
       raise DataError(self.unknown(wanted[int(np.argmin(found))]))

@@ -35,7 +35,7 @@ def write(recommender: Recommender, folder: pathlib.Path, *, catalogue: Catalogu
   counts = np.pad(counts, (0, len(vectors) - len(counts)))
   chosen = np.sort(np.argsort(-counts, kind="stable")[:most])
   rows = [
-    [str(item), _cell(catalogue.title(int(key))), int(count)]
+    [_cell(str(item)), _cell(catalogue.title(int(key))), int(count)]
     for item, key, count in zip(
       recommender.items.original(chosen + 1), recommender.items.values[chosen + 1], counts[chosen]
     )
@@ -48,5 +48,5 @@ def write(recommender: Recommender, folder: pathlib.Path, *, catalogue: Catalogu
 
 
 def _cell(text: str) -> str:
-  """A title in a cell of a table that is separated by tabs."""
+  """An id or a title in a cell of a table that is separated by tabs."""
   return " ".join("".join(character if character.isprintable() else " " for character in text).split())[:_SHOWN]

@@ -1,6 +1,5 @@
 """A trained recommender in use: `Recommender.load(workdir)`."""
 
-from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from mlrec.data.names import Names
 from mlrec.inference import loading
 from mlrec.inference.loading import Loaded
 from mlrec.inference.original_ids import Id
+from mlrec.inference.original_ids import listed
 from mlrec.inference.original_ids import OriginalIds
 from mlrec.inference.scorers import UNKNOWN
 
@@ -32,6 +32,8 @@ from mlrec.inference.scorers import UNKNOWN
 _AT_ONCE = 1 << 14
 # Items whose similarities to all others exist at once.
 _ITEMS_AT_ONCE = 256
+# What is shown of recommendations where they are looked at.
+_ROWS_SHOWN, _ITEMS_SHOWN = 3, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Recommendations:
   dense: np.ndarray
   scores: np.ndarray
   ids: OriginalIds
+
+  def __repr__(self) -> str:
+    rows = [self._shown(row) for row in range(min(len(self), _ROWS_SHOWN))]
+    rows += [f"… {len(self) - len(rows):,} more"] if len(rows) < len(self) else []
+    return f"<recommendations, {len(self):,} rows: {'; '.join(rows)}>"
+
+  def _shown(self, row: int) -> str:
+    """The first items of a row, with their scores."""
+    found = [f"{item!r} ({score:.4g})" for item, score in self[row]]
+    return ", ".join([*found[:_ITEMS_SHOWN], *(["…"] if len(found) > _ITEMS_SHOWN else [])]) or "none"
 
   def __len__(self) -> int:
     return len(self.dense)
@@ -74,11 +86,23 @@ class Filters:
     only: none but these; None for all.
     exclude: not these.
     seen: whether items of the user's own history may be recommended again.
+
+  Raises:
+    DataError: `only` or `exclude` is no list of ids, or `seen` neither true nor false.
   """
 
-  only: Collection[Id] | None = None
-  exclude: Collection[Id] = ()
+  only: Iterable[Id] | None = None
+  exclude: Iterable[Id] = ()
   seen: bool = False
+
+  def __post_init__(self) -> None:
+    for name in ("only", "exclude"):
+      ids = getattr(self, name)
+      if ids is not None:
+        # Kept, so that what can be gone through once serves for each question.
+        object.__setattr__(self, name, tuple(listed(ids, f"item ids as {name} of Filters")))
+    if not isinstance(self.seen, bool | np.bool):
+      raise DataError(f"seen of Filters must be True or False, not {self.seen!r}")
 
 
 EVERYTHING = Filters()
@@ -98,6 +122,13 @@ class Recommender:
     split = loaded.split
     self.items = OriginalIds("item", split.item_ids, split.item_names)
     self.users = OriginalIds("user", split.users, split.user_names)
+
+  def __repr__(self) -> str:
+    loaded = self.loaded
+    return (
+      f"<Recommender of {loaded.workdir}: {loaded.config.model.name!r}, {self.num_items:,} items, "
+      f"{loaded.split.num_users:,} users>"
+    )
 
   @classmethod
   def load(cls, workdir: str | os.PathLike[str], *, places: Mapping[str, str] = {}, new_items: bool = False) -> Self:
@@ -152,11 +183,13 @@ class Recommender:
     Raises:
       DataError: of a history no item is known, or a filter names an item that is not.
     """
-    if any(isinstance(history, str | bytes | int | np.integer) for history in histories):
+    # What has no members is none of several histories either.
+    whole = [histories] if isinstance(histories, str | bytes) or not isinstance(histories, Iterable) else [*histories]
+    if any(isinstance(history, str | bytes) or not isinstance(history, Iterable) for history in whole):
       raise DataError("histories must be lists of ids, one for each user: recommend([[3, 4]]), not recommend([3, 4])")
-    listed = [list(history) for history in histories]
-    lengths = np.array([len(history) for history in listed], np.int64)
-    return self.recommend_rows(list(itertools.chain.from_iterable(listed)), lengths, k, filters)
+    rows = [listed(history, "item ids") for history in whole]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return self.recommend_rows(list(itertools.chain.from_iterable(rows)), lengths, k, filters)
 
   def recommend_rows(
     self, items: Sequence[Id] | np.ndarray, lengths: np.ndarray, k: int = 10, filters: Filters = EVERYTHING
@@ -219,17 +252,15 @@ class Recommender:
       filters: what may be recommended.
 
     Raises:
-      ConfigError: `k` is less than 1.
+      ConfigError: `k` is no integer, or less than 1.
       DataError: an item of a filter is not known, or no item is left.
     """
-    if k < 1:
-      raise ConfigError(f"k = {k} must be at least 1")
     candidates = self._candidates(filters)
-    k = min(k, self.num_items)
+    k = min(_number("k", k), self.num_items)
     scores, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
     inputs = rows.last(self.loaded.scorer.max_length)
     nothing = Rows.from_lengths(np.empty(0, np.int32), np.zeros(len(rows), np.int64))
-    excluded = nothing if filters.seen else rows
+    excluded = nothing if filters.seen else _distinct(rows, self.num_items)
     for first in range(0, len(rows), _AT_ONCE):
       part = np.arange(first, min(first + _AT_ONCE, len(rows)))
       scores[part], found[part] = self.loaded.scorer.best(
@@ -249,7 +280,7 @@ class Recommender:
     own = Rows.from_lengths(dense.astype(np.int32), np.ones(len(dense), np.int64))
     if self.loaded.scorer.vectors is None:
       return self.recommend_dense(own, np.full(len(dense), UNKNOWN), k, dataclasses.replace(filters, seen=False))
-    candidates, k = self._candidates(filters), min(k, self.num_items)
+    candidates, k = self._candidates(filters), min(_number("k", k), self.num_items)
     best, found = np.empty((len(dense), k), np.float32), np.empty((len(dense), k), np.int32)
     for first in range(0, len(dense), _ITEMS_AT_ONCE):
       part = dense[first : first + _ITEMS_AT_ONCE]
@@ -271,7 +302,8 @@ class Recommender:
       Of each item `(original id, nearness)`, nearest first: the cosine of the two vectors, or, of models without, the
       item's score after a history of that one item.
     """
-    read = np.unique(self.items.find(list(history)))
+    most = _number("most", most)
+    read = np.unique(self.items.find(listed(history, "item ids")))
     read = read[read > 0]
     wanted = self.items.dense(items)
     if self.loaded.scorer.vectors is None:
@@ -299,6 +331,10 @@ class Recommender:
     Raises:
       DataError: nobody is left.
     """
+    if not isinstance(interactions, Interactions):
+      raise DataError(
+        f"expected interactions, such as those that mlrec.data.read_pairs returns, not {type(interactions).__name__}"
+      )
     whom, rows = self._known_rows(interactions)
     counted = rows.lengths >= 2
     if not counted.any():
@@ -337,6 +373,8 @@ class Recommender:
 
   def _candidates(self, filters: Filters) -> np.ndarray:
     """`[num_items + 1]` bool."""
+    if not isinstance(filters, Filters):
+      raise DataError(f"filters must be a mlrec.Filters, such as mlrec.Filters(exclude=[3]), not {filters!r}")
     allowed = np.ones(self.num_items + 1, bool)
     if filters.only is not None:
       allowed[:] = False
@@ -359,6 +397,22 @@ class Recommender:
   def _unit_vectors(self) -> np.ndarray:
     vectors = self._vectors("no item vectors")
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _distinct(rows: Rows, num_items: int) -> Rows:
+  """The rows, where one is longer than all `num_items` are many: without the values that a row has twice."""
+  if int(rows.lengths.max(initial=0)) <= num_items:
+    return rows
+  which = np.repeat(np.arange(len(rows)), rows.lengths)
+  row, values = np.divmod(np.unique(which * (num_items + 1) + rows.values), num_items + 1)
+  return Rows.from_lengths(values.astype(np.int32), np.bincount(row, minlength=len(rows)))
+
+
+def _number(name: str, value: int) -> int:
+  """The value, which must be an integer of at least 1."""
+  if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+    raise ConfigError(f"{name} = {value!r}: expected an integer of at least 1")
+  return int(value)
 
 
 def warn_of_unknown(rows: Rows, lengths: np.ndarray) -> None:

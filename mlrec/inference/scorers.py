@@ -25,6 +25,8 @@ from mlrec.runs.fitted import in_chunks
 
 # Users scored at a time: a tile where there are few, and as many as fill all cores where there are many.
 _FEW, _MANY = metrics.USER_TILE, 2048
+# Items that may be left out of a ranking while many users are scored at a time: their array holds so many of each.
+_WIDE = 1 << 15
 _CHUNK = 4096
 # Of a user who was not in training.
 UNKNOWN = -1
@@ -213,7 +215,7 @@ class TrainedScorer(Scorer):
     width = next((width for width in self.widths if width >= most), None) or _bucket(most, 16)
     for folds in (False, True):
       whom = np.flatnonzero(folded == folds)
-      size = _FEW if len(whom) <= _FEW else _MANY
+      size = _FEW if len(whom) <= _FEW or width > _WIDE else _MANY
       for first in range(0, len(whom), size):
         part = whom[first : first + size]
         batch_histories = histories.take(part)

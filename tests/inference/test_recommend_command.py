@@ -12,6 +12,8 @@ import pyarrow.parquet
 import pytest
 
 import mlrec
+from mlrec.data import DataError
+from mlrec.inference import batch_file
 from support.tiny_runs import environment
 
 
@@ -76,6 +78,70 @@ def test_histories_are_answered_whoever_they_are_of(recommend, finished, tmp_pat
   assert found["user"] == ["somebody"] * 2 + ["another"] * 2
 
 
+def _answered(recommender, table: pa.Table, folder: pathlib.Path) -> dict:
+  source, target = folder / "in.parquet", folder / "out.parquet"
+  pa.parquet.write_table(table, source)
+  batch_file.recommend(recommender, source, target, k=2)
+  return pa.parquet.read_table(target).to_pydict()
+
+
+def test_ids_and_histories_are_read_however_arrow_keeps_them(finished, tmp_path):
+  recommender = mlrec.Recommender.load(finished)
+  expected = list(itertools.chain(*recommender.recommend_users([7, 300], k=2).items))
+  texts = pa.array(["7", "300"])
+  users = [texts, pa.array([7, 300], pa.uint16()), texts.dictionary_encode()]
+  for column in [*users, texts.cast(pa.large_string()), texts.cast(pa.string_view())]:
+    found = _answered(recommender, pa.table({"user": column}), tmp_path)
+    assert found["item"] == expected, column.type
+    assert [*map(str, found["user"])] == ["7", "7", "300", "300"]
+  expected = list(itertools.chain(*recommender.recommend([[3, 4], [5, 6]], k=2).items))
+  rows, texts = [[3, 4], [5, 6]], pa.array(["3 4", "5,6"])
+  lists = [pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.int64(), 2)]
+  columns = [pa.array(rows, kind) for kind in lists]
+  columns += [
+    pa.array([["3", "4"], ["5", "6"]], kind) for kind in (pa.list_(pa.large_string()), pa.list_(pa.string_view()))
+  ]
+  columns += [pa.array([["3", "4"], ["5", "6"]], pa.list_(pa.dictionary(pa.int32(), pa.string())))]
+  for column in [*columns, texts.dictionary_encode(), texts.cast(pa.string_view())]:
+    assert _answered(recommender, pa.table({"history": column}), tmp_path)["item"] == expected, column.type
+
+
+def test_what_is_no_id_is_told_by_column_and_type(finished, tmp_path):
+  recommender = mlrec.Recommender.load(finished)
+  for column, message in (
+    ({"user": [7.0, None]}, "the column 'user' holds double, and ids are expected: integers or texts"),
+    ({"history": [[True]]}, "the column 'history', in its lists, holds bool, and ids are expected"),
+    ({"history": [0.5]}, "the column 'history' holds double, and ids are expected"),
+  ):
+    with pytest.raises(DataError, match=message):
+      _answered(recommender, pa.table(column), tmp_path)
+
+
+def test_a_history_of_a_million_items_is_read_and_a_longer_row_told(finished, tmp_path, monkeypatch):
+  recommender = mlrec.Recommender.load(finished)
+  source, target = tmp_path / "h.csv", tmp_path / "out.parquet"
+  source.write_text("history\n" + "3 4 " * 500_000 + "\n5\n")
+  assert batch_file.recommend(recommender, source, target, k=2) == (2, 4)
+  newest = [3, 4] * (recommender.loaded.scorer.max_length // 2)
+  expected = list(itertools.chain(*recommender.recommend([newest, [5]], k=2).items))
+  assert pa.parquet.read_table(target)["item"].to_pylist() == expected
+  monkeypatch.setattr(batch_file, "_BLOCK_BYTES", 1 << 19)
+  with pytest.raises(DataError, match=r"h\.csv: a row has more than 0\.5 MiB; in a \.parquet file, as a list, it may"):
+    batch_file.recommend(recommender, source, target, k=2)
+
+
+def test_what_a_result_would_replace_must_be_a_file(finished, tmp_path):
+  recommender = mlrec.Recommender.load(finished)
+  (tmp_path / "u.csv").write_text("user\n7\n")
+  os.mkfifo(tmp_path / "pipe.csv")
+  (tmp_path / "link.csv").symlink_to("pipe.csv")
+  for name in ("pipe.csv", "link.csv"):
+    with pytest.raises(DataError, match=f"{name}: expected the name of a file, and it is something else"):
+      batch_file.recommend(recommender, tmp_path / "u.csv", tmp_path / name)
+  assert (tmp_path / "pipe.csv").is_fifo()
+  assert (tmp_path / "link.csv").is_symlink()
+
+
 def _pipe(folder: pathlib.Path) -> str:
   os.mkfifo(folder / "pipe.csv")
   return "--batch=pipe.csv"
@@ -102,6 +168,7 @@ def _table(text: str):
     (["--workdir={w}", _table("usr\n1\n"), "--to=y.csv"], "expected a column 'user' or 'history', and its columns are"),
     (["--workdir={w}", _table("user,user\n1,2\n"), "--to=y.csv"], "expected one column 'user'"),
     (["--workdir={w}", _table("user\n1\n"), "--to=t.csv"], "would take the place of the table that is read"),
+    (["--workdir={w}", "--history=1", "--html=/dev/null"], "--html=/dev/null is a pipe or a device: name a file"),
     (["--workdir={w}", "--history=1", "--only=@/dev/null"], "the list of items cannot be read"),
     (["--workdir={w}", _table("user\n"), "--to=y.csv"], "it has no rows"),
     (

@@ -132,6 +132,53 @@ def test_filters_say_what_may_be_recommended(trained):
     recommender.recommend([history], filters=Filters(only=[1000]))
 
 
+@pytest.mark.parametrize(
+  ("ask", "message"),
+  [
+    (lambda r: r.recommend([[3]], k=2.5), "k = 2.5: expected an integer of at least 1"),
+    (lambda r: r.recommend([[3]], k=True), "k = True: expected an integer"),
+    (lambda r: r.similar([3], k="4"), "k = '4': expected an integer"),
+    (lambda r: r.why([3], [4], most=None), "most = None: expected an integer"),
+    (lambda r: Filters(only=5), r"expected a list of item ids as only of Filters, such as \[5\], not 5"),
+    (lambda r: Filters(exclude="57"), r"expected a list of item ids as exclude of Filters, such as \['57'\], not '57'"),
+    (lambda r: Filters(seen="no"), "seen of Filters must be True or False, not 'no'"),
+    (lambda r: r.recommend([[3]], filters=[4]), r"filters must be a mlrec\.Filters, .* not \[4\]"),
+    (lambda r: r.recommend([3, 4]), "histories must be lists of ids"),
+    (lambda r: r.recommend(3), "histories must be lists of ids"),
+    (lambda r: r.recommend("34"), "histories must be lists of ids"),
+    (lambda r: r.recommend_users("17"), r"expected a list of user ids, such as \['17'\], not '17'"),
+    (lambda r: r.recommend_users(17), r"expected a list of user ids, such as \[17\], not 17"),
+    (lambda r: r.similar("17"), r"expected a list of item ids, such as \['17'\]"),
+    (lambda r: r.encode_items(17), r"expected a list of item ids, such as \[17\]"),
+    (lambda r: r.why("17", [4]), r"expected a list of item ids, such as \['17'\]"),
+    (lambda r: r.evaluate([[3, 4]]), r"expected interactions, such as those that mlrec\.data\.read_pairs returns"),
+  ],
+)
+def test_arguments_of_a_wrong_kind_are_told_as_what_they_are(ask, message, trained):
+  with pytest.raises((ConfigError, mlrec.data.DataError), match=message):
+    ask(mlrec.Recommender.load(trained("sasrec")))
+
+
+def test_ids_may_come_in_whatever_can_be_gone_through_once(trained):
+  recommender = mlrec.Recommender.load(trained("sasrec"))
+  expected = recommender.recommend([[3, 4]], k=np.int64(3), filters=Filters(exclude=[7, 8]))
+  filters = Filters(exclude=(item for item in (7, 8)))
+  for histories in ((row for row in [(3, 4)]), np.array([[3, 4]]), [{3: "", 4: ""}]):
+    assert recommender.recommend(histories, k=3, filters=filters).items == expected.items
+
+
+def test_what_is_looked_at_says_what_it_is_in_a_line(trained):
+  recommender = mlrec.Recommender.load(trained("sasrec"))
+  assert repr(recommender) == f"<Recommender of {trained('sasrec')}: 'sequential', {ITEMS} items, {USERS} users>"
+  assert repr(recommender.users) == f"<ids of {USERS} users, integers>"
+  found = recommender.recommend_users(k=5)
+  item, score = found[0][0]
+  assert repr(found).startswith(f"<recommendations, {USERS} rows: {item} ({score:.4g}), ")
+  assert repr(found).endswith(f", …; … {USERS - 3} more>")
+  assert len(repr(found)) < 300
+  assert repr(recommender.recommend([[3]], k=1, filters=Filters(only=[5]))).count("5 (") == 1
+
+
 def test_what_the_run_does_not_know_is_passed_over_or_told(trained, caplog):
   recommender = mlrec.Recommender.load(trained("sasrec"))
   with caplog.at_level("WARNING"):
@@ -144,7 +191,7 @@ def test_what_the_run_does_not_know_is_passed_over_or_told(trained, caplog):
   for user in (0, -3, 311, "x", 2**70):
     with pytest.raises(mlrec.data.DataError, match="there is no user"):
       recommender.recommend_users([user])
-  with pytest.raises(ConfigError, match="k = 0 must be at least 1"):
+  with pytest.raises(ConfigError, match="k = 0: expected an integer of at least 1"):
     recommender.recommend([[1]], k=0)
 
 
