@@ -103,6 +103,11 @@ class Split:
     return self._without_cold(rows)
 
   @functools.cached_property
+  def trained(self) -> np.ndarray:
+    """`[num_users]` bool: the users of whom training sees something."""
+    return self.train.lengths > 0 if len(self.cold) else self.cuts.train > 0
+
+  @functools.cached_property
   def train_sequences(self) -> Rows | CutRows:
     """What models of sequences learn from: rows of `max_length + 1` items at most, each after the first a target.
 

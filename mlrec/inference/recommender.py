@@ -221,7 +221,7 @@ class Recommender:
     there = rows >= 0
     items = split.rows.take(known)
     # Of users whom a split by time has kept from training the model knows no more than of others.
-    trained = there & (split.train.lengths[known] > 0)
+    trained = there & split.trained[known]
     return items.where(np.repeat(there, items.lengths)), np.where(trained, known, UNKNOWN)
 
   def recommend_users(

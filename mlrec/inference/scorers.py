@@ -153,9 +153,7 @@ class TrainedScorer(Scorer):
     allowed = jnp.asarray(candidates)
     found = []
     for part, folds, batch in self._batches(histories, users, excluded):
-      best = self._best(
-        self._params, self._rest, self._table, self._user_table, batch, allowed, folds=folds, length=length
-      )
+      best = self._best(self._params, self._rest, self._table, self._user_table, batch, allowed, folds, length=length)
       found.append((part, best))
     scores, items = np.empty((len(users), length), np.float32), np.empty((len(users), length), np.int32)
     for part, (best_scores, best_found, finite) in found:
@@ -170,7 +168,7 @@ class TrainedScorer(Scorer):
     for part, folds, batch in self._batches(histories, users, seen):
       wanted = np.pad(targets[part], (0, len(batch.targets) - len(part)), constant_values=1).astype(np.int32)
       found, best, finite = self._ranks(
-        self._params, self._rest, self._table, self._user_table, batch._replace(targets=wanted), folds=folds
+        self._params, self._rest, self._table, self._user_table, batch._replace(targets=wanted), folds
       )
       if not bool(finite):
         raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
@@ -182,7 +180,7 @@ class TrainedScorer(Scorer):
     users = np.full(len(histories), UNKNOWN)
     out = np.empty((len(histories), self.num_items + 1), np.float32)
     for part, folds, batch in self._batches(histories, users, nobody):
-      found = self._scores(self._params, self._rest, self._table, self._user_table, batch, folds=folds)
+      found = self._scores(self._params, self._rest, self._table, self._user_table, batch, folds)
       out[part] = np.asarray(found)[:, : len(part)].T
     return out
 
@@ -208,32 +206,26 @@ class TrainedScorer(Scorer):
 
   def _batches(
     self, histories: Rows, users: np.ndarray, excluded: Rows
-  ) -> Iterator[tuple[np.ndarray, bool, EvalBatch]]:
-    """Places of users, whether their histories stand for them, and the batch of them."""
-    folded = (users == UNKNOWN) & self._by_user
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, EvalBatch]]:
+    """Places of users, `[size]` who of the batch was not trained, and the batch of them."""
     most = int(excluded.lengths.max(initial=0))
     width = next((width for width in self.widths if width >= most), None) or _bucket(most, 16)
-    for folds in (False, True):
-      whom = np.flatnonzero(folded == folds)
-      size = _FEW if len(whom) <= _FEW or width > _WIDE else _MANY
-      for first in range(0, len(whom), size):
-        part = whom[first : first + size]
-        batch_histories = histories.take(part)
-        rows = self._layout.place(batch_histories.lengths)[2]
-        history, last = laid_out(batch_histories, self._layout, round_up(rows, size // 4))
-        filler = ((0, size - len(part)),)
-        left_out = excluded.take(part).padded(width).astype(np.int32)
-        yield (
-          part,
-          folds,
-          EvalBatch(
-            history,
-            np.pad(last, filler).astype(np.int32),
-            np.ones(size, np.int32),
-            np.pad(left_out, (*filler, (0, 0))),
-            np.pad(np.maximum(users[part], 0), filler).astype(np.int32),
-          ),
-        )
+    size = _FEW if len(users) <= _FEW or width > _WIDE else _MANY
+    for first in range(0, len(users), size):
+      part = np.arange(first, min(first + size, len(users)))
+      batch_histories = histories.take(part)
+      rows = self._layout.place(batch_histories.lengths)[2]
+      history, last = laid_out(batch_histories, self._layout, round_up(rows, size // 4))
+      filler = ((0, size - len(part)),)
+      left_out = excluded.take(part).padded(width).astype(np.int32)
+      batch = EvalBatch(
+        history,
+        np.pad(last, filler).astype(np.int32),
+        np.ones(size, np.int32),
+        np.pad(left_out, (*filler, (0, 0))),
+        np.pad(np.maximum(users[part], 0), filler).astype(np.int32),
+      )
+      yield part, np.pad(users[part] == UNKNOWN, filler), batch
 
   @functools.cached_property
   def _user_table(self) -> Any:
@@ -243,19 +235,21 @@ class TrainedScorer(Scorer):
   def _merged(self, params: Any, rest: Any) -> Any:
     return nnx.merge(self._graphdef, params, rest, copy=True)
 
-  def _states(self, model: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool) -> Any:
-    if not folds:
-      return model.states(table, user_table, batch)
-    return model.folded(table, _last_items(batch, self.max_length))
-
   @functools.cached_property
   def _best(self) -> Callable[..., tuple[Array, Array, Array]]:
-    @functools.partial(jax.jit, static_argnames=("folds", "length"))
+    @functools.partial(jax.jit, static_argnames="length")
     def best(
-      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, candidates: Array, folds: bool, length: int
+      params: Any,
+      rest: Any,
+      table: Any,
+      user_table: Any,
+      batch: EvalBatch,
+      candidates: Array,
+      folds: Array,
+      length: int,
     ) -> tuple[Array, Array, Array]:
       model = self._merged(params, rest)
-      states = self._states(model, table, user_table, batch, folds)
+      states = model.states_or_folded(table, user_table, batch, folds, self.max_length)
       score = metrics.dot_scores if self._by_dot else model.score
       scores, items = metrics.best_items(
         states, table, batch.seen, candidates, chunk=_CHUNK, length=length, score=score
@@ -266,12 +260,12 @@ class TrainedScorer(Scorer):
 
   @functools.cached_property
   def _ranks(self) -> Callable[..., tuple[Array, Array, Array]]:
-    @functools.partial(jax.jit, static_argnames="folds")
+    @jax.jit
     def ranks(
-      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool
+      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: Array
     ) -> tuple[Array, Array, Array]:
       model = self._merged(params, rest)
-      states = self._states(model, table, user_table, batch, folds)
+      states = model.states_or_folded(table, user_table, batch, folds, self.max_length)
       score = metrics.dot_scores if self._by_dot else model.score
       return metrics.rank_and_recommend(states, table, batch.targets, batch.seen, chunk=_CHUNK, score=score)
 
@@ -279,23 +273,13 @@ class TrainedScorer(Scorer):
 
   @functools.cached_property
   def _scores(self) -> Callable[..., Array]:
-    @functools.partial(jax.jit, static_argnames="folds")
-    def scores(params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: bool) -> Array:
+    @jax.jit
+    def scores(params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: Array) -> Array:
       model = self._merged(params, rest)
-      states = self._states(model, table, user_table, batch, folds)
+      states = model.states_or_folded(table, user_table, batch, folds, self.max_length)
       return metrics.dot_scores(states, table) if self._by_dot else model.score(states, table)
 
     return scores
-
-
-def _last_items(batch: EvalBatch, length: int) -> Array:
-  """`[B, length]` dense ids of each user's newest items, 0 for filler, however histories share rows."""
-  width = batch.history.tokens.shape[1]
-  row, end = batch.last // width, batch.last % width
-  places = end[:, None] - jnp.arange(length)[::-1]
-  inside = jnp.maximum(places, 0)
-  own = batch.history.segments[row[:, None], inside] == batch.history.segments[row, end][:, None]
-  return jnp.where((places >= 0) & own, batch.history.tokens[row[:, None], inside], 0)
 
 
 def _bucket(size: int, least: int) -> int:

@@ -123,7 +123,8 @@ class Service:
     row = int(self.recommender.users.find([user])[0])
     if row < 0:
       raise NotKnown(self.recommender.users, user)
-    return Question(self.recommender.loaded.split.rows[row], row, k, filters, why), self._told(unknown)
+    rows, users = self.recommender.known_users(np.array([row]))
+    return Question(rows[0], int(users[0]), k, filters, why), self._told(unknown)
 
   def similar(
     self, item: Id, *, k: int, only: Sequence[Id] | None = None, exclude: Sequence[Id] = ()

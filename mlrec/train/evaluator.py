@@ -73,13 +73,18 @@ class Evaluator:
     return metrics.all_metrics(*ranked, counts, self.split.num_items, self.edges)
 
   def ranks(self, params: Any, rest: Any, name: str) -> Ranked:
-    """The place of the target of each user that split `name` evaluates, and the first places' items."""
+    """The place of the target of each user that split `name` evaluates, and the first places' items.
+
+    A model with a row for each user that it trains on ranks for others by what their histories come to.
+    """
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
-    outputs = []
+    trained, outputs = self.split.trained, []
     for batch in eval_batches(
       self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
     ):
-      outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch)))
+      # Where all users were trained, which is the rule, nobody is asked whether he was.
+      folds = None if trained.all() else put(self.mesh, ~trained[batch.users])
+      outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
@@ -141,8 +146,14 @@ class Evaluator:
       check_vma=False,
     )  # fmt: skip
 
-    def rank_batch(params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch) -> tuple[Array, Array, Array]:
-      states = nnx.merge(self.graphdef, params, rest, copy=True).states(table, user_table, batch)
+    def rank_batch(
+      params: Any, rest: Any, table: Any, user_table: Any, batch: EvalBatch, folds: Array | None
+    ) -> tuple[Array, Array, Array]:
+      model = nnx.merge(self.graphdef, params, rest, copy=True)
+      if folds is None:
+        states = model.states(table, user_table, batch)
+      else:
+        states = model.states_or_folded(table, user_table, batch, folds, self.layout.max_length)
       return ranked(params, rest, states, table, batch.targets, batch.seen)
 
     return jax.jit(rank_batch, out_shardings=replicated(self.mesh))

@@ -114,14 +114,13 @@ class TrainingRun:
     """Plans everything by shapes; no parameter exists yet, and no content is read.
 
     Raises:
-      ConfigError, OptionError, ValueError: an option is wrong, or the model cannot serve the users of the split; the
-        message names it.
+      ConfigError, OptionError, ValueError: an option is wrong; the message names it.
       DataError: what the model asks of the data cannot be had.
     """
     self.mesh = make_mesh()
     self._builder = ModelBuilder(self.config, self.split)
     self.spec, self._optimizer, self._layout, self.batches = _plan(self.config, self.split, self._builder, self.mesh)
-    _check_users(self.config, self.split, self.abstract_model())
+    _tell_of_folded(self.config, self.split, self.abstract_model())
     self.content: Content | None = None
 
   def prepare(self, stop: StopSignal | None = None) -> None:
@@ -373,24 +372,16 @@ class _Groups:
     return _Group(count, stacked, content)
 
 
-def _check_users(config: ConfigDict, split: Split, model: Recommender) -> None:
-  """Refuses a model with rows of users where it would be asked for users that training does not see."""
+def _tell_of_folded(config: ConfigDict, split: Split, model: Recommender) -> None:
+  """Warns where a model with rows of users is evaluated on users that training does not see."""
   if not model.by_user:
     return
-  trained = split.train.lengths > 0
   for name in split.cuts.targets:
     users = split.evaluated(name)
-    unseen = int((~trained[users]).sum())
-    if unseen == len(users):
-      raise ConfigError(
-        f"config.data.split = {split.protocol!r} evaluates users that training does not see, and config.model.name = "
-        f"{config.model.name!r} has a row for each user that it trains on: name another split, or a model that reads "
-        "histories, such as 'sequential'"
-      )
-    if unseen:
+    if unseen := int((~split.trained[users]).sum()):
       logging.warning(
         "Training sees nothing of %d of %d users for %s: config.model.name = %r, which has a row for each user that it "
-        "trains on, ranks for them at random.",
+        "trains on, ranks for them by the mean of their histories' items, as mlrec.recommend does.",
         unseen, len(users), name, config.model.name,
       )  # fmt: skip
 

@@ -14,10 +14,12 @@ from mlrec.data import read_pairs
 from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.id_map import IdMap
+from mlrec.inference.scorers import UNKNOWN
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.runs import baselines
 from mlrec.runs import fitted
 from mlrec.runs import workdir as workdirs
+from mlrec.runs.per_user import PerUser
 from mlrec.runs.report import render
 from mlrec.runs.sweep import runner
 from mlrec.search_space import log_uniform
@@ -153,21 +155,29 @@ def test_without_a_split_all_seeds_and_what_is_computed_at_once_are_finished_too
 
 
 @pytest.mark.parametrize(
-  "model", [_LIGHTGCN, {"name": "dssm", "dim": 8}, {"name": "grcn", "dim": 8}], ids=lambda model: model["name"]
+  ("model", "text"),
+  [(_LIGHTGCN, _TIME), (_LIGHTGCN, _USERS), ({"name": "dssm", "dim": 8}, _TIME), ({"name": "vbpr", "dim": 8}, _TIME)],
+  ids=lambda value: value if isinstance(value, str) else value["name"],
 )
-def test_a_model_with_rows_of_users_is_refused_for_unseen_ones(model, log, run_tiny, tmp_path):
-  with pytest.raises(ConfigError, match=rf"'users:0\.6,0\.2' evaluates users .*name = '{model['name']}' has a row"):
-    run_tiny(tmp_path / "run", model=model, **{"data.source": str(log), "data.split": _USERS})
-  assert not (tmp_path / "run" / "config.json").exists()
-
-
-def test_users_whom_training_has_not_seen_are_told_of_a_model_with_rows_of_users(log, run_tiny, tmp_path, caplog):
-  run_tiny(tmp_path / "run", model=_LIGHTGCN, **{"data.source": str(log), "data.split": _TIME, "train.epochs": 1})
-  split = evaluated(log, _TIME)
+def test_a_model_with_rows_of_users_ranks_for_unseen_ones_as_it_recommends(
+  model, text, log, run_tiny, tmp_path, caplog
+):
+  features = tmp_path / "vectors.npy"
+  np.save(features, np.random.default_rng(0).normal(size=(101, 4)).astype(np.float32))
+  options = {"data.features": str(features)} if model["name"] == "vbpr" else {}
+  run_tiny(tmp_path / "run", model=model, **options, **{"data.source": str(log), "data.split": text, "train.epochs": 1})
+  split = evaluated(log, text)
   users = split.evaluated("test")
-  unseen = (split.train.lengths[users] == 0).sum()
-  assert 0 < unseen < len(users)
-  assert f"Training sees nothing of {unseen} of {len(users)} users for test" in caplog.text
+  trained = split.train.lengths[users] > 0
+  assert 0 < (~trained).sum() == len(users) if text == _USERS else 0 < (~trained).sum() < len(users)
+  assert f"Training sees nothing of {(~trained).sum()} of {len(users)} users for test" in caplog.text
+  recommender = mlrec.Recommender.load(tmp_path / "run")
+  found = recommender.recommend_dense(split.seen("test"), np.where(trained, users, UNKNOWN), 10)
+  kept = PerUser.read(workdirs.Workdir(tmp_path / "run").per_user).splits["test"]
+  assert np.array_equal(kept.recommended[:, :10], found.dense)
+  places = (found.dense == split.targets("test")[:, None]).argmax(1) + 1
+  inside = kept.ranks <= 10
+  assert np.array_equal(kept.ranks[inside], places[inside])
 
 
 def test_a_model_of_everything_recommends_and_one_of_a_past_time_folds_in_whom_it_has_not_seen(log, run_tiny, tmp_path):

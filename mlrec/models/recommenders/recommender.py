@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
+import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
@@ -95,9 +96,37 @@ class Recommender(nnx.Module):
     real = (histories != 0)[..., None]
     return jnp.where(real, table[histories], 0).sum(1) / jnp.maximum(real.sum(1), 1)
 
+  def states_or_folded(self, table: Any, users: Any, batch: EvalBatch, folds: Array, length: int) -> Any:
+    """What `states` gives, but, where the model is `by_user`, what `folded` gives of users who were not trained.
+
+    Args:
+      table: as of `states`, as are `users` and `batch`.
+      users: of `user_table`.
+      batch: whom.
+      folds: `[B]` bool, who was not trained.
+      length: items of a history that are read, the newest.
+    """
+    states = self.states(table, users, batch)
+    if not self.by_user:
+      return states
+    folded = self.folded(table, _newest(batch, length))
+    return jax.tree.map(
+      lambda own, other: jnp.where(folds.reshape(-1, *[1] * (own.ndim - 1)), other, own), states, folded
+    )
+
   def score(self, states: Any, items: Any) -> Array:
     """Scores `[T, B]` float32 of T rows of `item_vectors` for B `states`, where `scores_by_dot` is false."""
     raise NotImplementedError
+
+
+def _newest(batch: EvalBatch, length: int) -> Array:
+  """`[B, length]` dense ids of each user's newest items, 0 for filler, however histories share rows."""
+  width = batch.history.tokens.shape[1]
+  row, end = batch.last // width, batch.last % width
+  places = end[:, None] - jnp.arange(length)[::-1]
+  inside = jnp.maximum(places, 0)
+  own = batch.history.segments[row[:, None], inside] == batch.history.segments[row, end][:, None]
+  return jnp.where((places >= 0) & own, batch.history.tokens[row[:, None], inside], 0)
 
 
 class FittedRecommender:
