@@ -143,16 +143,16 @@ def _fitted(config: ConfigDict, split: Split) -> FittedScorer:
 def _trained(workdir: Workdir, config: ConfigDict, split: Split, new_items: bool) -> tuple[Split, TrainedScorer]:
   """The split, with new items if they are asked for, and the model."""
   run = TrainingRun(config, split, workdir.files)
-  run.plan()
+  run.plan(training=False)
   best = run.best()
   params, rest = best.params, best.rest
   if new_items:
+    known = IdMap.of(split)
     split = _with_new_items(config, split, run.abstract_model())
     # Its tables have a row more for each; those of known items are found by their ids.
     run = TrainingRun(config, split, workdir.files)
-    run.plan()
-    state = warm_start.load(workdir.files, run.spec, run.spec.create(), IdMap.of(split))
-    params, rest = state.params, state.rest
+    run.plan(training=False)
+    params, rest = warm_start.regrown(run.spec, params, rest, ids=IdMap.of(split), theirs=known)
   table = _item_table(workdir, run, best, params, rest)
   scorer = TrainedScorer(
     run.spec.graphdef, params, rest, table, num_items=split.num_items, max_length=split.max_length

@@ -33,6 +33,10 @@ class CheckpointError(ValueError):
   """No checkpoint can be restored; the message says what was tried."""
 
 
+class OtherModelError(ValueError):
+  """A checkpoint is whole, and of another model than is asked for; the message names the first difference."""
+
+
 class Restored(NamedTuple):
   """A state and the record saved with it."""
 
@@ -103,7 +107,7 @@ class Checkpoints:
     A checkpoint that cannot be read is reported and set aside, and the one before it is tried.
 
     Raises:
-      CheckpointError: there are checkpoints, and none can be read.
+      CheckpointError: there are checkpoints, and none can be read, or they are of another model.
     """
     steps = self.steps()
     for place, step in enumerate(reversed(steps)):
@@ -113,6 +117,8 @@ class Checkpoints:
         for unreadable in steps[len(steps) - place :]:
           self._set_aside(unreadable)
         return restored
+      except OtherModelError as error:
+        raise self.of_another_model(step, error) from error
       except Exception as error:
         self._report_unreadable(step, error)
     if steps:
@@ -140,8 +146,19 @@ class Checkpoints:
 
   def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays that `restore_model` reads, by name, as they were saved at `step`."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-      saved = checkpointer.metadata(self._directory / str(step) / _MODEL).item_metadata.tree
+    return self._shapes(step, _MODEL)
+
+  def of_another_model(self, step: int, error: OtherModelError) -> CheckpointError:
+    """What to say of the checkpoint of `step`."""
+    return CheckpointError(
+      f"{self._directory}: the checkpoint of step {step} is of another model than the run's config makes here "
+      f"({error}); it may be of another version of mlrec: train again, in another --workdir"
+    )
+
+  def _shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+    # Of the folder of an item alone: a checkpointer warns that it is no whole checkpoint.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+      saved = handler.metadata(self._directory / str(step) / item).tree
     return {name: tuple(leaf.shape) for name, leaf in saved.items()}
 
   def latest_record(self) -> Record:
@@ -181,6 +198,9 @@ class Checkpoints:
       raise ValueError("its record is not what was saved")
     if not trees:
       return {_RECORD: record}
+    # Shapes come before arrays: a restoration that Orbax breaks off leaves reads under way, which print tracebacks.
+    for name, tree in trees.items():
+      _require_shapes(self._shapes(step, name), _shapes_of(tree))
     saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
     restored = {name: _refill(tree, saved[name]) for name, tree in trees.items()}
     for name, tree in restored.items():
@@ -240,7 +260,7 @@ class _LatestAndBest(preservation_policy.PreservationPolicy):
 
 def model_shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
   """What `Checkpoints.model_shapes` says of a checkpoint of `state`."""
-  return {name: tuple(leaf.shape) for name, leaf in _by_name(_trees(state)[_MODEL]).items()}
+  return _shapes_of(_trees(state)[_MODEL])
 
 
 def _trees(state: TrainState) -> dict[str, Any]:
@@ -250,6 +270,18 @@ def _trees(state: TrainState) -> dict[str, Any]:
   if state.average is not None:
     training["params"] = state.params
   return {_MODEL: model, _TRAINING: training}
+
+
+def _shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
+
+
+def _require_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+  """Raises an OtherModelError that names the first array that only one of the two has, or that has another shape."""
+  for name in sorted(saved.keys() | wanted.keys()):
+    there, here = saved.get(name, "missing"), wanted.get(name, "missing")
+    if there != here:
+      raise OtherModelError(f"{name} is {there} there, and {here} here")
 
 
 def _digest(tree: Any) -> int:

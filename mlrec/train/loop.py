@@ -41,6 +41,7 @@ from mlrec.train import pretrained
 from mlrec.train import warm_start
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
+from mlrec.train.checkpoint import OtherModelError
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.item_content import open_content
 from mlrec.train.item_content import reading_options
@@ -110,8 +111,11 @@ class TrainingRun:
     self._clock, self._ids = Clock(), IdMap.of(split)
     self._validated: tuple[int | None, Any] = None, None
 
-  def plan(self) -> None:
+  def plan(self, *, training: bool = True) -> None:
     """Plans everything by shapes; no parameter exists yet, and no content is read.
+
+    Args:
+      training: whether the run is to train or to evaluate; where its parameters alone are wanted, no batch is planned.
 
     Raises:
       ConfigError, OptionError, ValueError: an option is wrong; the message names it.
@@ -119,9 +123,11 @@ class TrainingRun:
     """
     self.mesh = make_mesh()
     self._builder = ModelBuilder(self.config, self.split)
-    self.spec, self._optimizer, self._layout, self.batches = _plan(self.config, self.split, self._builder, self.mesh)
-    _tell_of_folded(self.config, self.split, self.abstract_model())
+    self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh)
     self.content: Content | None = None
+    if training:
+      self.batches = _train_batches(self.config, self.split, self._layout, self.abstract_model(), self.mesh)
+      _tell_of_folded(self.config, self.split, self.abstract_model())
 
   def prepare(self, stop: StopSignal | None = None) -> None:
     """Opens the content that the model reads, and computes vectors of frozen encoders that are not kept yet.
@@ -330,6 +336,8 @@ class TrainingRun:
   def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:
     try:
       return checkpoints.restore_model(step, self.spec.abstract)
+    except OtherModelError as error:
+      raise checkpoints.of_another_model(step, error) from error
     except Exception as error:  # Orbax raises anything
       reason = terminal.shortened(str(error), 300)
       raise CheckpointError(
@@ -388,8 +396,8 @@ def _tell_of_folded(config: ConfigDict, split: Split, model: Recommender) -> Non
 
 def _plan(
   config: ConfigDict, split: Split, builder: ModelBuilder, mesh: jax.sharding.Mesh
-) -> tuple[StateSpec, optax.GradientTransformationExtraArgs, Layout, TrainBatches | InteractionBatches]:
-  """The state's shapes, the optimiser, how histories are laid out, and the stream of batches."""
+) -> tuple[StateSpec, optax.GradientTransformationExtraArgs, Layout]:
+  """The state's shapes, the optimiser, and how histories are laid out."""
 
   def make_model(rngs: nnx.Rngs) -> nnx.Module:
     return builder.create(rngs=rngs)
@@ -400,7 +408,13 @@ def _plan(
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
   model: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
-  layout = Layout.of(split.max_length, packed=not model.reads_padding)
+  return spec, optimizer, Layout.of(split.max_length, packed=not model.reads_padding)
+
+
+def _train_batches(
+  config: ConfigDict, split: Split, layout: Layout, model: Recommender, mesh: jax.sharding.Mesh
+) -> TrainBatches | InteractionBatches:
+  """The stream of batches."""
   on_interactions = model.batches_of == INTERACTIONS
   shared: dict[str, Any] = {
     "batch_size": config.train.batch_size,
@@ -413,5 +427,5 @@ def _plan(
     why = "draws its negatives" if model.negatives else "is trained on interactions, not on users"
     raise ConfigError(f"config.loss.negative_groups = {config.loss.negative_groups}: {config.model.name} {why}; give 1")
   if on_interactions:
-    return spec, optimizer, layout, InteractionBatches(split, inputs=model.reads_inputs, **shared)
-  return spec, optimizer, layout, TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
+    return InteractionBatches(split, inputs=model.reads_inputs, **shared)
+  return TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)

@@ -51,10 +51,33 @@ def load(source: RunFiles | pathlib.Path, spec: StateSpec, state: TrainState, id
       f"config.init_from = {str(source)!r}: expected a workdir with checkpoints, or a file of safetensors or "
       "torch.save (.safetensors, .pt, .pth, .pyth, .bin)"
     )
-  _, others = nnx.split_state(rest, DataArray, ...)
-  rest = nnx.merge_state(others, nnx.filter_state(state.rest, DataArray))
+  rest = _with_own_data(state, rest)
   average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
   return state._replace(params=params, rest=rest, average=average)
+
+
+def regrown(spec: StateSpec, params: Any, rest: Any, *, ids: IdMap, theirs: IdMap) -> tuple[Any, Any]:
+  """Parameters and other variables of a model of some ids, moved to the same model of others.
+
+  Rows of tables and arrays that come from the data are as of `load`; nothing is read.
+
+  Args:
+    spec: of the model of `ids`.
+    params: of the model of `theirs`, as is `rest`.
+    rest: the other variables.
+    ids: of users and items, as are `theirs`.
+    theirs: those that the parameters are of.
+  """
+  state = spec.create()
+  owners = row_owners(spec.abstract.params) | row_owners(spec.abstract.rest)
+  params, rest = (_by_id(own, one, owners, ids, theirs) for own, one in ((state.params, params), (state.rest, rest)))
+  return params, _with_own_data(state, rest)
+
+
+def _with_own_data(state: TrainState, rest: Any) -> Any:
+  """`rest`, in which arrays that come from the data are those of `state`."""
+  _, others = nnx.split_state(rest, DataArray, ...)
+  return nnx.merge_state(others, nnx.filter_state(state.rest, DataArray))
 
 
 def _from_run(source: RunFiles, spec: StateSpec, state: TrainState, ids: IdMap) -> tuple[Any, Any]:

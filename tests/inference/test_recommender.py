@@ -20,6 +20,8 @@ from mlrec.inference.recommender import Filters
 from mlrec.ingest import ingest
 from mlrec.runs import experiment
 from mlrec.runs.workdir import Workdir
+from mlrec.train import loop
+from mlrec.train.checkpoint import Checkpoints
 from support.tiny_runs import ITEMS
 from support.tiny_runs import SASREC
 from support.tiny_runs import USERS
@@ -352,10 +354,20 @@ def test_who_reads_nothing_but_ids_has_nothing_to_say_of_new_items(trained):
     mlrec.Recommender.load(trained("item_knn"), new_items=True)
 
 
-def test_loading_says_nothing_where_all_is_well(finished, caplog):
+def test_loading_says_nothing_where_all_is_well(finished, titled, caplog):
   with caplog.at_level("WARNING"):
     mlrec.Recommender.load(finished)
+    mlrec.Recommender.load(titled, new_items=True)
   assert caplog.records == []
+
+
+def test_loading_plans_no_batches_and_reads_the_arrays_once(titled, monkeypatch):
+  read = []
+  real = Checkpoints.restore_model
+  monkeypatch.setattr(Checkpoints, "restore_model", lambda *arguments: read.append(1) or real(*arguments))
+  monkeypatch.setattr(loop, "_train_batches", None)
+  mlrec.Recommender.load(titled, new_items=True)
+  assert read == [1]
 
 
 def test_a_history_that_is_not_in_a_list_of_them_is_told(trained):

@@ -14,6 +14,7 @@ from mlrec.data import read_pairs
 from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.id_map import IdMap
+from mlrec.inference.catalogue import Catalogue
 from mlrec.inference.scorers import UNKNOWN
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.runs import baselines
@@ -23,6 +24,7 @@ from mlrec.runs.per_user import PerUser
 from mlrec.runs.report import render
 from mlrec.runs.sweep import runner
 from mlrec.search_space import log_uniform
+from mlrec.serving.service import Service
 from support import tiny_runs
 from support.tiny_runs import read_json
 from support.tiny_runs import saved_arrays
@@ -193,6 +195,11 @@ def test_a_model_of_everything_recommends_and_one_of_a_past_time_folds_in_whom_i
   folded = recommender.recommend([recommender.history(user) for user in unseen], k=3)
   assert np.array_equal(found.dense, folded.dense)
   np.testing.assert_allclose(found.scores, folded.scores, rtol=1e-5)
+  question, _ = Service(recommender, Catalogue()).question(user=unseen[0], k=3)
+  assert (question.user, question.history.tolist()) == (
+    UNKNOWN,
+    split.rows[split.users.tolist().index(unseen[0])].tolist(),
+  )
 
 
 def test_a_sweep_without_validation_is_refused(log, tiny_config, tmp_path):

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mlrec
 from mlrec import files
 from mlrec.train import checkpoint
+from mlrec.train import loop
 from mlrec.train.checkpoint import CheckpointError
+from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.record import Record
 from mlrec.train.session import Session
 from mlrec.train.session import TrainingDiverged
@@ -112,6 +115,32 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(damage, in
   assert "Checkpoint of step 30" in said
   assert "falling back to the checkpoint before it" in said
   assert (interrupted / "checkpoints_unreadable" / "30").is_dir()
+
+
+def test_a_checkpoint_of_another_model_is_told_by_its_first_array_and_left_where_it_is(
+  interrupted, run_tiny, monkeypatch, capfd, caplog
+):
+  """As of a version of mlrec in which the same config makes a wider model."""
+  real = loop._plan
+
+  def plan(config, split, builder, mesh):
+    wider = config.copy_and_resolve_references()
+    wider.model.dim = 16
+    return real(wider, split, ModelBuilder(wider, split), mesh)
+
+  monkeypatch.setattr(loop, "_plan", plan)
+  told = r"step 30 is of another model .*\(params\.\S+ is \(.*8.*\) there, and \(.*16.*\) here\); .* another version"
+  for use in (
+    lambda: run_tiny(interrupted),
+    lambda: run_tiny(interrupted, evaluate_only=True),
+    lambda: mlrec.Recommender.load(interrupted),
+  ):
+    with pytest.raises(CheckpointError, match=told):
+      use()
+  assert saved_steps(interrupted) == [20, 30]
+  # No reading is broken off, whose threads would tell of it in their own way.
+  assert caplog.records == []
+  assert "Traceback" not in capfd.readouterr().err
 
 
 def rewrite(folder: pathlib.Path, **changed: Any) -> None:
