@@ -149,9 +149,7 @@ def _missing_config(argv: list[str]) -> str | None:
     given = (value if equals else following).partition(":")[0]
     path = pathlib.Path(given)
     if argument.startswith("-") and flag == "config" and given and not path.is_file():
-      folder = path.parent if path.parent.is_dir() else config_lib.shipped()
-      beside = [str(path.with_name(other.name)) for other in folder.glob("*.py")]
-      return f"--config={path}: there is no such file" + (f"; {closest(str(path), beside)}" if beside else "")
+      return f"--config={given}: {config_lib.missing(given)}"
   return None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -187,6 +188,7 @@ _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1
 _OPEN = ("model",)
 # The folder of shipped configs.
 _SHIPPED = "configs"
+_SUFFIX = ".py"
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -295,15 +297,41 @@ def shipped() -> pathlib.Path:
 
 
 def found(file: str) -> str:
-  """The path of a config file: one that is here, or else the shipped one of that name (`configs/` may be left out).
+  """The path of a config file: one that is here, or else the shipped one of that name.
 
-  A file that is neither stays what it is.
+  `.py` may be left out, of a shipped one also `configs/`, and the folder below it where one alone has that name. A file
+  that is neither stays what it is.
   """
   path = pathlib.Path(file)
-  if path.is_absolute() or path.exists():
+  with_suffix = path if path.suffix == _SUFFIX else path.with_name(path.name + _SUFFIX)
+  for one in (path, with_suffix):
+    if one.is_file() or (one.is_absolute() and one.exists()):
+      return str(one)
+  if path.is_absolute():
     return file
-  ours = shipped() / (path.relative_to(_SHIPPED) if path.parts[0] == _SHIPPED else path)
-  return str(ours) if ours.is_file() else file
+  folder = shipped()
+  name = with_suffix.relative_to(_SHIPPED) if with_suffix.parts[0] == _SHIPPED else with_suffix
+  if (folder / name).is_file():
+    return str(folder / name)
+  below = list(folder.rglob(name.name)) if len(path.parts) == 1 else []
+  return str(below[0]) if len(below) == 1 else file
+
+
+def missing(file: str) -> str:
+  """What to say of a config file that `found` has not found: the nearest that there are."""
+  path = pathlib.Path(file)
+  folder = path.parent
+  here = [str(path.with_name(other.name)) for other in folder.glob(f"*{_SUFFIX}")] if folder.is_dir() else []
+  ours = [str(other.relative_to(shipped().parent)) for other in shipped().rglob(f"*{_SUFFIX}")]
+  same = sorted(name for name in ours if pathlib.Path(name).stem == path.stem)
+  if same:
+    return f"there is no such file; did you mean {' or '.join(map(repr, same))}?"
+  # Compared as they are written: with the folder, or by the name alone.
+  names = {pathlib.Path(name).stem if file == path.stem else name: name for name in [*ours, *here]}
+  near = [names[name] for name in difflib.get_close_matches(file, names, n=2, cutoff=0.6)]
+  if near:
+    return f"there is no such file; did you mean {' or '.join(map(repr, near))}?"
+  return "there is no such file; python -m mlrec.main --list names the configs that come with the package"
 
 
 def from_file(file: str, function: str, wanted: str) -> Any:

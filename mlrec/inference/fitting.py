@@ -81,7 +81,7 @@ def _config(config: str | ConfigDict) -> ConfigDict:
   file, colon, argument = config.partition(":")
   path = config_lib.found(file)
   if not pathlib.Path(path).is_file():
-    raise ConfigError(f"config = {config!r}: there is no such file, such as in {_EXAMPLE}")
+    raise ConfigError(f"config = {config!r}: {config_lib.missing(file)}; an example is {_EXAMPLE}")
   return config_lib.validate(config_lib.from_file(f"{path}{colon}{argument}", "get_config", "it is no config"))
 
 

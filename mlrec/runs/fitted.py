@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
 
 import jax
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from mlrec.machine import usable_cores
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.registry import options_of
 from mlrec.train.model_builder import ModelBuilder
+from mlrec.train.progress import MetricWriter
 from mlrec.train.run_files import RunFiles
 from mlrec.train.session import Clock
 from mlrec.train.stop import StopSignal
@@ -35,7 +37,7 @@ class FittedRun:
     Args:
       config: validated.
       split: the data.
-      files: where what is needed to fit again goes.
+      files: where metrics go, and what is needed to fit again.
       splits: what the model is evaluated on.
     """
     self._config, self._split, self._files, self._splits, self._clock = config, split, files, splits, Clock()
@@ -70,12 +72,18 @@ class FittedRun:
     return "-".join([self._split.fingerprint, *self._builder.fingerprints])
 
   def train(self, stop: StopSignal, *, started: Callable[[], None] = lambda: None) -> Summary:
-    """Evaluates: all is computed."""
+    """Evaluates: all is computed. Metrics go where those of a trained run go, as of step 0."""
     del stop
     started()
-    if jax.process_index() == 0:
+    primary = jax.process_index() == 0
+    if primary:
       self._files.keep(self._split)
-    return self.evaluate()
+    # What an earlier attempt may have written is written again.
+    with contextlib.closing(MetricWriter(self._files, step=-1, config=self._config, enabled=primary)) as writer:
+      summary = self.evaluate()
+      for name, found in summary.metrics.items():
+        writer.write(0, name, found)
+    return summary
 
   def evaluate(self, step: int | None = None) -> Summary:
     """Metrics of the run's splits; there are no steps."""

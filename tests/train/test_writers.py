@@ -52,6 +52,20 @@ def test_a_writer_is_given_what_the_file_is_and_its_config(run_tiny, tmp_path, m
   ]
 
 
+def test_a_writer_is_given_the_metrics_of_what_is_computed_at_once(run_tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(_Kept, "all", [])
+  with _registered("mlflow_like", _Kept), _log_key("mlflow_like", monkeypatch):
+    for _ in range(2):
+      result = run_tiny(tmp_path / "run", model={"name": "popularity"}, **{"log.mlflow_like": "somewhere"})
+      (tmp_path / "run" / "result.json").unlink()
+  kept = _Kept.all[-1]
+  assert (kept.run.folder, kept.target, kept.closed) == (tmp_path / "run", "somewhere", True)
+  # Each once, though the run was begun twice.
+  assert [(line["step"], line["split"]) for line in metric_lines(tmp_path / "run")] == [(0, "valid"), (0, "test")]
+  for line, told in zip(metric_lines(tmp_path / "run"), kept.lines):
+    assert line["hr@10"] == told["hr@10"] == result[line["split"]]["hr@10"]
+
+
 @contextlib.contextmanager
 def _log_key(name: str, monkeypatch) -> Iterator[None]:
   """Has configs know `log.{name}`."""

@@ -20,7 +20,7 @@ class Run(NamedTuple):
 
   Attributes:
     folder: its workdir.
-    step: that it begins at; above 0 where it is resumed.
+    step: that it begins at; above 0 where it is resumed, and below where what it wrote before is written again.
     config: of the run, as JSON.
   """
 
