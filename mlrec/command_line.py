@@ -1,6 +1,8 @@
 """What the commands that take a config share: mistakes in flags and failures of runs are told in a line."""
 
 from collections.abc import Callable
+import contextlib
+import io
 import pathlib
 import re
 import signal
@@ -9,6 +11,7 @@ from types import FrameType
 from typing import Any
 from typing import NoReturn
 
+from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -21,8 +24,34 @@ from mlrec.data import DataError
 from mlrec.registry import closest
 
 FAILED, REFUSED = 1, 2
+# absl's own exits with 1; short is what its --help is.
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 # TensorStore alone reads and writes 32 files at a time; readers, workers and libraries have others open.
 _OPEN_FILES, _FEWEST_OPEN_FILES = 1024, 96
+
+
+def run(main: Callable[[list[str]], int], parse: Callable[[list[str]], list[str]] | None = None) -> NoReturn:
+  """Runs a command whose flags absl keeps, and ends the process with its exit status.
+
+  Args:
+    main: takes what is left of the command line, and returns the status.
+    parse: the parser of the command line; None for one of flags alone, in which a mistake is told in a line.
+  """
+  asked = next((argument for argument in sys.argv[1:] if argument in _HELP), None)
+  if asked:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+      app.usage(shorthelp=not asked.endswith("full"), writeto_stdout=True)
+    terminal.write(text.getvalue(), sys.stdout)
+    sys.exit(0)
+  app.run(main, flags_parser=parse or _parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(report(_wrong_value(str(error)) or str(error), REFUSED))
 
 
 def report(error: Exception | str, status: int) -> int:
@@ -161,7 +190,7 @@ def _wrong_value(message: str) -> str | None:
     "as tuple": "values in brackets, such as (1, 2)",
   }  # fmt: skip
   wanted = [kind for part, kind in words.items() if found and part in found[3]]
-  return f"{found[1]}={found[2]}: expected {wanted[0]}" if found and wanted else None
+  return f"--{found[1]}={found[2]}: expected {wanted[0]}" if found and wanted else None
 
 
 def _unknown_key(argv: list[str], error: Exception) -> str | None:

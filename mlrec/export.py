@@ -12,7 +12,6 @@ if __name__ == "__main__":
 
 import pathlib
 
-from absl import app
 from absl import flags
 
 from mlrec import command_line
@@ -77,4 +76,4 @@ def _run(target: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

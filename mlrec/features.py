@@ -16,7 +16,6 @@ import pathlib
 import re
 from typing import Any
 
-from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -152,4 +151,4 @@ def _number(text: str) -> int | float | str:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

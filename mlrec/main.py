@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 import pathlib
 
-from absl import app
 from absl import flags
 from ml_collections import config_flags
 from ml_collections import ConfigDict
@@ -42,7 +41,7 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, w
 _PROCESS = flags.DEFINE_integer("process", None, "This process's number, from 0, with --coordinator.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a TPU pod or a Slurm job.")
 
-# Takes the command line for `app.run`.
+# Takes the command line for `command_line.run`.
 _parse_flags = command_line.flags_parser(_CONFIG)
 
 
@@ -133,4 +132,4 @@ def listing() -> str:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=_parse_flags)
+  command_line.run(main, _parse_flags)

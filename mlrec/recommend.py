@@ -17,7 +17,6 @@ if __name__ == "__main__":
 import pathlib
 from typing import Any
 
-from absl import app
 from absl import flags
 
 from mlrec import command_line
@@ -149,4 +148,4 @@ def _listed(values: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

@@ -15,7 +15,6 @@ if __name__ == "__main__":
 import pathlib
 import sys
 
-from absl import app
 from absl import flags
 
 from mlrec import command_line
@@ -56,4 +55,4 @@ def _note(line: str) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

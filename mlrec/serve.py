@@ -18,7 +18,6 @@ import pathlib
 import socket
 import sys
 
-from absl import app
 from absl import flags
 
 from mlrec import command_line
@@ -76,4 +75,4 @@ def _serve(bound: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

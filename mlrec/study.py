@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
 import pathlib
 
-from absl import app
 from absl import flags
 from ml_collections import config_flags
 from ml_collections import ConfigDict
@@ -67,4 +66,4 @@ def _run(study: Study, config: ConfigDict, workdir: pathlib.Path) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.flags_parser(_CONFIG))
+  command_line.run(main, command_line.flags_parser(_CONFIG))

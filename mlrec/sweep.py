@@ -20,7 +20,6 @@ if __name__ == "__main__":
 
 import pathlib
 
-from absl import app
 from absl import flags
 from ml_collections import config_flags
 from ml_collections import ConfigDict
@@ -74,4 +73,4 @@ def _run(config: ConfigDict, file: str, workdir: pathlib.Path) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.flags_parser(_CONFIG))
+  command_line.run(main, command_line.flags_parser(_CONFIG))

@@ -100,6 +100,7 @@ def _allowed(importer: str, imported: str) -> bool:
 def test_every_module_has_its_place():
   above = {module for module in _MODULES if _layer(module) is None}
   commands = (
+    "__main__",
     "command_line",
     "convert",
     "export",

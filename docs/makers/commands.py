@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from makers import markdown
 import mlrec
+from mlrec import __main__
 
 _PACKAGE = pathlib.Path(mlrec.__file__).parent
 _FOLDER = pathlib.Path(__file__).parents[1]
@@ -43,16 +44,10 @@ class Command(NamedTuple):
   flags: list[Flag]
 
 
-def modules() -> list[str]:
-  """The modules of `mlrec` that are commands."""
-  runs = 'if __name__ == "__main__":'
-  return [f"mlrec.{path.stem}" for path in sorted(_PACKAGE.glob("*.py")) if runs in path.read_text(encoding="utf-8")]
-
-
 def commands() -> list[Command]:
   """All commands, each read by a process of its own: absl's flags are of one program."""
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    return list(pool.map(read, modules()))
+    return list(pool.map(read, __main__.commands()))
 
 
 def read(module: str) -> Command:

@@ -11,6 +11,7 @@ from makers import config_keys
 from makers import models as models_page
 from makers import parts
 from makers import usual_columns
+from mlrec import __main__
 from mlrec import config as config_lib
 from mlrec.models.registry import models
 from support.tiny_runs import ROOT
@@ -44,7 +45,7 @@ def test_a_key_without_a_comment_is_refused(monkeypatch):
 
 
 def test_every_command_says_how_it_is_called():
-  found = commands.modules()
+  found = __main__.commands()
   assert {"mlrec.main", "mlrec.recommend"} <= set(found)
   for module in found:
     path = (ROOT / module.replace(".", "/")).with_suffix(".py")
