@@ -35,14 +35,19 @@ class Cuts(NamedTuple):
     train: `[num_users]` int64, how many of the first items of each row training sees.
     targets: by the name of a split that is evaluated, `[num_users]` int64: the place in the row of the item to be
       predicted, after which nothing is read; -1 for users who are not evaluated.
+    moments: of a split by time, by the same names, when targets begin; ISO 8601 in UTC, or the number in the log where
+      that is no time. They are told, and not kept with a run's data.
   """
 
   train: np.ndarray
   targets: Mapping[str, np.ndarray]
+  moments: Mapping[str, str] = {}
 
   def take(self, users: np.ndarray) -> "Cuts":
     """Those of the named `users` (indices or a mask)."""
-    return Cuts(self.train[users], {name: places[users] for name, places in self.targets.items()})
+    return self._replace(
+      train=self.train[users], targets={name: places[users] for name, places in self.targets.items()}
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -238,6 +238,7 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
     users=split.num_users,
     items=split.num_items,
     skipped_users=split.num_skipped,
+    moments=split.cuts.moments or None,
     parameters=summary.parameters,
     versions={"python": platform.python_version()} | {name: _version(name) for name in _VERSIONS},
     devices={"count": jax.device_count(), "kind": jax.devices()[0].device_kind, "processes": jax.process_count()},
@@ -264,7 +265,8 @@ def _told(split: Split) -> str:
   trained, there = int(split.train_counts.sum()), int(split.cuts.train.sum())
   cut = "" if trained == there else f", of {there:,}: config.data.train_windows = 0 takes the older ones too"
   parts = [f"{trained:,} interactions to train on{cut if not len(split.cold) else ''}"]
-  parts += [f"{len(split.evaluated(name)):,} users for {name}" for name in split.cuts.targets]
+  since = {name: f" (from {moment} on)" for name, moment in split.cuts.moments.items()}
+  parts += [f"{len(split.evaluated(name)):,} users for {name}{since.get(name, '')}" for name in split.cuts.targets]
   return f"{sizes}; {split.protocol}: {', '.join(parts)}"
 
 

@@ -42,6 +42,7 @@ class Result:
     users: of the split.
     items: of the split.
     skipped_users: too short to be split.
+    moments: of a split by time, when the targets of `valid` and `test` begin.
     parameters: numbers trained, or kept as they were given.
     peak_memory_mib: the most that the process held.
     peak_device_memory_mib: the most on one of its devices, where devices count it.
@@ -60,6 +61,7 @@ class Result:
   users: int | None = None
   items: int | None = None
   skipped_users: int | None = None
+  moments: Mapping[str, str] | None = None
   parameters: int | None = None
   peak_memory_mib: float | None = None
   peak_device_memory_mib: float | None = None
@@ -94,8 +96,8 @@ class Result:
 # The types that values have in JSON.
 _KINDS: Mapping[str, Any] = {
   "seed": int, "config_hash": str, "data": str, "best_step": int, "best_epoch": int, "seconds": float,
-  "cpu_seconds": float, "users": int, "items": int, "skipped_users": int, "parameters": int, "peak_memory_mib": float,
-  "peak_device_memory_mib": float, "versions": dict, "devices": dict,
+  "cpu_seconds": float, "users": int, "items": int, "skipped_users": int, "moments": dict, "parameters": int,
+  "peak_memory_mib": float, "peak_device_memory_mib": float, "versions": dict, "devices": dict,
 }  # fmt: skip
 _REQUIRED = ("seed", "config_hash", "data")
 

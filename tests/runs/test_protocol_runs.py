@@ -73,6 +73,8 @@ def test_a_run_is_validated_and_tested_on_the_users_of_its_protocol(text, log, r
     assert result[name]["hr@10"] * size == pytest.approx(round(result[name]["hr@10"] * size))
     assert result[name]["hr@10"] > 0.1, "one item mostly leads to the next"
   assert result["data"] == split.fingerprint
+  assert result.get("moments", {}) == split.cuts.moments
+  assert all(f"users for {name} (from {moment} on)" in said[0] for name, moment in split.cuts.moments.items())
   # What is kept serves without the log.
   again = run_tiny(tmp_path / "run", evaluate_only=True, **{"data.source": str(log), "data.split": text})
   assert again["test"] == result["test"]
@@ -135,6 +137,16 @@ def test_without_a_split_the_last_epoch_is_kept_and_nothing_is_told_of_it(log, r
   assert longer["best_epoch"] == 4
   with pytest.raises(ConfigError, match=r"--evaluate_only: config\.data\.split = 'none' leaves nothing to evaluate on"):
     run_tiny(tmp_path / "run", evaluate_only=True, **options)
+
+
+def test_the_moments_that_shares_come_to_cut_alike(log):
+  by_shares = evaluated(log, _TIME)
+  assert sorted(by_shares.cuts.moments) == ["test", "valid"]
+  moments = ",".join(by_shares.cuts.moments[name] for name in ("valid", "test"))
+  assert moments.startswith("2023-")
+  by_moments = evaluated(log, f"time:{moments}")
+  assert np.array_equal(by_moments.cuts.train, by_shares.cuts.train)
+  assert all(np.array_equal(places, by_shares.cuts.targets[name]) for name, places in by_moments.cuts.targets.items())
 
 
 @pytest.mark.slow

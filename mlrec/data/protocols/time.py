@@ -64,12 +64,14 @@ class Time(Protocol):
     rows = np.repeat(np.arange(len(log.histories)), log.histories.lengths)
     if ((np.diff(log.times) < 0) & (rows[1:] == rows[:-1])).any():
       raise DataError(f"{log.source}: the histories are not in the order of their timestamps")
-    first, second = self._moments(np.sort(log.times), log.source)
+    times = np.sort(log.times)
+    first, second = self._moments(times, log.source)
+    unit = _unit(times)
     before_first, before_second = (_count(log.histories, log.times < moment) for moment in (first, second))
     return Cuts(before_first, {
       VALID: _places(before_first, before_second),
       TEST: _places(before_second, log.histories.lengths),
-    })  # fmt: skip
+    }, {VALID: _iso(first, unit), TEST: _iso(second, unit)})  # fmt: skip
 
   def _moments(self, times: np.ndarray, source: str) -> tuple[int, int]:
     """The two moments, in the unit of the sorted `times`."""
@@ -78,7 +80,12 @@ class Time(Protocol):
       places = [min(round(share * len(times)), len(times) - 1) for share in (train, train + valid)]
       found = [int(times[place]) for place in places]
     else:
-      unit = _unit(times, source, self.text)
+      unit = _unit(times)
+      if unit is None:
+        raise DataError(
+          f"config.data.split = {self.text!r}: the timestamps of {source}, {times[0]} to {times[-1]}, are no times of "
+          f"1980 to 2100 in {' or '.join(_UNITS)}; give shares, such as time:0.8,0.1"
+        )
       terminal.tell(f"{source}: timestamps are taken for {unit}, {_shown(times[0], unit)} to {_shown(times[-1], unit)}")
       # What is at or after a moment between two ticks is at or after the later one.
       found = [-(-((date - _EPOCH) // _MICROSECOND) * _UNITS[unit] // 10**6) for date in self._dates]
@@ -98,15 +105,20 @@ def _date(text: str) -> datetime.datetime:
   return date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
 
 
-def _unit(times: np.ndarray, source: str, text: str) -> str:
-  """What unit sorted timestamps are in."""
+def _unit(times: np.ndarray) -> str | None:
+  """What unit sorted timestamps are in; None where they are no times, such as places in a history."""
   for unit, ticks in _UNITS.items():
     if _FIRST * ticks <= times[0] and times[-1] < _END * ticks:
       return unit
-  raise DataError(
-    f"config.data.split = {text!r}: the timestamps of {source}, {times[0]} to {times[-1]}, are no times of 1980 to "
-    f"2100 in {' or '.join(_UNITS)}; give shares, such as time:0.8,0.1"
-  )
+  return None
+
+
+def _iso(time: int, unit: str | None) -> str:
+  """A moment as `time:DATE` takes it."""
+  if unit is None:
+    return str(time)
+  # Down to a microsecond: what is finer, Python's times do not hold.
+  return (_EPOCH + _MICROSECOND * (time * 10**6 // _UNITS[unit])).isoformat().replace("+00:00", "Z")
 
 
 def _shown(time: int, unit: str) -> str:
