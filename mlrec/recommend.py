@@ -65,13 +65,20 @@ def _check() -> None:
     raise ConfigError(f"expected one of --user, --history and --batch, not {given}")
   if bool(_BATCH.value) != bool(_TO.value):
     raise ConfigError("--batch=FILE and --to=FILE go together")
-  page = pathlib.Path(_HTML.value or "").expanduser()
-  if _HTML.value and page.is_dir():
-    raise ConfigError(f"--html={_HTML.value} is a folder: name a file, such as page.html")
-  if _HTML.value and files.is_special(page):
-    raise ConfigError(f"--html={_HTML.value} is a pipe or a device: name a file, such as page.html")
+  for flag, example in ((_HTML, "page.html"), (_TO, "out.parquet")):
+    if flag.value:
+      _check_place(f"--{flag.name}={flag.value}", pathlib.Path(str(flag.value)).expanduser(), example)
   if _BATCH.value and _HTML.value:
     raise ConfigError("--html is for --user and --history: a page of a whole batch would be too large")
+
+
+def _check_place(named: str, path: pathlib.Path, example: str) -> None:
+  """Raises a ConfigError where no file can take the place of a path, or where none should."""
+  if path.is_dir() or files.is_special(path):
+    what = "folder" if path.is_dir() else "pipe or a device"
+    raise ConfigError(f"{named} is a {what}: name a file, such as {example}")
+  if not path.parent.is_dir():
+    raise ConfigError(f"{named}: there is no folder {path.parent}; make it first")
 
 
 def _run() -> None:

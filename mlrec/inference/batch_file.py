@@ -68,6 +68,8 @@ def recommend(
     raise DataError(f"{target}: the result would take the place of the table that is read: name another file")
   if target.exists() and not target.is_file():
     raise DataError(f"{target}: expected the name of a file, and it is something else")
+  if not target.parent.is_dir():
+    raise DataError(f"{target}: there is no folder {target.parent}; make it first")
   read, lost, answered, items, first_lost = 0, 0, 0, 0, ""
   with files.replacing(target) as temporary:
     writer: Any = None
@@ -116,7 +118,8 @@ def _batches(source: pathlib.Path) -> Iterator[pa.RecordBatch]:
       # Ids are what is written: "007" is no 7.
       as_texts = pa.csv.ConvertOptions(column_types={USER: pa.string(), HISTORY: pa.string()})
       blocks = pa.csv.ReadOptions(block_size=_BLOCK_BYTES)
-      with pa.csv.open_csv(source, read_options=blocks, convert_options=as_texts) as reader:
+      quoted = pa.csv.ParseOptions(newlines_in_values=True)
+      with pa.csv.open_csv(source, blocks, quoted, as_texts) as reader:
         for block in reader:
           yield from (block.slice(first, _ROWS_AT_ONCE) for first in range(0, block.num_rows, _ROWS_AT_ONCE))
   except FileNotFoundError as error:

@@ -1,5 +1,6 @@
 """`python -m mlrec.recommend`."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -13,7 +14,11 @@ import pytest
 
 import mlrec
 from mlrec.data import DataError
+from mlrec.data import kept_split
+from mlrec.data.id_map import IdMap
+from mlrec.data.names import Names
 from mlrec.inference import batch_file
+from mlrec.runs.workdir import Workdir
 from support.tiny_runs import environment
 
 
@@ -169,6 +174,9 @@ def _table(text: str):
     (["--workdir={w}", _table("user,user\n1,2\n"), "--to=y.csv"], "expected one column 'user'"),
     (["--workdir={w}", _table("user\n1\n"), "--to=t.csv"], "would take the place of the table that is read"),
     (["--workdir={w}", "--history=1", "--html=/dev/null"], "--html=/dev/null is a pipe or a device: name a file"),
+    (["--workdir={w}", "--history=1", "--html=no/page.html"], "--html=no/page.html: there is no folder no; make it"),
+    (["--workdir={w}", _pipe, "--to=pipe.csv"], "--to=pipe.csv is a pipe or a device: name a file, such as"),
+    (["--workdir={w}", "--batch=x.csv", "--to=no/y.csv"], "--to=no/y.csv: there is no folder no; make it first"),
     (["--workdir={w}", "--history=1", "--only=@/dev/null"], "the list of items cannot be read"),
     (["--workdir={w}", _table("user\n"), "--to=y.csv"], "it has no rows"),
     (
@@ -225,6 +233,25 @@ def test_rows_that_cannot_be_answered_are_left_out_and_told(recommend, finished,
     found = pa.parquet.read_table(tmp_path / "out.parquet").to_pydict()
     assert found["user"] == [user for user in whom for _ in range(2)]
     assert "4 items for 2 rows" in done.stdout
+
+
+def test_ids_with_line_ends_are_printed_in_their_line_and_written_as_they_are(copied, recommend, tmp_path):
+  workdir = Workdir(copied)
+  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  names = Names.of(split.item_ids[1:], [f"a\n{item}\t\x1b[31m" for item in split.item_ids[1:]])
+  kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
+  done = recommend(f"--workdir={copied}", "--user=7", "--k=2", "--seen")
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert len(lines) == 2
+  assert all(line.split()[1].startswith("a\\n") and "\\t\\x1b[31m" in line for line in lines)
+  (tmp_path / "h.csv").write_text('history\n"a\n7\t\x1b[31m,"\n')
+  assert recommend(f"--workdir={copied}", "--batch=h.csv", "--to=out.csv", "--k=2").returncode == 0
+  assert (
+    pa.csv.read_csv(tmp_path / "out.csv", parse_options=pa.csv.ParseOptions(newlines_in_values=True))["item"]
+    .to_pylist()[0]
+    .startswith("a\n")
+  )
 
 
 def test_an_empty_list_of_items_leaves_nothing(recommend, finished, tmp_path):
