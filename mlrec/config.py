@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mlrec.data import protocols
 from mlrec.registry import closest
+from mlrec.registry import near
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
 
@@ -328,9 +328,8 @@ def missing(file: str) -> str:
     return f"there is no such file; did you mean {' or '.join(map(repr, same))}?"
   # Compared as they are written: with the folder, or by the name alone.
   names = {pathlib.Path(name).stem if file == path.stem else name: name for name in [*ours, *here]}
-  near = [names[name] for name in difflib.get_close_matches(file, names, n=2, cutoff=0.6)]
-  if near:
-    return f"there is no such file; did you mean {' or '.join(map(repr, near))}?"
+  if meant := [names[name] for name in near(file, names)]:
+    return f"there is no such file; did you mean {' or '.join(map(repr, meant))}?"
   return "there is no such file; python -m mlrec.main --list names the configs that come with the package"
 
 

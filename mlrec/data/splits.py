@@ -36,7 +36,7 @@ class Cuts(NamedTuple):
     targets: by the name of a split that is evaluated, `[num_users]` int64: the place in the row of the item to be
       predicted, after which nothing is read; -1 for users who are not evaluated.
     moments: of a split by time, by the same names, when targets begin; ISO 8601 in UTC, or the number in the log where
-      that is no time. They are told, and not kept with a run's data.
+      that is no time.
   """
 
   train: np.ndarray

@@ -79,11 +79,12 @@ class Evaluator:
     """
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
     trained, outputs = self.split.trained, []
+    # Where all users were trained, which is the rule, nobody is asked whether he was.
+    asked = not trained.all()
     for batch in eval_batches(
       self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
     ):
-      # Where all users were trained, which is the rule, nobody is asked whether he was.
-      folds = None if trained.all() else put(self.mesh, ~trained[batch.users])
+      folds = put(self.mesh, ~trained[batch.users]) if asked else None
       outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):

@@ -9,6 +9,7 @@ import pytest
 import mlrec
 from mlrec.config import ConfigError
 from mlrec.data import Interactions
+from mlrec.data import kept_split
 from mlrec.data import protocols
 from mlrec.data import read_pairs
 from mlrec.data import Rows
@@ -139,11 +140,13 @@ def test_without_a_split_the_last_epoch_is_kept_and_nothing_is_told_of_it(log, r
     run_tiny(tmp_path / "run", evaluate_only=True, **options)
 
 
-def test_the_moments_that_shares_come_to_cut_alike(log):
+def test_the_moments_that_shares_come_to_are_kept_and_cut_alike(log, tmp_path):
   by_shares = evaluated(log, _TIME)
   assert sorted(by_shares.cuts.moments) == ["test", "valid"]
   moments = ",".join(by_shares.cuts.moments[name] for name in ("valid", "test"))
   assert moments.startswith("2023-")
+  kept_split.write(by_shares, tmp_path / "data.safetensors")
+  assert kept_split.read(tmp_path / "data.safetensors", IdMap.of(by_shares)).cuts.moments == by_shares.cuts.moments
   by_moments = evaluated(log, f"time:{moments}")
   assert np.array_equal(by_moments.cuts.train, by_shares.cuts.train)
   assert all(np.array_equal(places, by_shares.cuts.targets[name]) for name, places in by_moments.cuts.targets.items())
