@@ -115,6 +115,11 @@ def default_config() -> ConfigDict:
   config.optimizer.warmup_steps = 0
   # Where a schedule that falls ends, as a share of `lr`.
   config.optimizer.final_lr_fraction = 0.0
+  # What trains tables with a row for each item: `adamw`, whose step touches all rows, or, at a cost that does not grow
+  # with their number, `lazy_adamw` (the same up to rounding), `sgd` or `adagrad`.
+  config.optimizer.item_tables = "adamw"
+  # The learning rate of those tables; 0 stands for `lr`.
+  config.optimizer.item_tables_lr = 0.0
 
   config.train = ConfigDict()
   # Passes over the training data, at most.
@@ -172,6 +177,9 @@ MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
 BASELINES = ("popularity", "id")
 # How the learning rate falls over a run.
 SCHEDULES = ("constant", "cosine", "linear")
+# What trains item tables.
+ADAMW, LAZY_ADAMW, SGD, ADAGRAD = "adamw", "lazy_adamw", "sgd", "adagrad"
+TABLE_OPTIMIZERS = (ADAMW, LAZY_ADAMW, SGD, ADAGRAD)
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
@@ -245,7 +253,8 @@ def _check_ranges(config: ConfigDict) -> None:
     "train.steps_per_epoch": 0, "eval.every_steps": 0, "eval.users": 0,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
-    "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "loss.popularity_power": -100,
+    "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "optimizer.item_tables_lr": 0,
+    "loss.popularity_power": -100,
   }  # fmt: skip
   at_most = {
     # A seed is one word of a random key.
@@ -274,6 +283,7 @@ def _check_ranges(config: ConfigDict) -> None:
     raise ConfigError(
       f"config.optimizer.schedule = {config.optimizer.schedule!r}: {closest(config.optimizer.schedule, SCHEDULES)}"
     )
+  _check_tables(config.optimizer)
   if config.train.batch_size % config.loss.negative_groups:
     raise ConfigError(
       f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
@@ -287,6 +297,18 @@ def _check_ranges(config: ConfigDict) -> None:
     raise ConfigError(f"config.eval.buckets must be ascending integers of at least 1, such as (5, 20, 50), not {ends}")
   if len(set(config.seeds)) != len(config.seeds) or not all(type(s) is int and 0 <= s < 2**32 for s in config.seeds):
     raise ConfigError(f"config.seeds must be distinct integers from 0 to {2**32 - 1}, not {config.seeds}")
+
+
+def _check_tables(optimizer: ConfigDict) -> None:
+  if optimizer.item_tables not in TABLE_OPTIMIZERS:
+    raise ConfigError(
+      f"config.optimizer.item_tables = {optimizer.item_tables!r}: {closest(optimizer.item_tables, TABLE_OPTIMIZERS)}"
+    )
+  if optimizer.item_tables == LAZY_ADAMW and not optimizer.b1**2 < optimizer.b2:
+    raise ConfigError(
+      f"config.optimizer.item_tables = {LAZY_ADAMW!r}: the square of config.optimizer.b1 = {optimizer.b1} must be "
+      f"below config.optimizer.b2 = {optimizer.b2}, else rows that are not read move ever further; or give {ADAMW!r}"
+    )
 
 
 def shipped() -> pathlib.Path:

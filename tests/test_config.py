@@ -127,6 +127,8 @@ def test_a_value_of_another_type_is_named(key, value):
     ("optimizer__clip_norm", -1.0),
     ("optimizer__clip_norm", float("nan")),
     ("optimizer__warmup_steps", -5),
+    ("optimizer__item_tables", "lazy_adam"),
+    ("optimizer__item_tables_lr", -1e-3),
     ("optimizer__b1", float("inf")),
     ("loss__popularity_power", 1e38),
     ("loss__popularity_power", -1e38),
@@ -172,6 +174,14 @@ def test_a_value_out_of_range_is_named(key, value):
 def test_the_largest_values_are_taken(key, value):
   taken = dict(flatten(validate(_with(**{key: value}))))[key.replace("__", ".")]
   assert taken == value
+
+
+def test_lazy_adamw_needs_momentum_that_fades_faster_than_the_squares():
+  validate(_with(optimizer__item_tables="lazy_adamw", optimizer__b1=0.99, optimizer__b2=0.99))
+  for values in ({"optimizer__b1": 0.95, "optimizer__b2": 0.9}, {"optimizer__b1": 0.0, "optimizer__b2": 0.0}):
+    validate(_with(**values))
+    with pytest.raises(ConfigError, match=r"config\.optimizer\.item_tables = 'lazy_adamw': the square of .*'adamw'"):
+      validate(_with(optimizer__item_tables="lazy_adamw", **values))
 
 
 def test_a_batch_divides_into_its_groups():

@@ -136,6 +136,7 @@ class Checkpoints:
       rest=model["rest"],
       opt_state=training["opt_state"],
       average=model["params"] if averaged else None,
+      clock=training.get("clock"),
     )
     return Restored(state, Record.from_json(saved[_RECORD]))
 
@@ -269,6 +270,8 @@ def _trees(state: TrainState) -> dict[str, Any]:
   training = {"step": state.step, "opt_state": state.opt_state}
   if state.average is not None:
     training["params"] = state.params
+  if state.clock is not None:
+    training["clock"] = state.clock
   return {_MODEL: model, _TRAINING: training}
 
 

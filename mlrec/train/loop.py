@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -22,6 +23,7 @@ import optax
 from mlrec import config as config_lib
 from mlrec import machine
 from mlrec import terminal
+from mlrec.config import ADAMW
 from mlrec.config import ConfigError
 from mlrec.content.base import Content
 from mlrec.content.base import Source
@@ -45,6 +47,7 @@ from mlrec.train.checkpoint import OtherModelError
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.item_content import open_content
 from mlrec.train.item_content import reading_options
+from mlrec.train.lazy_tables import LazyTables
 from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.optimizer import make_optimizer
 from mlrec.train.profile import Profile
@@ -56,6 +59,8 @@ from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
 from mlrec.train.sharding import put_content
 from mlrec.train.sharding import Shares
+from mlrec.train.state import average_decay
+from mlrec.train.state import make_settle
 from mlrec.train.state import make_train_steps
 from mlrec.train.state import state_spec
 from mlrec.train.state import StateSpec
@@ -147,6 +152,7 @@ class TrainingRun:
     self.train_steps = make_train_steps(
       self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
     )
+    self.settle = make_settle(self.spec)
 
   def abstract_model(self) -> Recommender:
     """The recommender, of shapes alone."""
@@ -298,6 +304,7 @@ class TrainingRun:
         if session.done:
           return
     session.flush()
+    session.state = self.settle(session.state)
     machine.trim_memory()
     if VALID not in self.split.cuts.targets:
       session.not_validated()
@@ -406,7 +413,17 @@ def _plan(
   if not steps:
     steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
-  spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=config.train.ema_decay > 0)
+  averaged = config.train.ema_decay > 0
+  lazy = None
+  if config.optimizer.item_tables != ADAMW:
+    decay = functools.partial(average_decay, config.train.ema_decay)
+    lazy = LazyTables(config.optimizer, config.train.epochs * steps, steps_per_epoch=steps, average_decay=decay)
+  spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=averaged, lazy=lazy)
+  if lazy and spec.abstract.clock is None:
+    raise ConfigError(
+      f"config.optimizer.item_tables = {config.optimizer.item_tables!r}: {config.model.name} has no table of which a "
+      f"step reads the rows of its batch alone; give {ADAMW!r}"
+    )
   model: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
   return spec, optimizer, Layout.of(split.max_length, packed=not model.reads_padding)
 

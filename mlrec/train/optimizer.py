@@ -1,4 +1,4 @@
-"""AdamW with a clipped global norm, and its learning-rate schedules."""
+"""AdamW with a clipped global norm, what else may train item tables, and learning-rate schedules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,17 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
+from mlrec.config import ADAGRAD
 from mlrec.config import ConfigError
 from mlrec.config import SCHEDULES
+from mlrec.config import SGD
 from mlrec.models.layers import variables
 from mlrec.models.layers.variables import ENCODER
 from mlrec.models.layers.variables import HEAD
 from mlrec.registry import closest
+
+# Item tables, as a group of parameters.
+ITEM_TABLES = "item_tables"
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformationExtraArgs:
@@ -23,11 +28,13 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
 
   AdamW with decoupled decay of every parameter (Loshchilov and Hutter, ICLR 2019), after scaling gradients so that
   their global L2 norm is at most `clip_norm` (0 for no clipping). Parameters of the group `encoder`
-  (`mlrec.models.layers.variables`) have the learning rate `encoder_lr` and the decay `encoder_weight_decay`.
+  (`mlrec.models.layers.variables`) have the learning rate `encoder_lr` and the decay `encoder_weight_decay`. Item
+  tables have `item_tables_lr` and the optimiser `item_tables`, after the same clipping and with decoupled decay too,
+  whatever it is; `mlrec.train.lazy_tables` has it run on the rows that a step reads alone.
 
   Args:
     config: `lr`, `weight_decay`, `b1`, `b2`, `eps`, `clip_norm`, `schedule`, `warmup_steps`, `final_lr_fraction`,
-      `encoder_lr`, `encoder_weight_decay`.
+      `encoder_lr`, `encoder_weight_decay`, `item_tables`, `item_tables_lr`.
     num_steps: steps of the whole run, for schedules that fall over it.
 
   Raises:
@@ -39,9 +46,21 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
   groups = {
     HEAD: Group(1.0, config.weight_decay),
     ENCODER: Group((config.encoder_lr or config.lr) / config.lr, config.encoder_weight_decay),
+    ITEM_TABLES: table_group(config),
   }
-  chain.append(adamw(make_schedule(config, num_steps), config.b1, config.b2, eps=config.eps, groups=groups))
+  schedule = make_schedule(config, num_steps)
+  others = adamw(schedule, config.b1, config.b2, eps=config.eps, groups=groups)
+  if config.item_tables in (SGD, ADAGRAD):
+    of_tables = {SGD: sgd(schedule, groups[ITEM_TABLES]), ADAGRAD: adagrad(schedule, config.eps, groups[ITEM_TABLES])}
+    chain.append(optax.partition({HEAD: others, ITEM_TABLES: of_tables[config.item_tables]}, _table_or_not))
+  else:
+    chain.append(others)
   return optax.chain(*chain)
+
+
+def table_group(config: ConfigDict) -> "Group":
+  """What item tables have of their own."""
+  return Group((config.item_tables_lr or config.lr) / config.lr, config.weight_decay)
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
@@ -103,7 +122,7 @@ def adamw(
     b2: decay of the squares' average.
     eps: added to the root of the latter.
     groups: factors of the learning rate and weight decays by the group that a parameter says it is in; parameters that
-      say none are in `HEAD`.
+      say none are in `HEAD`. Item tables are in `ITEM_TABLES`, where there is such a group.
   """
 
   def init(params: Any) -> AdamWState:
@@ -114,6 +133,8 @@ def adamw(
     gradients: Any, state: AdamWState, params: Any = None, *, rows: Mapping[str, Array] = {}, **_: Any
   ) -> tuple[Any, AdamWState]:
     named = variables.groups(params)
+    if ITEM_TABLES in groups:
+      named |= dict.fromkeys(variables.tables_in_batches(params), ITEM_TABLES)
 
     def averaged(moments: Any, power: int, decay: float) -> Any:
       def one(path: Any, moment: Array, gradient: Array) -> Array:
@@ -136,6 +157,50 @@ def adamw(
     return jax.tree_util.tree_map_with_path(change, mu, nu, params), AdamWState(step, mu, nu)
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def sgd(schedule: optax.Schedule, group: Group) -> optax.GradientTransformationExtraArgs:
+  """Plain stochastic gradient descent: a step of -lr (g + weight_decay p)."""
+
+  def update(gradients: Any, step: Array, params: Any = None, **_: Any) -> tuple[Any, Array]:
+    lr = schedule(step) * group.rate
+    changes = jax.tree.map(lambda g, p: -lr * (g + group.weight_decay * p), gradients, params)
+    return changes, optax.safe_increment(step)
+
+  return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros((), jnp.int32), update)
+
+
+class AdagradState(NamedTuple):
+  """Steps taken, and the sums of the gradients' squares."""
+
+  step: Array
+  squares: Any
+
+
+def adagrad(schedule: optax.Schedule, eps: float, group: Group) -> optax.GradientTransformationExtraArgs:
+  """Adagrad (Duchi et al., JMLR 2011) with decoupled decay: -lr (g / (root of the sum of squares + eps) + decay p).
+
+  Sums begin at 0, as PyTorch's do, so that an element's first step is of the size lr.
+  """
+
+  def init(params: Any) -> AdagradState:
+    return AdagradState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+  def update(gradients: Any, state: AdagradState, params: Any = None, **_: Any) -> tuple[Any, AdagradState]:
+    lr = schedule(state.step) * group.rate
+    squares = jax.tree.map(lambda s, g: s + g**2, state.squares, gradients)
+    changes = jax.tree.map(
+      lambda g, s, p: -lr * (g / (jnp.sqrt(s) + eps) + group.weight_decay * p), gradients, squares, params
+    )
+    return changes, AdagradState(optax.safe_increment(state.step), squares)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _table_or_not(params: Any) -> Any:
+  """The group of each parameter by whose optimiser it is trained."""
+  tables = variables.tables_in_batches(params)
+  return jax.tree_util.tree_map_with_path(lambda path, _: ITEM_TABLES if _name(path) in tables else HEAD, params)
 
 
 def _name(path: Any) -> str:

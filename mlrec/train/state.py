@@ -13,6 +13,9 @@ import optax
 
 from mlrec.data.batches import Batch
 from mlrec.models.layers.tables import item_tables
+from mlrec.train.lazy_tables import Held
+from mlrec.train.lazy_tables import LazyTables
+from mlrec.train.lazy_tables import RowClock
 from mlrec.train.sharding import replicated
 from mlrec.train.sharding import state_shardings
 
@@ -26,6 +29,7 @@ class TrainState(NamedTuple):
     rest: the model's other variables (batch statistics).
     opt_state: the optimiser's.
     average: the moving average of the parameters; None where a run keeps none.
+    clock: how far behind rows of item tables are in all of these; None where steps move all rows.
   """
 
   step: Array
@@ -33,11 +37,17 @@ class TrainState(NamedTuple):
   rest: nnx.State
   opt_state: optax.OptState
   average: nnx.State | None = None
+  clock: RowClock | None = None
 
   @property
   def eval_params(self) -> nnx.State:
     """The parameters that are evaluated and kept: the average, where there is one."""
     return self.params if self.average is None else self.average
+
+  @property
+  def held(self) -> Held:
+    """What has rows of item tables."""
+    return Held(self.params, self.opt_state, self.average)
 
 
 class StateSpec(NamedTuple):
@@ -46,6 +56,7 @@ class StateSpec(NamedTuple):
   graphdef: nnx.GraphDef
   create: Callable[[], TrainState]
   abstract: TrainState
+  lazy: LazyTables | None = None
 
 
 def state_spec(
@@ -55,13 +66,15 @@ def state_spec(
   *,
   seed: int,
   averaged: bool = False,
+  lazy: LazyTables | None = None,
 ) -> StateSpec:
   """Plans a state by shapes alone; `create` then makes it in place, already sharded."""
 
   def build() -> tuple[nnx.GraphDef, TrainState]:
     graphdef, params, rest = split_model(make_model(nnx.Rngs(seed)))
     average = jax.tree.map(jnp.copy, params) if averaged else None
-    return graphdef, TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average)
+    clock = lazy.clock(params) if lazy else None
+    return graphdef, TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average, clock)
 
   # The structure is no array: it leaves the traced function by the side.
   structure: list[nnx.GraphDef] = []
@@ -74,7 +87,7 @@ def state_spec(
   shapes = jax.eval_shape(only_state)
   shardings = state_shardings(mesh, shapes)
   abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
-  return StateSpec(structure[0], jax.jit(only_state, out_shardings=shardings), abstract)
+  return StateSpec(structure[0], jax.jit(only_state, out_shardings=shardings), abstract, lazy)
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -93,6 +106,7 @@ def make_train_steps(
   """
   key = jax.random.key(seed)
   optimizer = optax.with_extra_args_support(optimizer)
+  lazy = spec.lazy
   tables = {name for name, _ in item_tables(nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest))}
 
   def read(params: nnx.State, items: Array) -> Any:
@@ -112,21 +126,23 @@ def make_train_steps(
     return loss, split_model(model)[2]
 
   def step(batches: Batch, n: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-    state, losses = carry
+    whole, losses = carry
     batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n, keepdims=False), batches)
+    state = whole if lazy is None else _rows_of(whole, lazy, batch.items)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, rest), grads = gradient(read(state.params, batch.items), state.rest, batch, state.step)
+    params = state.params if lazy else read(state.params, batch.items)
+    (loss, rest), grads = gradient(params, state.rest, batch, state.step)
     # A gradient that is not finite spoils the parameters a step before the loss shows it.
     loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)
-    rows = dict.fromkeys(tables, batch.items)
+    rows = {} if lazy else dict.fromkeys(tables, batch.items)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, rows=rows)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
-      # Early on the average reaches back over the steps taken so far, not to the random start.
-      decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+      decay = average_decay(ema_decay, state.step)
       average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
-    return TrainState(state.step + 1, params, rest, opt_state, average), losses.at[n].set(loss)
+    state = TrainState(state.step + 1, params, rest, opt_state, average, state.clock)
+    return state if lazy is None else _put_back(whole, state, lazy, batch.items, mesh), losses.at[n].set(loss)
 
   def steps(state: TrainState, batches: Batch, count: Array) -> tuple[TrainState, Array]:
     losses = jnp.zeros(batches.items.shape[0], jnp.float32)
@@ -137,3 +153,36 @@ def make_train_steps(
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, spec.abstract)
   return jax.jit(steps, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+
+
+def make_settle(spec: StateSpec) -> Callable[[TrainState], TrainState]:
+  """Compiles what brings all rows of item tables up to date, where steps leave some behind; the state is donated."""
+  lazy = spec.lazy
+  if lazy is None:
+    return lambda state: state
+
+  def settle(state: TrainState) -> TrainState:
+    assert state.clock is not None
+    held, clock = lazy.settled(state.held, state.clock, state.step)
+    return state._replace(**held._asdict(), clock=clock)
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, spec.abstract)
+  return jax.jit(settle, donate_argnums=0, out_shardings=shardings)
+
+
+def average_decay(ema_decay: float, step: Array) -> Array:
+  """The share of the parameters' average that a step keeps: early on it reaches back over the steps so far alone."""
+  return jnp.minimum(ema_decay, (1 + step) / (10 + step))
+
+
+def _rows_of(whole: TrainState, lazy: LazyTables, items: Array) -> TrainState:
+  """The state with the rows of a batch's items in place of item tables, wherever it has any, up to date."""
+  assert whole.clock is not None
+  return whole._replace(**lazy.rows(whole.held, whole.clock, whole.step, items)._asdict())
+
+
+def _put_back(whole: TrainState, after: TrainState, lazy: LazyTables, items: Array, mesh: Mesh) -> TrainState:
+  """`after`, a state of those rows that a step has moved, with whole tables again."""
+  assert whole.clock is not None
+  held = lazy.put_back(whole.held, after.held, items, mesh)
+  return after._replace(**held._asdict(), clock=lazy.ticked(whole.clock, whole.step, items))

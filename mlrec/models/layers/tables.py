@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mlrec.models.layers.variables import hold_rows
 from mlrec.models.layers.variables import ITEMS
+from mlrec.models.layers.variables import read_in_batches
 from mlrec.models.layers.variables import USERS
 
 
@@ -22,6 +23,7 @@ class ItemTable(nnx.Embed):
   def __init__(self, num_embeddings: int, features: int, **options: Any):
     super().__init__(num_embeddings, features, **options)
     hold_rows(self.embedding, ITEMS)
+    read_in_batches(self.embedding)
     self.gathered = False
 
   def __call__(self, items: Array) -> Array:  # type: ignore[override]

@@ -15,7 +15,7 @@ from jax import Array
 ENCODER, HEAD = "encoder", "head"
 # Whose rows a table holds: row r belongs to the item, or the user, of dense id r.
 ITEMS, USERS = "items", "users"
-_GROUP, _ROWS = "group", "rows"
+_GROUP, _ROWS, _IN_BATCHES = "group", "rows", "in_batches"
 
 
 class Frozen(nnx.Variable):
@@ -68,6 +68,11 @@ def hold_rows(variable: nnx.Variable, owner: str) -> None:
   variable.set_metadata(**{_ROWS: owner})
 
 
+def read_in_batches(variable: nnx.Variable) -> None:
+  """Has a parameter with the rows of items say that a training step reads those of its batch alone."""
+  variable.set_metadata(**{_IN_BATCHES: True})
+
+
 def groups(params: Any) -> dict[str, str]:
   """The group of each parameter that names one, by its path as `jax.tree_util.keystr` has it; others are in `HEAD`."""
   return {name: said[_GROUP] for name, said in _metadata(params) if _GROUP in said}
@@ -76,6 +81,11 @@ def groups(params: Any) -> dict[str, str]:
 def row_owners(params: Any) -> dict[str, str]:
   """Whose rows each table of `params` holds, by its path as `jax.tree_util.keystr` writes it."""
   return {name: said[_ROWS] for name, said in _metadata(params) if _ROWS in said}
+
+
+def tables_in_batches(params: Any) -> set[str]:
+  """Parameters of which a training step reads the rows of its batch alone, by path as `jax.tree_util.keystr` has it."""
+  return {name for name, said in _metadata(params) if _IN_BATCHES in said}
 
 
 def _metadata(params: Any) -> Iterator[tuple[str, dict[str, Any]]]:
