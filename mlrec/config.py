@@ -89,7 +89,7 @@ def default_config() -> ConfigDict:
   config.loss = ConfigDict()
   # Groups of users that see only their own negatives; the published video runs have 4, one a device.
   config.loss.negative_groups = 1
-  # The exponent of the item counts in the popularity that the loss removes.
+  # The exponent of the item counts in the popularity that the loss removes, and by which items may be drawn.
   config.loss.popularity_power = 1.0
 
   config.optimizer = ConfigDict()

@@ -1,5 +1,6 @@
 """Training losses: pure functions of arrays."""
 
+import functools
 import math
 
 import jax
@@ -97,13 +98,44 @@ def scored_softmax_sums(
   return jnp.sum(weights * losses), jnp.sum(weights)
 
 
-def sampled_softmax_sums(
-  states: Array, items: Array, *, targets: Array, users: Array, own: Array, negatives: Array, weights: Array
+def full_softmax_sums(
+  states: Array, items: Array, *, targets: Array, weights: Array, block: int = 4096
 ) -> tuple[Array, Array]:
-  """Softmax over each row's target and items drawn uniformly: the weighted sum of losses, and that of weights.
+  """Softmax over all items: the weighted sum of losses, and that of weights.
 
-  (Jean et al., ACL 2015, of which the uniform proposal's correction is a constant.) All rows share the items drawn;
-  those in the row of its own user are excluded.
+  Items are scored a block at a time, and again in the backward pass, so that no more than `[T, block]` scores exist at
+  once (as in Dao et al., NeurIPS 2022). What grows with the number of items is the gradient by `items`, which is 0
+  nowhere.
+
+  Args:
+    states: `[T, D]` user states, a row for each predicted position.
+    items: `[N + 1, D]` vectors of all items; row 0, the padding, is no candidate.
+    targets: `[T]` int, the row of each position's target.
+    weights: `[T]` weight of each position; 0 on filler.
+    block: items scored at a time; the result depends on it in rounding alone.
+  """
+  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  losses = _full_cross_entropy(min(block, len(items)), states, items, targets)
+  weights = weights.astype(jnp.float32)
+  return jnp.sum(weights * losses), jnp.sum(weights)
+
+
+def sampled_softmax_sums(
+  states: Array,
+  items: Array,
+  *,
+  targets: Array,
+  users: Array,
+  own: Array,
+  negatives: Array,
+  weights: Array,
+  log_proposal: Array | None = None,
+) -> tuple[Array, Array]:
+  """Softmax over each row's target and items drawn at random: the weighted sum of losses, and that of weights.
+
+  (Jean et al., ACL 2015: a candidate's logit is its score less the log of the probability that it is drawn, the
+  target's too; of a uniform proposal that is a constant.) All rows share the items drawn; those in the row of its own
+  user are excluded.
 
   Args:
     states: `[T, D]`, as for `in_batch_softmax`, as are `items`, `targets`, `users`, `own` and `weights`.
@@ -113,8 +145,12 @@ def sampled_softmax_sums(
     own: `[B, U]`.
     negatives: `[K]` int, columns of the items drawn.
     weights: `[T]`.
+    log_proposal: `[U]` log of the probability that each item is drawn, -inf counting as a tiny one; None for uniform.
   """
   target_scores, scores, excluded = _against_drawn(states, items, targets, users, own, negatives)
+  if log_proposal is not None:
+    correction = jnp.maximum(log_proposal.astype(jnp.float32), _MIN_LOG_POPULARITY)
+    target_scores, scores = target_scores - correction[targets], scores - correction[negatives]
   weights = weights.astype(jnp.float32)
   losses = _cross_entropy(target_scores, jnp.where(excluded, _EXCLUDED, scores))
   return jnp.sum(weights * losses), jnp.sum(weights)
@@ -206,3 +242,50 @@ def _cross_entropy(target_logit: Array, logits: Array) -> Array:
   highest = jax.lax.stop_gradient(jnp.maximum(jnp.max(logits, axis=-1), target_logit))
   partition = jnp.sum(jnp.exp(logits - highest[:, None]), axis=-1) + jnp.exp(target_logit - highest)
   return jnp.log(partition) + highest - target_logit
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _full_cross_entropy(block: int, states: Array, items: Array, targets: Array) -> Array:
+  """-log softmax of each position's target among rows 1 to N of `items [N + 1, D]`, `[T]`."""
+  return _full_forward(block, states, items, targets)[0]
+
+
+def _full_forward(block: int, states: Array, items: Array, targets: Array) -> tuple[Array, tuple[Array, ...]]:
+  def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    highest, partition = carry
+    _, _, logits = _block_logits(n, block, states, items)
+    new = jnp.maximum(highest, jnp.max(logits, axis=-1))
+    return new, partition * jnp.exp(highest - new) + jnp.sum(jnp.exp(logits - new[:, None]), axis=-1)
+
+  start = jnp.full(len(states), _EXCLUDED), jnp.zeros(len(states))
+  highest, partition = jax.lax.fori_loop(0, -(-len(items) // block), more, start)
+  log_partition = jnp.log(partition) + highest
+  return log_partition - jnp.sum(states * items[targets], axis=-1), (states, items, targets, log_partition)
+
+
+def _full_backward(block: int, kept: tuple[Array, ...], by: Array) -> tuple[Array, Array, None]:
+  states, items, targets, log_partition = kept
+
+  def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    of_states, of_items = carry
+    start, rows, logits = _block_logits(n, block, states, items)
+    shares = by[:, None] * jnp.exp(logits - log_partition[:, None])
+    # Rows that the last block shares with the one before it have theirs already, and get nothing here.
+    here = jax.lax.dynamic_slice_in_dim(of_items, start, block) + shares.T @ states
+    return of_states + shares @ rows, jax.lax.dynamic_update_slice_in_dim(of_items, here, start, axis=0)
+
+  of_targets = by[:, None] * states
+  start = -by[:, None] * items[targets], jnp.zeros_like(items)
+  of_states, of_items = jax.lax.fori_loop(0, -(-len(items) // block), more, start)
+  return of_states, of_items.at[targets].add(-of_targets), None
+
+
+_full_cross_entropy.defvjp(_full_forward, _full_backward)
+
+
+def _block_logits(n: Array, block: int, states: Array, items: Array) -> tuple[Array, Array, Array]:
+  """The first row of the n-th block, its rows, and scores `[T, block]`, of which what is no candidate is excluded."""
+  start = jnp.minimum(n * block, len(items) - block)
+  rows = jax.lax.dynamic_slice_in_dim(items, start, block)
+  numbers = start + jnp.arange(block)
+  return start, rows, jnp.where((numbers >= n * block) & (numbers > 0), states @ rows.T, _EXCLUDED)

@@ -64,7 +64,7 @@ class Batch(NamedTuple):
     targets: `[R, W]` int32, the column of the item that follows.
     users: `[R, W]` int32, the row of `slots` that each place belongs to.
     weights: `[R, W]` float32, 1 on real places, 0 on padding.
-    negatives: `[K]` int32, columns of items drawn uniformly for the whole batch.
+    negatives: `[K]` int32, columns of items drawn at random for the whole batch.
     content: `[U, ...]` each, what the item tower reads of the items beside their ids.
   """
 
@@ -150,6 +150,7 @@ class TrainBatches:
     seed: int,
     negative_groups: int = 1,
     negatives: int = 0,
+    negatives_by_popularity: bool = False,
     popularity_power: float = 1.0,
     multiple_of: int = 1,
   ):
@@ -161,7 +162,8 @@ class TrainBatches:
       batch_size: users in a global batch.
       seed: of the order of users.
       negative_groups: groups that see only their own negatives; divides the batch size.
-      negatives: items drawn for each batch, uniformly and each for itself.
+      negatives: items drawn for each batch, each for itself.
+      negatives_by_popularity: whether by their popularity shares, not uniformly.
       popularity_power: the exponent of the item counts in the popularity shares.
       multiple_of: what every sharded axis must be divisible by (the number of devices).
 
@@ -174,6 +176,10 @@ class TrainBatches:
     self.negative_groups, self._negatives = negative_groups, negatives
     self._rows = split.train_sequences
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
+    # Up to which share of all each item reaches, the padding's 0 first.
+    self._reach: np.ndarray | None = None
+    if negatives_by_popularity:
+      self._reach = np.cumsum(popularity_shares(split.train_counts, popularity_power))
     self._users = round_up(batch_size, math.lcm(multiple_of, negative_groups))
     planned = np.arange(min(self.steps_per_epoch, PLANNED_BATCHES))
     if self._blocks > 1:
@@ -200,7 +206,7 @@ class TrainBatches:
   def _raw(self, step: int) -> "_Raw":
     users = self._users_of(step)
     rows = self._rows.take(users)
-    negatives = np.random.default_rng([self.seed, step, 1]).integers(1, self.split.num_items + 1, self._negatives)
+    negatives = self._drawn(np.random.default_rng([self.seed, step, 1]))
     distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
     columns = (columns + 1).astype(np.int32)
     slots, drawn = Rows(columns[: len(rows.values)], rows.offsets), columns[len(rows.values) :]
@@ -213,6 +219,11 @@ class TrainBatches:
       row[inside], start[inside], rows_here = self.layout.place(lengths[inside])
       num_rows = max(num_rows, rows_here)
     return _Raw(distinct, slots, drawn, groups, row, start, (len(distinct) + 1, num_rows))
+
+  def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+    if self._reach is None:
+      return rng.integers(1, self.split.num_items + 1, self._negatives)
+    return np.searchsorted(self._reach, rng.random(self._negatives) * self._reach[-1], side="right")
 
   def _sized(self, raw: "_Raw", sizes: tuple[int, ...]) -> Batch:
     num_columns, num_rows = sizes
@@ -292,13 +303,18 @@ def log_popularity(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
 
   With a negative power counting starts from 1, as in MicroLens's code.
   """
+  with np.errstate(divide="ignore"):
+    out = np.log(popularity_shares(counts, power))
+  out[0] = 0
+  return out.astype(np.float32)
+
+
+def popularity_shares(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
+  """Each item's share of `counts [N + 1]` raised to `power`, as `log_popularity` says; float64, 0 for the padding."""
   counts = counts.astype(np.float64)
   raised = (counts + 1) ** power if power < 0 else np.where(counts > 0, counts**power, 0)
   raised[0] = 0
-  with np.errstate(divide="ignore"):
-    out = np.log(raised / max(raised.sum(), 1e-300))
-  out[0] = 0
-  return out.astype(np.float32)
+  return raised / max(raised.sum(), 1e-300)
 
 
 def eval_batches(

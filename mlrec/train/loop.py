@@ -425,6 +425,11 @@ def _plan(
       f"step reads the rows of its batch alone; give {ADAMW!r}"
     )
   model: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
+  if lazy and model.scores_all_items:
+    raise ConfigError(
+      f"config.optimizer.item_tables = {config.optimizer.item_tables!r}: {config.model.name} scores all items in each "
+      f"step, so that the gradient has all rows; give {ADAMW!r}"
+    )
   return spec, optimizer, Layout.of(split.max_length, packed=not model.reads_padding)
 
 
@@ -440,9 +445,11 @@ def _train_batches(
     "popularity_power": config.loss.popularity_power,
     "multiple_of": mesh.size,
   }
-  if config.loss.negative_groups > 1 and (on_interactions or model.negatives):
-    why = "draws its negatives" if model.negatives else "is trained on interactions, not on users"
+  if config.loss.negative_groups > 1 and (on_interactions or model.negatives or model.scores_all_items):
+    draws = "scores all items" if model.scores_all_items else "draws its negatives"
+    why = "is trained on interactions, not on users" if on_interactions and not model.negatives else draws
     raise ConfigError(f"config.loss.negative_groups = {config.loss.negative_groups}: {config.model.name} {why}; give 1")
   if on_interactions:
     return InteractionBatches(split, inputs=model.reads_inputs, **shared)
+  shared |= {"negatives_by_popularity": model.negatives_by_popularity}
   return TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)

@@ -107,7 +107,9 @@ def make_train_steps(
   key = jax.random.key(seed)
   optimizer = optax.with_extra_args_support(optimizer)
   lazy = spec.lazy
-  tables = {name for name, _ in item_tables(nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest))}
+  described: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
+  whole_tables = getattr(described, "scores_all_items", False)
+  tables = set() if whole_tables else {name for name, _ in item_tables(described)}
 
   def read(params: nnx.State, items: Array) -> Any:
     """The parameters, with the rows of the batch's items in place of whole item tables."""
@@ -121,7 +123,7 @@ def make_train_steps(
   def loss_fn(params: Any, rest: nnx.State, batch: Batch, step: Array) -> tuple[Array, nnx.State]:
     model: Any = nnx.merge(spec.graphdef, params, rest, copy=True)
     for _, table in item_tables(model):
-      table.gathered = True
+      table.gathered = not whole_tables
     loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
     return loss, split_model(model)[2]
 

@@ -323,6 +323,25 @@ def test_negatives_are_drawn_uniformly_by_seed_and_step(split):
   assert drawn(batches, 7) != drawn(make(seed=1), 7)
 
 
+@pytest.mark.parametrize("power", [1.0, 0.5, -1.0])
+def test_negatives_by_popularity_are_drawn_as_often_as_the_loss_is_told(split, power):
+  batches = TrainBatches(
+    split, _LAYOUTS["packed"], batch_size=20, seed=0, negatives=500, negatives_by_popularity=True,
+    popularity_power=power,
+  )  # fmt: skip
+  counts, shares = Counter(), {}
+  for step in range(60):
+    batch = batches.batch(step)
+    counts.update(batch.items[batch.negatives].tolist())
+    shares |= dict(zip(batch.items.tolist(), np.exp(batch.log_popularity.astype(np.float64))))
+  wanted = {item: 60 * 500 * share for item, share in shares.items() if item}
+  assert sum(wanted.values()) == pytest.approx(60 * 500, rel=1e-5), "all items were in some batch"
+  assert 0 not in counts
+  for item, mean in wanted.items():
+    assert abs(counts[item] - mean) <= 5 * np.sqrt(mean), item
+  assert np.ptp(list(wanted.values())) > 100, "not all alike"
+
+
 def test_a_stack_holds_the_negatives_of_its_steps(split):
   batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=8, seed=2, negatives=5)
   stack = batches.stack(3, 3, 4)

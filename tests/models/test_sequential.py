@@ -242,6 +242,44 @@ def test_loss_of_items_drawn_does_not_depend_on_the_layout_of_the_batch(loss, us
   assert abs(_loss(model, moved) - wanted) > 1e-4, "other items, another loss"
 
 
+def test_items_drawn_by_popularity_are_corrected_by_that_of_the_batch():
+  options = {"user": {"name": "sasrec", "blocks": 1}, "loss": "sampled_softmax", "negatives": 6}
+  model = tiny.fresh(
+    lambda: models.create("sequential", num_items=40, dim=16, drawn_by="popularity", **options, rngs=nnx.Rngs(0))
+  )
+  assert model.negatives_by_popularity
+  batch = _batches(packed=True, negatives=6).batch(1)
+  told = _loss(model, batch)
+  vectors, states = _vectors_and_states(*nnx.split(model), batch)
+  own = np.zeros((len(batch.slots), len(batch.items)), bool)
+  np.put_along_axis(own, batch.slots, True, axis=1)
+  total, weight = jax.jit(losses.sampled_softmax_sums)(
+    np.asarray(states).reshape(-1, 16), vectors, targets=batch.targets.ravel(), users=batch.users.ravel(), own=own,
+    negatives=batch.negatives, weights=batch.weights.ravel(), log_proposal=batch.log_popularity,
+  )  # fmt: skip
+  assert told == pytest.approx(float(total / weight), rel=1e-5)
+  assert _loss(model, batch._replace(log_popularity=batch.log_popularity - 1)) == pytest.approx(told, rel=1e-5)
+  assert abs(_loss(model, batch._replace(log_popularity=0 * batch.log_popularity)) - told) > 1e-3
+
+
+def test_the_full_softmax_is_that_of_all_items_whatever_the_batch_holds():
+  options = {"user": {"name": "sasrec", "blocks": 1}, "loss": "full_softmax", "block": 7}
+  model = tiny.fresh(lambda: models.create("sequential", num_items=40, dim=16, **options, rngs=nnx.Rngs(0)))
+  assert model.scores_all_items
+  batch = _batches(packed=True, batch_size=3).batch(1)
+  loss, gradients = _loss_and_gradients(model, batch)
+  _, states = _vectors_and_states(*nnx.split(model), batch)
+  real = batch.weights.ravel() != 0
+  scores = np.float64(np.asarray(states).reshape(-1, 16)[real]) @ np.float64(to_torch(model)["id_encoder.weight"][1:]).T
+  targets = batch.items[batch.targets].ravel()[real] - 1
+  wanted = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(targets)), targets]
+  assert loss == pytest.approx(wanted.mean(), rel=1e-6)
+  moved = np.abs(gradients["id_encoder.weight"]).max(axis=1)
+  assert len(set(batch.items)) < 41
+  assert not moved[0]
+  assert moved[1:].min() > 0, "items outside the batch too"
+
+
 @drawn
 def test_items_drawn_get_a_gradient_and_items_outside_the_batch_do_not(loss):
   model = _with_drawn(loss)
@@ -267,7 +305,16 @@ def test_a_batch_without_users_has_no_loss_of_items_drawn(loss, padded_batch):
   ("options", "pattern"),
   [
     ({"loss": "gbse"}, r"^loss = 'gbse': did you mean 'gbce'"),
-    ({"loss": "nothing"}, r"^loss = 'nothing': expected one of 'gbce', 'in_batch_softmax'"),
+    ({"loss": "nothing"}, r"^loss = 'nothing': expected one of 'full_softmax', 'gbce', 'in_batch_softmax'"),
+    ({"loss": "full_softmax", "negatives": 3}, r"^negatives = 3 must be 0, as the loss draws none, with loss = 'full"),
+    (
+      {"loss": "full_softmax", "item": {"name": "features"}, "item_data": {"feature_dim": 3}},
+      r"^loss = 'full_softmax': each step would read \w+ of all items; give 'in_batch_softmax'",
+    ),
+    ({"loss": "full_softmax", "block": 0}, r"^block = 0 must be at least 1"),
+    ({"loss": "ful_softmax"}, r"^loss = 'ful_softmax': did you mean 'full_softmax'"),
+    ({"loss": "gbce", "negatives": 1, "drawn_by": "popularity"}, r"^drawn_by = 'popularity' must be 'uniform', with"),
+    ({"loss": "sampled_softmax", "negatives": 1, "drawn_by": "popular"}, r"^drawn_by = 'popular': did you mean 'popul"),
     ({"negatives": 3}, r"^negatives = 3 must be 0, as the loss draws none, with loss = 'in_batch_softmax'"),
     ({"loss": "gbce"}, r"^negatives = 0 must be at least 1, with loss = 'gbce'"),
     (

@@ -55,6 +55,8 @@ def sequential(**options) -> dict:
 
 DRAWN = {
   "sampled softmax": sequential(loss="sampled_softmax", negatives=7),
+  "sampled softmax by popularity": sequential(loss="sampled_softmax", negatives=7, drawn_by="popularity"),
+  "full softmax": sequential(loss="full_softmax", block=32),
   "gbce": sequential(loss="gbce", negatives=7, calibration=0.75, from_prior=True),
 }
 
@@ -62,7 +64,9 @@ DRAWN = {
 # The in-batch softmax is seen to learn in test_finished_runs.py.
 @pytest.mark.parametrize("options", DRAWN.values(), ids=DRAWN)
 def test_each_loss_of_items_drawn_teaches_which_item_follows(options, run_tiny, split, tmp_path):
-  model = {**options, "dim": 16, "user": SASREC | {"dropout": 0.0}, "negatives": 20}
+  model = {**options, "dim": 16, "user": SASREC | {"dropout": 0.0}}
+  if "negatives" in options:
+    model["negatives"] = 20
   settings = {"train.epochs": 10, "eval.every_epochs": 10, "optimizer.lr": 2e-2}
   result = run_tiny(tmp_path / "run", model=model, **settings)
   assert result["test"]["ndcg@10"] > 1.4 * popularity_row(split)["ndcg@10"]
@@ -184,11 +188,18 @@ def test_a_fitted_recommender_whose_scores_are_not_finite_is_told(run_tiny, tmp_
   [
     ({"name": "dssm", "dim": 8}, "dssm is trained on interactions"),
     ({"name": "sequential", "dim": 8, "loss": "sampled_softmax", "negatives": 8}, "sequential draws its negatives"),
+    ({"name": "sequential", "dim": 8, "loss": "full_softmax"}, "sequential scores all items"),
   ],
 )
 def test_groups_of_negatives_are_refused_where_they_would_mean_nothing(model, why, run_tiny, tmp_path):
   with pytest.raises(ConfigError, match=rf"config\.loss\.negative_groups = 2: {why}"):
     run_tiny(tmp_path / "run", model=model, **{"loss.negative_groups": 2})
+
+
+def test_a_loss_of_all_items_is_no_matter_of_the_rows_that_a_batch_holds(run_tiny, tmp_path):
+  model = {"name": "sequential", "dim": 8, "loss": "full_softmax"}
+  with pytest.raises(ConfigError, match=r"config\.optimizer\.item_tables = 'lazy_adamw': .* all rows; give 'adamw'"):
+    run_tiny(tmp_path / "run", model=model, **{"optimizer.item_tables": "lazy_adamw"})
 
 
 def test_a_recommender_without_towers_is_compared_with_popularity_alone(run_tiny, tmp_path):
@@ -273,7 +284,7 @@ def test_features_are_read_for_no_one_who_does_not_ask(split, tiny_config):
     ({"name": "sasrec"}, r"config\.model\.name = 'sasrec': there is no such recommender"),
     (sequential(item={"dim": 3}), r"config\.model\.item\.name is missing beside \['dim'\]"),
     (sequential(user={"heads": 3}), r"config\.model\.user\.name is missing beside \['heads'\]"),
-    (sequential(loss="softmax"), r"config\.model\.loss = 'softmax': did you mean 'sampled_softmax'"),
+    (sequential(loss="softmax"), r"config\.model\.loss = 'softmax': did you mean 'full_softmax' or 'sampled_softmax'"),
     (sequential(loss="gbce"), r"config\.model\.negatives = 0 must be at least 1, with loss = 'gbce'"),
     (sequential(negatives=4), r"config\.model\.negatives = 4 must be 0, as the loss draws none"),
   ],

@@ -41,3 +41,7 @@ class IdTower(ItemTower):
     """`items` int `[...]` to vectors `[..., dim]`; `content` and `context` do not matter."""
     vectors = self.table(items)
     return jnp.where(items[..., None] == 0, jax.lax.stop_gradient(vectors), vectors)
+
+  def all_vectors(self, num_items: int, context: Context = EVALUATION) -> Array:
+    """The table itself, not a copy; row 0 is the padding's."""
+    return self.table.whole()

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from flax import nnx
 from jax import Array
+import jax.numpy as jnp
 
 from mlrec.content.base import Need
 from mlrec.models.items.recipe import Recipe
@@ -50,6 +51,10 @@ class ItemTower(nnx.Module):
       `[U, dim]` float32.
     """
     raise NotImplementedError
+
+  def all_vectors(self, num_items: int, context: Context = EVALUATION) -> Array:
+    """Vectors `[num_items + 1, dim]` of all items, the padding first, of a tower that `reads` nothing of them."""
+    return self(jnp.arange(num_items + 1), {}, context)
 
 
 def create_tower(

@@ -35,6 +35,12 @@ class ItemTable(nnx.Embed):
       return table
     return jnp.take(table, items, axis=0, mode="clip")
 
+  def whole(self) -> Array:
+    """All rows, `[num_items + 1, dim]`; of a model that says that its loss `scores_all_items`."""
+    if self.gathered:
+      raise ValueError("an item table has only the batch's rows in training: the model must say scores_all_items")
+    return self.embedding[...]
+
 
 class UserTable(nnx.Embed):
   """A row for each user: `[num_users, dim]`."""

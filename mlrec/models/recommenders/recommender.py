@@ -34,6 +34,8 @@ class Recommender(nnx.Module):
     reads_padding: of sequences: users need whole left-padded rows, not packed ones.
     reads_inputs: of interactions: examples come with the other items of the user's row.
     negatives: items drawn at random; for each interaction, or, of sequences, for the whole batch.
+    negatives_by_popularity: of sequences: they are drawn by the popularity that `Batch.log_popularity` is the log of.
+    scores_all_items: the loss scores all items, so a step reads item tables whole.
     scores_by_dot: users are scored by dot products of their states and item vectors; else by `score`.
     by_user: states are of users that were trained, whatever the history; others' are `folded`.
     fitted: false: it is trained.
@@ -43,6 +45,8 @@ class Recommender(nnx.Module):
   reads_padding: bool = False
   reads_inputs: bool = False
   negatives: int = 0
+  negatives_by_popularity: bool = False
+  scores_all_items: bool = False
   scores_by_dot: bool = True
   by_user: bool = False
   fitted: bool = False

@@ -23,16 +23,21 @@ from mlrec.registry import closest
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
 
-# What a position's target is told apart from: the items of the batch, or items drawn at random.
-IN_BATCH, SAMPLED, CALIBRATED = "in_batch_softmax", "sampled_softmax", "gbce"
-LOSSES = (IN_BATCH, SAMPLED, CALIBRATED)
+# What a position's target is told apart from: the items of the batch, all items, or items drawn at random.
+IN_BATCH, FULL, SAMPLED, CALIBRATED = "in_batch_softmax", "full_softmax", "sampled_softmax", "gbce"
+LOSSES = (IN_BATCH, FULL, SAMPLED, CALIBRATED)
+_DRAWING = (SAMPLED, CALIBRATED)
+# How items are drawn: each alike, or by its count in training to the power `config.loss.popularity_power`.
+UNIFORM, POPULARITY = "uniform", "popularity"
+_PROPOSALS = (UNIFORM, POPULARITY)
 
 
 @models.register("sequential", kind=RECOMMENDER)
 class Sequential(TowerRecommender):
   """A user encoder over any item tower (arXiv 2309.15379, section 4).
 
-  Trained by MicroLens's in-batch softmax, or against items drawn at random by a softmax or by gSASRec's loss.
+  Trained by MicroLens's in-batch softmax, by a softmax over all items, or against items drawn at random by a softmax or
+  by gSASRec's loss.
   """
 
   torch_names = ((r"^users\.", "user_encoder."), (r"^items\.", ""))
@@ -47,6 +52,8 @@ class Sequential(TowerRecommender):
     *,
     loss: str = IN_BATCH,
     negatives: int = 0,
+    drawn_by: str = UNIFORM,
+    block: int = 4096,
     calibration: float = 0.75,
     from_prior: bool = False,
     item_data: Mapping[str, Any] = {},
@@ -60,8 +67,12 @@ class Sequential(TowerRecommender):
       dim: width of item vectors and user states.
       item: `name` of the item tower and its options.
       user: `name` of the user encoder and its options.
-      loss: one of `LOSSES`.
-      negatives: items drawn for each batch, which the other losses than the in-batch softmax need.
+      loss: one of `LOSSES`. `full_softmax` scores all items in each step, so it needs an item tower that reads nothing
+        of them, and moves all rows of its table.
+      negatives: items drawn for each batch, which `sampled_softmax` and `gbce` need.
+      drawn_by: how: `uniform`, or, for `sampled_softmax`, by `popularity`, the count of an item in training to the
+        power `config.loss.popularity_power`, which the loss then corrects for.
+      block: items that `full_softmax` scores at a time; a matter of memory and speed.
       calibration: t of `losses.calibrated_bce_sums`.
       from_prior: likewise.
       item_data: what item towers may ask for, by name.
@@ -72,15 +83,23 @@ class Sequential(TowerRecommender):
     """
     if loss not in LOSSES:
       raise OptionError("loss", f"= {loss!r}: {closest(loss, LOSSES)}")
-    if (loss == IN_BATCH) != (negatives == 0) or negatives < 0:
-      needed = "0, as the loss draws none" if loss == IN_BATCH else "at least 1"
+    if (loss in _DRAWING) != (negatives > 0) or negatives < 0:
+      needed = "at least 1" if loss in _DRAWING else "0, as the loss draws none"
       raise OptionError("negatives", f"= {negatives} must be {needed}, with loss = {loss!r}")
+    if drawn_by not in _PROPOSALS:
+      raise OptionError("drawn_by", f"= {drawn_by!r}: {closest(drawn_by, _PROPOSALS)}")
+    if drawn_by != UNIFORM and loss != SAMPLED:
+      raise OptionError("drawn_by", f"= {drawn_by!r} must be {UNIFORM!r}, with loss = {loss!r}")
     if not 0 <= calibration <= 1:
       raise OptionError("calibration", f"= {calibration} must be between 0 and 1")
-    at_least(1, num_items=num_items, max_length=max_length, dim=dim)
+    at_least(1, num_items=num_items, max_length=max_length, dim=dim, block=block)
     self.num_items, self.loss_name, self.negatives = num_items, loss, negatives
+    self.negatives_by_popularity, self.scores_all_items, self.block = drawn_by == POPULARITY, loss == FULL, block
     self.calibration, self.from_prior = calibration, from_prior
     self.make_items(item, num_items, dim, item_data=item_data, rngs=rngs)
+    if loss == FULL and self.items.reads:
+      read = ", ".join(sorted(self.items.reads))
+      raise OptionError("loss", f"= {loss!r}: each step would read {read} of all items; give {IN_BATCH!r}")
     with options_of("user"):
       name, options = choose(user, USER_ENCODER)
       self.users = models.create(name, dim, kind=USER_ENCODER, section=options, max_length=max_length, rngs=rngs)
@@ -108,6 +127,11 @@ class Sequential(TowerRecommender):
     own = own_columns(batch)
     if self.loss_name == IN_BATCH:
       total, weight = in_batch_sums(states, vectors, own, batch)
+    elif self.loss_name == FULL:
+      total, weight = losses.full_softmax_sums(
+        states.reshape(-1, states.shape[-1]), self.items.all_vectors(self.num_items, context),
+        targets=batch.items[batch.targets.ravel()], weights=batch.weights.ravel(), block=self.block,
+      )  # fmt: skip
     else:
       total, weight = self._drawn_sums(states, vectors, own, batch)
     return total / jnp.maximum(weight, 1.0)
@@ -117,7 +141,8 @@ class Sequential(TowerRecommender):
     arguments = {**places, "own": own, "negatives": batch.negatives}
     states = states.reshape(-1, states.shape[-1])
     if self.loss_name == SAMPLED:
-      return losses.sampled_softmax_sums(states, vectors, **arguments)
+      log_proposal = batch.log_popularity if self.negatives_by_popularity else None
+      return losses.sampled_softmax_sums(states, vectors, **arguments, log_proposal=log_proposal)
     return losses.calibrated_bce_sums(
       states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration,
       from_prior=self.from_prior,
