@@ -7,12 +7,13 @@ the steps differ in the tables alone. Sizes take turns, group by group; a figure
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any
 
 from compare import RESULTS
 import jax
@@ -34,21 +35,22 @@ from mlrec.train.state import average_decay
 from mlrec.train.state import make_settle
 from mlrec.train.state import make_train_steps
 from mlrec.train.state import state_spec
+from mlrec.train.state import TrainState
 
 RESULT = "catalogue.json"
 GROUP = 8
 
 
-class Case(NamedTuple):
-  """A state, what advances it, and the milliseconds of each step and of CPU that were measured."""
+@dataclasses.dataclass
+class Case:
+  """A state and what advances it, with the milliseconds of each step and of its CPU time that were measured."""
 
   items: int
-  state: list
-  train: object
-  compiled: object
-  settle: object
-  wall: list
-  cpu: list
+  state: TrainState
+  step: Any
+  settle: Any
+  wall: list[float] = dataclasses.field(default_factory=list)
+  cpu: list[float] = dataclasses.field(default_factory=list)
 
 
 def main() -> None:
@@ -62,12 +64,14 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=128)
   arguments = parser.parse_args()
   split = leave_one_out(read_pairs(arguments.pairs))
+  if min(arguments.items) < split.num_items:
+    raise SystemExit(f"--items: {min(arguments.items):,} rows cannot hold the file's {split.num_items:,} items")
   batches = TrainBatches(split, Layout.of(10, packed=True), batch_size=arguments.batch, seed=0)
   stacks = [batches.stack(n * GROUP, GROUP, GROUP) for n in range(arguments.rounds + 1)]
   rows = []
   for optimizer in arguments.optimizers:
     for ema in arguments.ema:
-      cases = [planned(arguments, n, split.num_items, optimizer, ema, batches.steps_per_epoch) for n in arguments.items]
+      cases = [planned(arguments, n, optimizer, ema, stacks[0], batches.steps_per_epoch) for n in arguments.items]
       for stack in stacks:
         for case in cases:
           take_turn(case, spread(stack, split.num_items, case.items))
@@ -79,10 +83,8 @@ def main() -> None:
   (RESULTS / RESULT).write_text(json.dumps(said, indent=2) + "\n")
 
 
-def planned(arguments, items: int, held: int, of_tables: str, ema: float, steps_per_epoch: int) -> Case:
-  """A case whose program is compiled."""
-  if items < held:
-    raise SystemExit(f"--items: {items:,} rows cannot hold the file's {held:,} items")
+def planned(arguments, items: int, of_tables: str, ema: float, like: Batch, steps_per_epoch: int) -> Case:
+  """A case whose step is compiled for groups of batches `like` this one."""
   config = default_config().optimizer
   config.lr, config.item_tables = 1e-3, of_tables
   user = {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.1}
@@ -94,7 +96,7 @@ def planned(arguments, items: int, held: int, of_tables: str, ema: float, steps_
   optimizer, mesh = make_optimizer(config, 10_000), make_mesh()
   spec = state_spec(make, optimizer, mesh, seed=0, averaged=ema > 0, lazy=lazy)
   train = make_train_steps(spec, optimizer, mesh, seed=0, ema_decay=ema)
-  return Case(items, [spec.create()], train, [], make_settle(spec), [], [])
+  return Case(items, spec.create(), train.lower(spec.abstract, like, GROUP).compile(), make_settle(spec))
 
 
 def spread(batch: Batch, held: int, items: int) -> Batch:
@@ -103,24 +105,25 @@ def spread(batch: Batch, held: int, items: int) -> Batch:
 
 
 def take_turn(case: Case, batches: Batch) -> None:
-  if not case.compiled:
-    case.compiled.append(case.train.lower(case.state[0], batches, GROUP).compile())
   wall, cpu = time.perf_counter(), machine.cpu_seconds()
-  case.state[0], losses = case.compiled[0](case.state[0], batches, GROUP)
+  case.state, losses = case.step(case.state, batches, GROUP)
   losses.block_until_ready()
   case.wall.append((time.perf_counter() - wall) / GROUP * 1e3)
   case.cpu.append((machine.cpu_seconds() - cpu) / GROUP * 1e3)
 
 
 def figures(case: Case, optimizer: str, ema: float) -> dict:
-  """Medians, less the first turn; what the program needs beside its state; and how long an epoch's end takes."""
-  memory = case.compiled[0].memory_analysis()
-  jax.block_until_ready(case.settle(case.state.pop()) if optimizer == "adamw" else None)
+  """Medians, less the first turn; what the program needs beside its state; and what an epoch's end takes."""
+  memory = case.step.memory_analysis()
+  state = jax.block_until_ready(case.settle(case.state))  # compiles
+  cpu = machine.cpu_seconds()
+  case.state = jax.block_until_ready(case.settle(state))
   return {
     "item_tables": optimizer, "ema_decay": ema, "items": case.items,
     "step_ms": round(statistics.median(case.wall[1:]), 2), "step_cpu_ms": round(statistics.median(case.cpu[1:]), 2),
-    "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1),
-    "not_aliased_mib": round((memory.output_size_in_bytes - memory.alias_size_in_bytes) / 2**20, 3),
+    "epoch_end_cpu_ms": round((machine.cpu_seconds() - cpu) * 1e3),
+    "beside_state_mib": round((memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+      / 2**20, 1),
   }  # fmt: skip
 
 

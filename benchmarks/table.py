@@ -15,6 +15,7 @@ README, OWN_README = FOLDER.parent / "README.md", FOLDER / "README.md"
 # What `python -m mlrec.report` made of the runs of configs/50k, and of the steps to configs/50k/sasrec_title.py.
 RECOMMENDERS, TITLES = "recommenders_50k.csv", "titles_50k.csv"
 EVALUATIONS = "evaluations.json"
+CATALOGUE, ITEM_TABLES = "catalogue.json", "item_tables_50k.csv"
 SERVICE = "serve_load.json"
 
 
@@ -26,6 +27,8 @@ def main() -> None:
     titles=report_table(TITLES),
     evaluations=evaluation_table(),
     serve=serve_table(),
+    catalogue=catalogue_table(),
+    item_tables=report_table(ITEM_TABLES),
   )
 
 
@@ -91,6 +94,23 @@ def evaluation_table() -> list[str]:
       row["peak_mib"],
     ]
     lines.append("| " + " | ".join(map(str, cells)) + " |")
+  return lines
+
+
+def catalogue_table() -> list[str]:
+  """A row for each optimiser of item tables: CPU milliseconds of a step by the number of items, and last by first."""
+  rows = json.loads((RESULTS / CATALOGUE).read_text())["rows"]
+  sizes = sorted({row["items"] for row in rows})
+  heads = [f"{size:,} items" for size in sizes]
+  lines = [
+    f"| item tables | average | {' | '.join(heads)} | times | epoch's end, ms |",
+    "|---" * (len(sizes) + 4) + "|",
+  ]
+  for key in dict.fromkeys((row["item_tables"], row["ema_decay"]) for row in rows):
+    of_key = {row["items"]: row for row in rows if (row["item_tables"], row["ema_decay"]) == key}
+    steps = [of_key[size]["step_cpu_ms"] for size in sizes]
+    cells = [f"`{key[0]}`", key[1] or "none", *(f"{step:.1f}" for step in steps), f"{steps[-1] / steps[0]:.2f}"]
+    lines.append("| " + " | ".join(map(str, [*cells, of_key[sizes[-1]]["epoch_end_cpu_ms"]])) + " |")
   return lines
 
 

@@ -70,8 +70,10 @@ class _Means(nnx.Module):
     real = (batch.items != 0)[:, None]
     vectors = jnp.where(real, self.table(batch.items), 0)
     means = self.layer(vectors[batch.slots].mean(axis=1))
-    scores = means @ vectors.T + jnp.where(real, self.bias(batch.items), 0)[:, 0]
-    return -jax.nn.log_softmax(scores, axis=-1)[jnp.arange(len(means)), batch.slots[:, -1]].mean()
+    scores = jnp.where(real.T, means @ vectors.T + self.bias(batch.items).T, -1e9)
+    newest = batch.slots[:, -1]
+    each = -jax.nn.log_softmax(scores, axis=-1)[jnp.arange(len(means)), newest]
+    return jnp.where(newest > 0, each, 0).sum() / (newest > 0).sum()
 
 
 _many = functools.partial(_Means, items=_MANY)
