@@ -299,6 +299,7 @@ class TrainingRun:
       if session.step < end:
         due = session.passed(self.config.eval.every_steps) and VALID in self.split.cuts.targets
         if due:
+          session.state = self.settle(session.state)
           self._validate(session)
         session.end_group(save=due or session.passed(self.config.checkpoint.every_steps))
         if session.done:

@@ -36,6 +36,17 @@ def test_it_is_resumed_bit_for_bit(run_tiny, tmp_path):
   assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+def test_lazy_tables_are_brought_up_to_date_for_it(run_tiny, tmp_path):
+  settings = {"train.epochs": 1, "eval.every_steps": 4, "train.ema_decay": 0.9}
+  dense = run_tiny(tmp_path / "dense", **settings)
+  lazy = run_tiny(tmp_path / "lazy", **settings, **{"optimizer.item_tables": "lazy_adamw"})
+  found, wanted = (
+    [line["mrr"] for line in metric_lines(tmp_path / name) if "mrr" in line] for name in ("lazy", "dense")
+  )
+  np.testing.assert_allclose(found, wanted, rtol=0.02)
+  assert lazy["test"]["mrr"] == pytest.approx(dense["test"]["mrr"], rel=0.02)
+
+
 def test_patience_counts_validations_within_epochs(run_tiny, tmp_path, monkeypatch):
   real, scores = Evaluator.figures, iter([0.5, 0.6, 0.4, 0.3])
 
