@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from mlrec import files
+from mlrec import mapped
 from mlrec.data.interactions import DataError
 from mlrec.data.splits import Split
 
@@ -32,26 +32,28 @@ class IdMap(NamedTuple):
     """Sixteen hexadecimal digits of both."""
     digest = hashlib.sha256()
     for ids in self:
-      digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
+      digest.update(len(ids).to_bytes(8, "little"))
+      for piece in mapped.pieces(ids):
+        digest.update(piece.astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
   def write(self, path: pathlib.Path) -> None:
     """Writes safetensors, a whole file or none."""
-    files.write_safetensors(path, self._asdict())
+    mapped.write(path, self._asdict(), {})
 
   @classmethod
   def read(cls, path: pathlib.Path, *, digest: str = "") -> Self:
-    """Reads what `write` wrote.
+    """Reads what `write` wrote; its arrays are mapped.
 
     Args:
-      path: the file.
+      path: the file, which must not be changed while they are in use; it may be replaced or removed.
       digest: what it must have; empty for any.
 
     Raises:
       DataError: the file is missing or damaged.
     """
     try:
-      arrays, _ = files.read_safetensors(path)
+      arrays, _ = mapped.read(path)
       found = cls(*(arrays[name] for name in cls._fields))
     except (OSError, KeyError, ValueError) as error:
       raise DataError(f"{path}: the run's ids cannot be read ({error})") from error

@@ -56,7 +56,9 @@ class Rows:
   @classmethod
   def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> "Rows":
     """Rows of the given `lengths [len]`, laid end to end in `values`."""
-    return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return cls(values, offsets)
 
   @classmethod
   def from_lists(cls, rows: Iterable[Sequence[int] | np.ndarray], dtype: Any = np.int64) -> "Rows":

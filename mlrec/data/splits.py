@@ -32,8 +32,8 @@ class Cuts(NamedTuple):
   """Where users' rows are cut.
 
   Attributes:
-    train: `[num_users]` int64, how many of the first items of each row training sees.
-    targets: by the name of a split that is evaluated, `[num_users]` int64: the place in the row of the item to be
+    train: `[num_users]` integers, how many of the first items of each row training sees.
+    targets: by the name of a split that is evaluated, `[num_users]` integers: the place in the row of the item to be
       predicted, after which nothing is read; -1 for users who are not evaluated.
     moments: of a split by time, by the same names, when targets begin; ISO 8601 in UTC, or the number in the log where
       that is no time.

@@ -27,6 +27,8 @@ USUAL = {
   RATING: ("rating", "score", "stars", "overall"),
   TITLE: ("title", "name", "titles", "itemtitle", "videotitle", "movietitle", "caption"),
 }  # fmt: skip
+# What RecBole's atomic files say of a column's type, after its name.
+_TYPE = re.compile(r":(token|float)(_seq)?$")
 # Of a log without a header, by its number of columns.
 BY_PLACE = {2: (USER, ITEM), 3: (USER, ITEM, TIME), 4: (USER, ITEM, RATING, TIME)}
 # Columns and usual names that a message shows.
@@ -35,8 +37,12 @@ _SHOWN, _SHOWN_USUAL = 30, 4
 
 def usual(table: Table, role: str, others: Sequence[str] = ()) -> str:
   """The column of a usual name for a role, not among `others`; empty if there is none."""
-  plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns) if name not in others}
+  plain = {_plain(name): name for name in reversed(table.columns) if name not in others}
   return next((plain[name] for name in USUAL[role] if name in plain), "")
+
+
+def _plain(name: str) -> str:
+  return re.sub(r"[^a-z0-9]", "", _TYPE.sub("", name.lower()))
 
 
 def of_log(table: Table, named: dict[str, str], *, by_place: bool, words: Wording = NEUTRAL) -> dict[str, str]:

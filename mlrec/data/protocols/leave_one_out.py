@@ -65,7 +65,8 @@ class LeaveOneOut(Protocol):
 
   def cuts(self, log: Log) -> Cuts:
     """The last item but one, and the last."""
-    lengths = log.histories.lengths
+    # There are as many as users, who may be many.
+    lengths = log.histories.lengths.astype(np.int32)
     return Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1})
 
   def look_at(self, split: Split, source: str, interactions: int) -> None:

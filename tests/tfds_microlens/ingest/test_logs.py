@@ -334,3 +334,12 @@ def test_what_users_watched_again_is_told_from_lines_that_are_there_twice(twice,
   assert "the test item of 8 of 8 users is one that they had watched before" in caplog.text
   assert "--repeats=last" in caplog.text
   assert "twice" not in caplog.text
+
+
+def test_columns_that_say_their_type_as_in_atomic_files_of_recbole_are_known(tmp_path):
+  rows = [f"{n % 4 + 1}\t{n}\t{n % 5 + 1}\t{881250949 + n}\n" for n in range(40)]
+  (tmp_path / "ml.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(rows))
+  ingest(tmp_path / "ml.inter", to=tmp_path / "own", min_rating=4)
+  found = load_interactions(str(tmp_path / "own"))
+  assert found.num_interactions == 16
+  assert sorted(found.users.tolist()) == [1, 2, 3, 4]
