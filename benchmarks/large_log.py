@@ -128,7 +128,6 @@ def _batches(arguments):
     start = time.perf_counter()
     batches.batch(step)
     taken.append(1e3 * (time.perf_counter() - start))
-    split.release()
   return {"median_ms": float(np.median(taken)), "mean_ms": float(np.mean(taken)), "largest_ms": max(taken)}
 
 
@@ -157,7 +156,6 @@ def _train(arguments):
   for count, batches in run.groups(0, _STEPS):
     state, losses = run.train_steps(state, batches, count)
     jax.block_until_ready(losses)
-    run.split.release()
     now = time.perf_counter()
     first = first or now - start
     taken.append(1e3 * (now - at) / size)

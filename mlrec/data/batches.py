@@ -206,6 +206,8 @@ class TrainBatches:
   def _raw(self, step: int) -> "_Raw":
     users = self._users_of(step)
     rows = self._rows.take(users)
+    # Pages that were read come with their neighbours: those of some hundred batches would fill memory.
+    self.split.release()
     negatives = self._drawn(np.random.default_rng([self.seed, step, 1]))
     distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
     columns = (columns + 1).astype(np.int32)
@@ -341,6 +343,7 @@ def eval_batches(
   sizes = _eval_sizes(split, layout, planned, multiple_of)
   for part in parts:
     inputs, seen = split.inputs(name, part), split.seen(name, part).padded(split.most_seen)
+    split.release()
     (num_rows,) = sizes.holding([[layout.place(inputs.lengths)[2]]])
     history, last = laid_out(inputs, layout, num_rows)
     yield EvalBatch(

@@ -30,6 +30,9 @@ from mlrec.train.sharding import replicated
 from mlrec.train.sharding import Shares
 from mlrec.train.summary import Ranked
 
+# Batches of users that may be under way on the devices before what was found of them is looked at.
+_BATCHES_IN_FLIGHT = 4
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluator:
@@ -78,7 +81,8 @@ class Evaluator:
     A model with a row for each user that it trains on ranks for others by what their histories come to.
     """
     table, users = self.item_table(params, rest), self._encode_users(params, rest)
-    trained, outputs = self.split.trained, []
+    trained = self.split.trained
+    outputs: list[Any] = []
     # Where all users were trained, which is the rule, nobody is asked whether he was.
     asked = not trained.all()
     for batch in eval_batches(
@@ -86,6 +90,9 @@ class Evaluator:
     ):
       folds = put(self.mesh, ~trained[batch.users]) if asked else None
       outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
+      if len(outputs) > _BATCHES_IN_FLIGHT:
+        # What is asked of the devices must not be all users.
+        outputs[-1 - _BATCHES_IN_FLIGHT] = jax.device_get(outputs[-1 - _BATCHES_IN_FLIGHT])
     ranks, recommended, finite = zip(*jax.device_get(outputs))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")

@@ -295,7 +295,6 @@ class TrainingRun:
       if compiling:
         machine.trim_memory()
       session.took(state, count, losses)
-      self.split.release()
       if session.step < end:
         due = session.passed(self.config.eval.every_steps) and VALID in self.split.cuts.targets
         if due:
