@@ -141,7 +141,7 @@ _KILLED = """
       os.kill(os.getpid(), signal.SIGKILL)
 
   checkpoint.Checkpoints.save = save
-  sweep.app.run(sweep.main, flags_parser=command_line.flags_parser(sweep._CONFIG))
+  command_line.run(sweep.main, command_line.flags_parser(sweep._CONFIG))
 """
 
 

@@ -69,7 +69,7 @@ _KILLED = """
     os.kill(os.getpid(), signal.SIGKILL)
 
   {owner} = killed
-  mlrec.main.app.run(mlrec.main.main, flags_parser=mlrec.main._parse_flags)
+  mlrec.main.command_line.run(mlrec.main.main, mlrec.main._parse_flags)
 """
 
 

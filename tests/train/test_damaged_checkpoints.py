@@ -339,7 +339,7 @@ _FULL = """
     raise OSError(errno.ENOSPC, "No space left on device")
 
   checkpoint.ocp.CheckpointManager.save = save
-  main.app.run(main.main, flags_parser=main._parse_flags)
+  main.command_line.run(main.main, main._parse_flags)
 """
 
 

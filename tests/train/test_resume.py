@@ -50,7 +50,7 @@ _KILLED_AT = """
     setattr(owner, name, call)
 
   killed({owner}, {name!r}, {at}, after={after})
-  main.app.run(main.main, flags_parser=main._parse_flags)
+  main.command_line.run(main.main, main._parse_flags)
 """
 
 
