@@ -62,8 +62,11 @@ def split(
     protocol.refuse_untimed(log.name)
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   made_of = {"version": _VERSION, "log": dict(log.identity), "split": protocol.text, **settings}
-  place = folder.expanduser() / hashlib.sha256(files.canonical_json(made_of).encode()).hexdigest()[:16]
+  place = folder / hashlib.sha256(files.canonical_json(made_of).encode()).hexdigest()[:16]
   try:
+    # Where nothing is to be made nothing need be written: the folder may be another's.
+    if (found := _opened(place)) is not None:
+      return found
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / _LOCK):
       found = _opened(place)
@@ -76,7 +79,8 @@ def split(
         )
       return found
   except OSError as error:
-    raise DataError(f"{log.name}: its split cannot be kept in {place} ({error.strerror or error})") from error
+    where = error.filename or place
+    raise DataError(f"{log.name}: its split cannot be kept in {where} ({error.strerror or error})") from error
 
 
 def _opened(place: pathlib.Path) -> Split | None:
@@ -145,12 +149,18 @@ class _Making:
 
   def split(self) -> Split:
     """Reads the log, and writes and opens its split."""
+    if not self._folder.is_dir():
+      files.remove(self._folder)
     self._folder.mkdir(exist_ok=True)
     lines = self._lines()
     made = self._of_lines(*lines)
+    # What does not serve is refused by each run.
+    self._protocol.look_at(made, self._log.name, self._interactions)
+    for name in (_IDS, _DATA):
+      if (self._place / name).is_dir():
+        shutil.rmtree(self._place / name)
     IdMap.of(made).write(self._place / _IDS)
     kept_split.write(made, self._place / _DATA)
-    self._protocol.look_at(made, self._log.name, self._interactions)
     # What was made is not read again to be compared: that would take as long as a part of making it.
     shutil.rmtree(self._folder)
     return kept_split.read(self._place / _DATA, IdMap.read(self._place / _IDS), compare=False)
@@ -162,10 +172,10 @@ class _Making:
       The users, the lengths before they were trimmed, the items and their times; and the users of lines that do not
       count.
     """
-    progress = self._progress()
     kinds = {"users": np.int64, "whole": np.int32, "lengths": np.int32, "items": np.int64, "short": np.int64}
     if self._protocol.timed:
       kinds["times"] = np.int64
+    progress = self._progress(kinds)
     flat = {name: _Flat(self._folder / name, kind, progress["lengths"].get(name, 0)) for name, kind in kinds.items()}
     if not progress["done"]:
       for chunk in self._log.chunks(progress["position"], self._folder):
@@ -183,12 +193,18 @@ class _Making:
     times = flat["times"].mapped() if self._protocol.timed else None
     return users, whole, Rows.from_lengths(items, lengths), times, short
 
-  def _progress(self) -> dict[str, Any]:
-    """How far the log has been read."""
+  def _progress(self, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the log has been read: nowhere, where what is there is not what was noted."""
     try:
       found = files.read_json(self._folder / _PROGRESS)
-      lengths = {str(name): int(length) for name, length in found["lengths"].items()}
-      return {"position": [int(part) for part in found["position"]], "lengths": lengths, "done": found["done"] is True}
+      lengths = {name: int(found["lengths"][name]) for name in kinds}
+      position = [int(part) for part in found["position"]]
+      there = {name: (self._folder / name).stat().st_size // np.dtype(kind).itemsize for name, kind in kinds.items()}
+      if (
+        min(lengths.values()) < 0 or min(position, default=0) < 0 or any(there[name] < lengths[name] for name in kinds)
+      ):
+        raise ValueError("there is less than was noted")
+      return {"position": position, "lengths": lengths, "done": found["done"] is True}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
       return {"position": [], "lengths": {}, "done": False}
 

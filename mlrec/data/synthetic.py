@@ -60,6 +60,8 @@ def blocks(shape: Shape) -> Iterator[tuple[np.ndarray, Rows]]:
     DataError: sizes that make no log.
   """
   mean = shape.interactions / max(shape.users, 1)
+  if shape.seed < 0:
+    raise DataError(f"the seed must be at least 0, not {shape.seed}")
   if not 1 <= shape.users <= _EXISTING or not shape.least < shape.items <= _EXISTING or shape.least < 1:
     raise DataError(f"expected 1 to {_EXISTING} users, and more items than the least of a user, not {shape}")
   if not shape.least <= mean <= shape.items / 2:

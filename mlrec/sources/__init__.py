@@ -65,7 +65,7 @@ def load_split(
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   log = _lines(source, data_dir)
   if log.nbytes > in_memory:
-    return split_cache.split(log, protocol, pathlib.Path(folder) if folder else _cache(), **settings)
+    return split_cache.split(log, protocol, _folder(folder), **settings)
   return protocol.split(load_interactions(source, data_dir), **settings)
 
 
@@ -82,9 +82,13 @@ def _is_file(source: str) -> bool:
   return source.endswith(_FILE_SUFFIXES) and not ingested.is_ingested(source)
 
 
-def _cache() -> pathlib.Path:
-  cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(cache).expanduser() / "mlrec" / "splits"
+def _folder(named: str) -> pathlib.Path:
+  """Where splits are kept."""
+  folder = pathlib.Path(named or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlrec", "splits"))
+  try:
+    return folder.expanduser()
+  except RuntimeError as error:
+    raise DataError(f"config.data.splits_dir = {named!r}: there is no such home folder") from error
 
 
 def _prepared(source: str) -> Any:

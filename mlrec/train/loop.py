@@ -245,12 +245,15 @@ class TrainingRun:
     """Numbers of steps, and their stacked batches on the devices, made ahead.
 
     A group ends where a multiple of its size from the epoch's start does, so that a run that was interrupted repeats
-    the same groups.
+    the same groups, and where a validation or a save is due.
     """
-    size = self.config.train.steps_per_dispatch
+    size, config = self.config.train.steps_per_dispatch, self.config
     epoch_start = step - step % self.steps_per_epoch
-    starts = [step, *range(epoch_start + (step - epoch_start) // size * size + size, end, size)]
-    make = _Groups(self.batches, starts, size, epoch_start, end, self.content, Shares.of(self.mesh))
+    ends = {end, *range(epoch_start + (step - epoch_start) // size * size + size, end, size)}
+    for every in (config.eval.every_steps, config.checkpoint.every_steps):
+      if every:
+        ends |= set(range(step // every * every + every, end, every))
+    make = _Groups(self.batches, [step, *sorted(ends)], size, self.content, Shares.of(self.mesh))
 
     def place(group: _Group) -> tuple[int, Any]:
       batches = put(self.mesh, group.stacked, axis=1)
@@ -259,7 +262,7 @@ class TrainingRun:
         batches = batches._replace(content=content)
       return group.steps, batches
 
-    return ahead(make, len(starts), place, **reading_options(self.content, self.config.data.workers))
+    return ahead(make, len(ends), place, **reading_options(self.content, self.config.data.workers))
 
   def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, Record]:
     restored = checkpoints.restore_latest(self.spec.abstract)
@@ -372,16 +375,14 @@ class _Groups:
   """The groups of steps of an epoch, or of what is left of it, by their number; picklable."""
 
   batches: TrainBatches | InteractionBatches
-  starts: Sequence[int]
+  bounds: Sequence[int]
   size: int
-  epoch_start: int
-  end: int
   content: Content | None
   shares: Shares
 
   def __call__(self, number: int) -> _Group:
-    first = self.starts[number]
-    count = min(self.size - (first - self.epoch_start) % self.size, self.end - first)
+    first = self.bounds[number]
+    count = self.bounds[number + 1] - first
     stacked = self.batches.stack(first, count, self.size)
     content = None if self.content is None else self.shares.read(self.content, stacked.items)
     return _Group(count, stacked, content)

@@ -141,6 +141,7 @@ def test_whoever_comes_second_waits(tmp_path, monkeypatch, capsys):
   log, asked = _log(repeats=False), protocols.parse("leave_one_out")
   split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
   (place,) = tmp_path.iterdir()
+  (place / "data.safetensors").unlink()
   lock = files.try_lock(place / "lock")
   files.sign_lock(lock)
   monkeypatch.setattr("time.sleep", lambda seconds: lock.close())
@@ -154,6 +155,45 @@ def test_a_log_that_does_not_serve_is_refused(tmp_path):
     split_cache.split(_source(log), asked, tmp_path, **(_SETTINGS | {"min_length": 50}))
   with pytest.raises(DataError, match="min_length must be at least 3"):
     split_cache.split(_source(log), asked, tmp_path, **(_SETTINGS | {"min_length": 2}))
+
+
+def test_what_does_not_serve_is_refused_by_each_run(tmp_path):
+  log = Interactions(np.arange(8), Rows.from_lists([[1, 2, 3, 4, 5]] * 8), "log", timestamps=np.arange(40))
+  for _ in range(2):
+    with pytest.raises(DataError, match="no user has both a valid item"):
+      split_cache.split(_source(log), protocols.parse("time:0.999,0.0005"), tmp_path, **_SETTINGS)
+
+
+@pytest.mark.parametrize("lost", ["items", "users", "lengths"])
+def test_a_file_of_an_interrupted_making_that_is_lost_has_it_begin_again(lost, tmp_path, monkeypatch):
+  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  with monkeypatch.context() as patch:
+    patch.setattr(split_cache._Making, "_of_lines", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (path,) = tmp_path.glob(f"*/under_way/{lost}")
+  path.unlink()
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+
+
+def test_a_finished_split_is_mapped_where_nothing_can_be_written(tmp_path):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  (place / "lock").unlink()
+  (place / "lock").mkdir()
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
+
+
+def test_what_stands_in_the_way_is_removed(tmp_path):
+  log, asked = _log(repeats=False), protocols.parse("leave_one_out")
+  split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  for name in ("data.safetensors", "ids.safetensors"):
+    (place / name).unlink()
+    (place / name).mkdir()
+  (place / "under_way").write_text("")
+  assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path):

@@ -73,6 +73,7 @@ def test_what_comes_next_can_be_told_better_than_by_popularity(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
+    (("--users=10", "--items=100", "--interactions=80", "--seed=-1"), "the seed must be at least 0, not -1"),
     (("--users=0", "--items=10", "--interactions=50"), "expected 1 to"),
     (("--users=10", "--items=4", "--interactions=50"), "more items than the least"),
     (("--users=10", "--items=100", "--interactions=40"), "4.0 of each; expected at least 5"),

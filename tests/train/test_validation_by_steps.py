@@ -20,8 +20,7 @@ def _validated(workdir):
 
 def test_a_run_validates_within_its_epochs(run_tiny, finished, tmp_path):
   result = run_tiny(tmp_path / "run", **{"eval.every_steps": 4, "train.epochs": 2})
-  # Groups of four steps end at 4, 8 and 10 of each epoch.
-  assert _validated(tmp_path / "run") == [4, 8, 10, 14, 18, 20]
+  assert _validated(tmp_path / "run") == [4, 8, 10, 12, 16, 20]
   assert result["best_step"] in saved_steps(tmp_path / "run")
   of_epochs = [line for line in metric_lines(finished) if line["split"] == "valid"][:2]
   assert [
@@ -47,6 +46,14 @@ def test_lazy_tables_are_brought_up_to_date_for_it(run_tiny, tmp_path):
   assert lazy["test"]["mrr"] == pytest.approx(dense["test"]["mrr"], rel=0.02)
 
 
+def test_groups_of_steps_end_where_a_validation_is_due(run_tiny, tmp_path):
+  run_tiny(
+    tmp_path / "run",
+    **{"eval.every_steps": 3, "train.steps_per_dispatch": 8, "train.steps_per_epoch": 7, "train.epochs": 2},
+  )
+  assert _validated(tmp_path / "run") == [3, 6, 7, 9, 12, 14]
+
+
 def test_patience_counts_validations_within_epochs(run_tiny, tmp_path, monkeypatch):
   real, scores = Evaluator.figures, iter([0.5, 0.6, 0.4, 0.3])
 
@@ -55,7 +62,7 @@ def test_patience_counts_validations_within_epochs(run_tiny, tmp_path, monkeypat
 
   monkeypatch.setattr(Evaluator, "figures", figures)
   result = run_tiny(tmp_path / "run", **{"eval.every_steps": 4, "train.patience": 2, "train.epochs": 5})
-  assert _validated(tmp_path / "run") == [4, 8, 10, 14]
+  assert _validated(tmp_path / "run") == [4, 8, 10, 12]
   assert result["best_step"] == 8
 
 
