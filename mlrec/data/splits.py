@@ -104,7 +104,7 @@ class Split:
   @functools.cached_property
   def train(self) -> Rows:
     """The training rows, a row a user: what training sees of it, without `cold`; empty for users it does not see."""
-    rows = self._train_rows.take(np.arange(self.num_users))
+    rows = self._train_rows.take(np.arange(len(self.rows)))
     return self._without_cold(rows)
 
   @functools.cached_property
@@ -250,7 +250,7 @@ class Split:
   def _blocks(self) -> Iterator[np.ndarray]:
     """All users in parts, of so few items each that there is memory for what is made of them."""
     start = 0
-    while start < self.num_users:
+    while start < len(self.rows):
       end = int(np.searchsorted(self.rows.offsets, self.rows.offsets[start] + mapped.AT_ONCE, side="right")) - 1
       end = max(end, start + 1)
       yield np.arange(start, end)

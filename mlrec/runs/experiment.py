@@ -17,7 +17,6 @@ from mlrec import config as config_lib
 from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.content.base import Source
-from mlrec.data import cold_start
 from mlrec.data import ingested
 from mlrec.data import protocols
 from mlrec.data.splits import EVALUATED
@@ -36,7 +35,7 @@ from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
 from mlrec.runs.workdir import Workdir
-from mlrec.sources import load_split
+from mlrec.sources.configured import configured_split
 from mlrec.train.loop import TrainingRun
 from mlrec.train.run_files import RunFiles
 from mlrec.train.stop import StopSignal
@@ -150,7 +149,7 @@ class _Experiment:
     """The data, read once for the seeds of a run and what it is compared with."""
     data = config_lib.to_json(config)["data"] | {"users": config.eval.users}
     if self._read is None or self._read[0] != data:
-      self._read = data, _split(config)
+      self._read = data, configured_split(config)
     return self._read[1]
 
   def _make(self, config: ConfigDict, split: Split, workdir: Workdir) -> TrainingRun | FittedRun:
@@ -244,16 +243,6 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
     devices={"count": jax.device_count(), "kind": jax.devices()[0].device_kind, "processes": jax.process_count()},
     **machine.peak_memory(),
   )
-
-
-def _split(config: ConfigDict) -> Split:
-  data = config.data
-  split = load_split(
-    data.source, data.data_dir, protocols.parse(data.split), max_length=data.max_length, min_length=data.min_length,
-    train_windows=data.train_windows, in_memory=data.in_memory_mib << 20, folder=data.splits_dir,
-  )  # fmt: skip
-  split = cold_start.force(split, share=config.data.cold_share, seed=config.data.cold_seed)
-  return split.sampling(config.eval.users)
 
 
 def _told(split: Split) -> str:

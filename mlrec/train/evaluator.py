@@ -80,7 +80,7 @@ class Evaluator:
 
     A model with a row for each user that it trains on ranks for others by what their histories come to.
     """
-    table, users = self.item_table(params, rest), self._encode_users(params, rest)
+    table, users = self.item_table(params, rest), self.encode_users(params, rest)
     trained = self.split.trained
     outputs: list[Any] = []
     # Where all users were trained, which is the rule, nobody is asked whether he was.
@@ -89,7 +89,7 @@ class Evaluator:
       self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
     ):
       folds = put(self.mesh, ~trained[batch.users]) if asked else None
-      outputs.append(self._rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
+      outputs.append(self.rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
       if len(outputs) > _BATCHES_IN_FLIGHT:
         # What is asked of the devices must not be all users.
         outputs[-1 - _BATCHES_IN_FLIGHT] = jax.device_get(outputs[-1 - _BATCHES_IN_FLIGHT])
@@ -106,7 +106,7 @@ class Evaluator:
     """
     number = self.split.num_items + 1
     if self.content is None:
-      return self._encode(params, rest, jnp.arange(number), {})
+      return self.encode(params, rest, jnp.arange(number), {})
     size = round_up(min(self.item_batch, number), self.mesh.size)
     make = _ItemChunks(self.content, Shares.of(self.mesh), number, size)
 
@@ -114,7 +114,7 @@ class Evaluator:
       return put(self.mesh, chunk.items), put_content(self.mesh, chunk.items.shape, chunk.content)
 
     chunks = ahead(make, -(-number // size), place, **reading_options(self.content, self.workers))
-    parts = [self._encode(params, rest, *chunk) for chunk in chunks]
+    parts = [self.encode(params, rest, *chunk) for chunk in chunks]
     return jax.tree.map(lambda *cut: self._join(cut)[:number], *parts)
 
   @functools.cached_property
@@ -122,21 +122,21 @@ class Evaluator:
     return jax.jit(jnp.concatenate, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _encode(self) -> Callable[..., Any]:
+  def encode(self) -> Callable[..., Any]:
     def encode(params: Any, rest: Any, items: Array, content: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(items, content)
 
     return jax.jit(encode, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _encode_users(self) -> Callable[..., Any]:
+  def encode_users(self) -> Callable[..., Any]:
     def encode(params: Any, rest: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).user_table()
 
     return jax.jit(encode, out_shardings=replicated(self.mesh))
 
   @functools.cached_property
-  def _rank_batch(self) -> Callable[..., tuple[Array, Array, Array]]:
+  def rank_batch(self) -> Callable[..., tuple[Array, Array, Array]]:
     users, whole = PartitionSpec(DATA), PartitionSpec()
 
     def rank(

@@ -116,17 +116,19 @@ class TrainingRun:
     self._clock, self._ids = Clock(), IdMap.of(split)
     self._validated: tuple[int | None, Any] = None, None
 
-  def plan(self, *, training: bool = True) -> None:
+  def plan(self, devices: Sequence[jax.Device] | None = None, *, training: bool = True) -> None:
     """Plans everything by shapes; no parameter exists yet, and no content is read.
 
     Args:
+      devices: that the run would have; all there are by default. Devices that are described only, as those of
+        `jax.experimental.topologies` are, serve to compile for.
       training: whether the run is to train or to evaluate; where its parameters alone are wanted, no batch is planned.
 
     Raises:
       ConfigError, OptionError, ValueError: an option is wrong; the message names it.
       DataError: what the model asks of the data cannot be had.
     """
-    self.mesh = make_mesh()
+    self.mesh = make_mesh(devices)
     self._builder = ModelBuilder(self.config, self.split)
     self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh)
     self.content: Content | None = None
@@ -145,14 +147,27 @@ class TrainingRun:
     model = self.abstract_model()
     interrupt = stop.check if stop else lambda: None
     self.content = open_content(config.data, self.split, model, sources=self._sources, interrupt=interrupt)
-    self.evaluator = Evaluator(
+
+  @functools.cached_property
+  def evaluator(self) -> Evaluator:
+    """Of the planned run, with the content that is open."""
+    config = self.config
+    return Evaluator(
       self.spec.graphdef, self.split, self._layout, self.mesh, config.eval.batch_size, config.eval.chunk,
       self.content, config.eval.item_batch, config.eval.buckets, config.data.workers,
     )  # fmt: skip
-    self.train_steps = make_train_steps(
-      self.spec, self._optimizer, self.mesh, seed=config.seed, ema_decay=config.train.ema_decay
+
+  @functools.cached_property
+  def train_steps(self) -> Callable[[TrainState, Any, int], tuple[TrainState, jax.Array]]:
+    """Of the planned run, as `make_train_steps` compiles it."""
+    return make_train_steps(
+      self.spec, self._optimizer, self.mesh, seed=self.config.seed, ema_decay=self.config.train.ema_decay
     )
-    self.settle = make_settle(self.spec)
+
+  @functools.cached_property
+  def settle(self) -> Callable[..., Any]:
+    """Of the planned run, as of `make_settle`."""
+    return make_settle(self.spec)
 
   def abstract_model(self) -> Recommender:
     """The recommender, of shapes alone."""

@@ -50,13 +50,27 @@ def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
 
   def place(array: np.ndarray) -> jax.Array:
     array = np.asarray(array)
-    sharded = array.ndim > axis and array.shape[axis] % mesh.size == 0
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA) if sharded else PartitionSpec())
+    sharding = _cut(mesh, array.shape, axis)
     if jax.process_count() == 1:
       return jax.device_put(array, sharding)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
   return jax.tree.map(place, arrays)
+
+
+def put_shapes(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
+  """Shapes, dtypes and shardings of what `put` would give; of `arrays`, shapes and dtypes are enough."""
+
+  def describe(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=_cut(mesh, array.shape, axis))
+
+  return jax.tree.map(describe, arrays)
+
+
+def _cut(mesh: Mesh, shape: tuple[int, ...], axis: int) -> NamedSharding:
+  """Along `axis` where the mesh divides it, else whole on all devices."""
+  divides = len(shape) > axis and shape[axis] % mesh.size == 0
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA) if divides else PartitionSpec())
 
 
 class Shares(NamedTuple):

@@ -1,0 +1,1 @@
+"""What a run would take on machines that are not here: its programs compiled for them, and their costs."""
