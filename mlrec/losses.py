@@ -44,7 +44,7 @@ def in_batch_softmax(
     Scalar float32, the weighted mean over rows; 0 when the weights sum to 0.
   """
   total, weight = in_batch_softmax_sums(
-    states, items, targets=targets, users=users, own=own, counts=counts, log_popularity=log_popularity, weights=weights
+    states, items, targets=targets, excluded=own[users], counts=counts, log_popularity=log_popularity, weights=weights
   )
   return total / jnp.where(weight > 0, weight, 1.0)
 
@@ -54,16 +54,18 @@ def in_batch_softmax_sums(
   items: Array,
   *,
   targets: Array,
-  users: Array,
-  own: Array,
+  excluded: Array,
   counts: Array,
   log_popularity: Array,
   weights: Array,
 ) -> tuple[Array, Array]:
-  """The weighted sum of `in_batch_softmax`'s losses and the sum of its weights, for means over several groups."""
+  """The weighted sum of `in_batch_softmax`'s losses and the sum of its weights, for means over several groups.
+
+  `excluded [T, U]` bool stands for `own[users]`.
+  """
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
   return scored_softmax_sums(
-    states @ items.T, jnp.sum(states * items[targets], axis=-1), targets=targets, excluded=own[users], counts=counts,
+    states @ items.T, jnp.sum(states * items[targets], axis=-1), targets=targets, excluded=excluded, counts=counts,
     log_popularity=log_popularity, weights=weights,
   )  # fmt: skip
 

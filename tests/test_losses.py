@@ -228,10 +228,11 @@ def test_scored_softmax_of_dot_products_is_the_in_batch_softmax(seed):
   rows, log_share, states, table, weights = _random_case(seed, weighted=True)
   order, arguments = _arguments(rows, log_share, weights)
   states, vectors = jnp.asarray(states.reshape(-1, _DIM)), jnp.asarray(table[order])
-  wanted = losses.in_batch_softmax_sums(states, vectors, **arguments)
+  wanted = losses.in_batch_softmax(states, vectors, **arguments)
   users, own = arguments.pop("users"), arguments.pop("own")
   target_scores = jnp.sum(states * vectors[arguments["targets"]], axis=-1)
-  found = losses.scored_softmax_sums(states @ vectors.T, target_scores, excluded=own[users], **arguments)
+  total, weight = losses.scored_softmax_sums(states @ vectors.T, target_scores, excluded=own[users], **arguments)
+  found = total / weight
   np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 

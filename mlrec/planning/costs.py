@@ -200,7 +200,7 @@ def _moved(module: hlo.Module, computation: hlo.Computation, instruction: Instru
   if opcode == "fusion":
     inside = module.computations.get(instruction.called("calls") or "")
     if inside is not None:
-      return _moved_by_fusion(inside, instruction, operands)
+      return _moved_by_fusion(module, inside, instruction, operands)
   if opcode.endswith("-start"):
     # The tuple holds the operand once more, and flags.
     source = [array for operand in operands for array in operand.arrays]
@@ -214,10 +214,10 @@ def _moved(module: hlo.Module, computation: hlo.Computation, instruction: Instru
   return written + sum(_main(array) for array in read)
 
 
-def _moved_by_fusion(inside: hlo.Computation, fusion: Instruction, operands: list[Instruction]) -> int:
-  parameters = {
-    int(one.literal): name for name, one in inside.instructions.items() if one.opcode == "parameter"
-  }  # fmt: skip
+def _moved_by_fusion(
+  module: hlo.Module, inside: hlo.Computation, fusion: Instruction, operands: list[Instruction]
+) -> int:
+  parameters = _parameters(inside)
   root = inside.instructions[inside.root]
   roots = [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
   total = sum(
@@ -225,17 +225,36 @@ def _moved_by_fusion(inside: hlo.Computation, fusion: Instruction, operands: lis
     for one, array in zip(roots, fusion.arrays)
   )
   for place, operand in enumerate(operands):
-    name = parameters.get(place, "")
-    users = [one for one in inside.instructions.values() if name in one.operands]
     whole = sum(_main(array) for array in operand.arrays)
-    if users and all(user.opcode in _READS_A_PART and user.operands[0] == name for user in users):
-      read = sum(array.bytes for user in users for array in user.arrays)
-      total += min(whole, read)
-    elif users and all(user.opcode == "dynamic-update-slice" and user.operands[0] == name for user in users):
-      continue  # updated in place
-    else:
-      total += whole
+    if whole:
+      total += min(whole, _read(module, inside, parameters.get(place, ""), whole))
   return total
+
+
+def _read(module: hlo.Module, computation: hlo.Computation, name: str, whole: int) -> int:
+  """Bytes that a part of an instruction reads of the array `name`, of `whole` bytes: of slices what they give."""
+  total = 0
+  for user in computation.instructions.values():
+    if name not in user.operands:
+      continue
+    first = user.operands[0] == name
+    inside = module.computations.get(user.called("calls") or "") if user.opcode == "fusion" else None
+    if user.opcode in _READS_A_PART and first:
+      total += sum(array.bytes for array in user.arrays)
+    elif user.opcode == "dynamic-update-slice" and first:
+      continue  # updated in place
+    elif user.opcode == "bitcast":
+      total += _read(module, computation, user.name, whole)
+    elif inside is not None:
+      named = _parameters(inside).get(user.operands.index(name), "")
+      total += _read(module, inside, named, whole)
+    else:
+      return whole
+  return total
+
+
+def _parameters(computation: hlo.Computation) -> dict[int, str]:
+  return {int(one.literal): name for name, one in computation.instructions.items() if one.opcode == "parameter"}
 
 
 def _written(computation: hlo.Computation, instruction: Instruction) -> int:

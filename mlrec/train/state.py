@@ -111,12 +111,14 @@ def make_train_steps(
   whole_tables = getattr(described, "scores_all_items", False)
   tables = set() if whole_tables else {name for name, _ in item_tables(described)}
 
+  def everywhere(array: Array) -> Array:
+    return jax.lax.with_sharding_constraint(array, replicated(mesh))
+
   def read(params: nnx.State, items: Array) -> Any:
     """The parameters, with the rows of the batch's items in place of whole item tables."""
 
     def one(path: Any, param: Array) -> Array:
-      name = jax.tree_util.keystr(path, simple=True, separator=".")
-      return jnp.take(param, items, axis=0, mode="clip") if name in tables else param
+      return jnp.take(param, items, axis=0, mode="clip") if _name(path) in tables else param
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -136,7 +138,11 @@ def make_train_steps(
     (loss, rest), grads = gradient(params, state.rest, batch, state.step)
     # A gradient that is not finite spoils the parameters a step before the loss shows it.
     loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)
-    rows = {} if lazy else dict.fromkeys(tables, batch.items)
+    rows = {} if lazy else dict.fromkeys(tables, everywhere(batch.items))
+    if rows:
+      # What is added to whole tables is whole on each device: cut over them, each would add its part, and whole tables
+      # of sums would be sent in place of a batch's rows.
+      grads = jax.tree_util.tree_map_with_path(lambda path, g: everywhere(g) if _name(path) in tables else g, grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, rows=rows)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -188,3 +194,7 @@ def _put_back(whole: TrainState, after: TrainState, lazy: LazyTables, items: Arr
   assert whole.clock is not None
   held = lazy.put_back(whole.held, after.held, items, mesh)
   return after._replace(**held._asdict(), clock=lazy.ticked(whole.clock, whole.step, items))
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -15,7 +15,6 @@ from mlrec.models.layers.dropout import uniform_bits
 from mlrec.models.layers.initializers import xavier_normal
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.recommenders.sequential import in_batch_sums
-from mlrec.models.recommenders.sequential import own_columns
 from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
@@ -134,7 +133,7 @@ class BERT4Rec(TowerRecommender):
       users=jnp.broadcast_to(users[:, None], tokens.shape),
       weights=masked.astype(jnp.float32),
     )
-    total, weight = in_batch_sums(states, vectors, own_columns(batch), places)
+    total, weight = in_batch_sums(states, vectors, places)
     return total / jnp.maximum(weight, 1.0)
 
   def masked_places(self, tokens: Array, rngs: nnx.Rngs | None) -> Array:

@@ -124,16 +124,15 @@ class Sequential(TowerRecommender):
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
     vectors = self.item_vectors(batch.items, batch.content, context)
     states = self.user_states(vectors, batch.history, rngs=rngs)
-    own = own_columns(batch)
     if self.loss_name == IN_BATCH:
-      total, weight = in_batch_sums(states, vectors, own, batch)
+      total, weight = in_batch_sums(states, vectors, batch)
     elif self.loss_name == FULL:
       total, weight = losses.full_softmax_sums(
         states.reshape(-1, states.shape[-1]), self.items.all_vectors(self.num_items, context),
         targets=batch.items[batch.targets.ravel()], weights=batch.weights.ravel(), block=self.block,
       )  # fmt: skip
     else:
-      total, weight = self._drawn_sums(states, vectors, own, batch)
+      total, weight = self._drawn_sums(states, vectors, own_columns(batch.slots, batch.items.shape[0]), batch)
     return total / jnp.maximum(weight, 1.0)
 
   def _drawn_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
@@ -149,21 +148,35 @@ class Sequential(TowerRecommender):
     )  # fmt: skip
 
 
-def own_columns(batch: Batch) -> Array:
-  """`[B, U]` bool, the columns that hold items of each user's row (the padding's too where it has any)."""
-  num_users = batch.slots.shape[0]
-  own = jnp.zeros((num_users, batch.items.shape[0]), bool)
-  return own.at[jnp.arange(num_users)[:, None], batch.slots].set(True)
+def own_columns(slots: Array, columns: int) -> Array:
+  """`[B, columns]` bool, the columns that hold items of each user's `slots [B, S]` (and the padding, if any)."""
+  own = jnp.zeros((slots.shape[0], columns), bool)
+  return own.at[jnp.arange(slots.shape[0])[:, None], slots].set(True)
 
 
-def in_batch_sums(states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
+def excluded_columns(slots: Array, users: Array, columns: int) -> Array:
+  """`[T, columns]` bool, those of `own_columns` for the `users [T]` of places.
+
+  A CPU marks each user's columns once and copies rows. Other devices compare, which takes no memory: on several of them
+  the users of a device's places are anywhere, and marks would be sent as `[B, columns]` to each.
+  """
+
+  def copied(slots: Array, users: Array) -> Array:
+    return own_columns(slots, columns)[users]
+
+  def compared(slots: Array, users: Array) -> Array:
+    return jnp.any(slots[users][:, :, None] == jnp.arange(columns), axis=1)
+
+  return jax.lax.platform_dependent(slots, users, cpu=copied, default=compared)
+
+
+def in_batch_sums(states: Array, vectors: Array, batch: Batch) -> tuple[Array, Array]:
   """The weighted sum of the in-batch softmax's losses, each group among its own negatives, and the sum of its weights.
 
   Args:
     states: `[R, W, D]` user states at the places of `batch.targets`.
     vectors: `[U, D]` of the batch's distinct items.
-    own: `[B, U]` bool, the items in each user's row.
-    batch: the targets, users and weights of the places, and the groups' counts.
+    batch: the targets, users and weights of the places, the users' slots, and the groups' counts.
   """
 
   def grouped(x: Array) -> Array:
@@ -171,8 +184,8 @@ def in_batch_sums(states: Array, vectors: Array, own: Array, batch: Batch) -> tu
 
   def sums(states: Array, targets: Array, users: Array, weights: Array, counts: Array) -> tuple[Array, Array]:
     return losses.in_batch_softmax_sums(
-      states, vectors, targets=targets, users=users, own=own, counts=counts, log_popularity=batch.log_popularity,
-      weights=weights,
+      states, vectors, targets=targets, excluded=excluded_columns(batch.slots, users, len(vectors)), counts=counts,
+      log_popularity=batch.log_popularity, weights=weights,
     )  # fmt: skip
 
   arguments = [grouped(x) for x in (states, batch.targets, batch.users, batch.weights)] + [batch.counts]
