@@ -9,14 +9,18 @@ import pytest
 
 from mlrec import config as config_lib
 from mlrec.config import ConfigError
+from mlrec.metrics import ScoresNotFinite
 from mlrec.planning import advice
 from mlrec.planning import estimate
 from mlrec.planning import page
+from mlrec.planning.costs import Collective
+from mlrec.planning.costs import Memory
 from mlrec.planning.estimate import plan
 from mlrec.planning.population import made_up
 from mlrec.planning.population import population
 from mlrec.planning.program import planned_run
 from mlrec.planning.program import programs
+from mlrec.planning.roofline import roofline
 from mlrec.planning.topology import Topology
 
 needs_libtpu = pytest.mark.skipif(
@@ -93,22 +97,37 @@ def test_a_tpu_without_libtpu_names_the_extra(monkeypatch):
     Topology.parse("v5e:2x2").devices()
 
 
-def test_programs_planned_are_those_that_run(pairs_file):
-  """Traced from shapes alone, and run with real arrays: the same programs, without another compilation."""
-  config = tiny(**{"data.source": str(pairs_file), "eval.per_user": False})
+def described(arguments):
+  return jax.tree.map(lambda x: (np.shape(x), jax.numpy.result_type(x)), arguments)
+
+
+def test_programs_are_planned_for_what_training_and_evaluation_hand_to_them(pairs_file):
+  config = tiny(**{"data.source": str(pairs_file)})
   run = planned_run(config, population(config, say=silent), jax.devices()[:1])
-  training, *evaluation = programs(run)
+  training, items, ranking = programs(run)
+  state = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), run.spec.abstract)
   count, batches = next(run.groups(0, 2))
-  wanted = jax.tree.map(lambda x: (x.shape, x.dtype), training.arguments[1])
-  assert jax.tree.map(lambda x: (x.shape, x.dtype), batches) == wanted
-  state, _ = run.train_steps(run.spec.create(), batches, count)
-  run.evaluator.ranks(state.params, state.rest, "test")
-  for program in evaluation:
-    before = program.function._cache_size()
-    program.trace().lower().compile()
-    assert program.function._cache_size() == before
+  lowered = run.train_steps.lower(state, batches, count).as_text()
+  assert lowered == training.trace().lower().as_text()
+
+  given = {}
+
+  def recording(name, function):
+    def called(*arguments):
+      given[name] = described(arguments)
+      return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(function, *arguments))
+
+    return called
+
+  for name in ("encode", "rank_batch"):
+    run.evaluator.__dict__[name] = recording(name, getattr(run.evaluator, name))
+  with pytest.raises(ScoresNotFinite):  # zeros stand for what is computed
+    run.evaluator.ranks(state.params, state.rest, "test")
+  assert given["encode"] == described(items.arguments)
+  assert given["rank_batch"] == described(ranking.arguments)
 
 
+@pytest.mark.slow
 def test_a_plan_for_gpus_goes_as_far_as_there_is_no_gpu(pairs_file):
   config = tiny(**{"data.source": str(pairs_file)})
   made = plan(config, Topology.parse("h100:1"), population(config, say=silent), say=silent)
@@ -142,6 +161,24 @@ def test_what_does_not_fit_is_told_with_what_to_change():
 def test_another_failure_of_the_compiler_is_told_as_it_is():
   with pytest.raises(ConfigError, match="XLA refuses to compile it: INTERNAL: no such thing"):
     estimate._without_room("training step", "INTERNAL: no such thing\nat x.cc:3", 1.0, 1e9, 1)
+
+
+def test_a_plan_that_fits_is_told_in_words_and_in_json():
+  sent = Collective("all-reduce", 3 << 30, 4, 1, "f32[100,64]", "scatter-add")
+  topology = Topology.parse("v5e:2x2")
+  line = roofline(topology, flops=4e12, moved=1 << 30, collectives=[sent])
+  memory = Memory(2 << 30, 0, 1 << 30, 0)
+  one = estimate.Estimate("training step", 2.0, 4e12, memory, memory.total, 16 << 30, 1 << 30, {}, [sent], [], line)
+  made = estimate.Plan(topology, 7, 5, 1, 32, {"items": 9}, 0.0, 1, [one], ["ranking users"])
+  sentences = advice.advice(tiny(), made)
+  assert "all-reduce of 3.00 GiB (f32[100,64], scatter-add)" in sentences[0]
+  text, record = page.text(made, sentences), page.record(made, sentences)
+  for told in ("3.00 GiB of 16.00 GiB", "4.000 TFLOP", "among 4", "ranking users: not compiled in the time given"):
+    assert told in text
+  (program,) = json.loads(json.dumps(record, allow_nan=False))["programs"]
+  assert program["fits"]
+  assert program["seconds"]["serial"] == line.serial
+  assert program["mfu"]["most"] == pytest.approx(4e12 / 4 / 197e12 / line.communication)
 
 
 def test_a_compilation_that_takes_too_long_is_left():
