@@ -125,7 +125,7 @@ def plan(
   if len(devices) % topology.chips:
     raise ConfigError(f"--topology={topology.name}: {len(devices)} devices are not a whole number for each chip")
   run = planned_run(config, split, devices)
-  estimates, unfinished = [], []
+  estimates, unfinished = list[Estimate](), list[str]()
   for program in programs(run):
     if unfinished:
       unfinished.append(program.name)
@@ -177,7 +177,7 @@ def cpu_devices(topology: Topology) -> list[Any]:
     ConfigError: JAX has started already, with fewer.
   """
   try:
-    if topology.chips > jax.config.jax_num_cpu_devices:
+    if topology.chips > jax.config.jax_num_cpu_devices:  # type: ignore[attr-defined]
       jax.config.update("jax_num_cpu_devices", topology.chips)
   except RuntimeError:
     pass  # it has started

@@ -96,7 +96,7 @@ def evaluation(run: TrainingRun) -> Iterator[Program]:
   state, evaluator, number = run.spec.abstract, run.evaluator, run.split.num_items + 1
   if run.abstract_model().reads:
     size = round_up(min(evaluator.item_batch, number), run.mesh.size)
-    items = put_shapes(run.mesh, ShapeDtypeStruct((size,), np.int64 if jax.config.jax_enable_x64 else np.int32))
+    items = put_shapes(run.mesh, ShapeDtypeStruct((size,), jax.dtypes.canonicalize_dtype(np.int64)))
     content = _content(run, (size,))
   else:
     items, content = ShapeDtypeStruct((number,), np.int32, sharding=replicated(run.mesh)), {}
@@ -125,7 +125,7 @@ def filler_share(run: TrainingRun) -> float:
 
 def slots(run: TrainingRun) -> dict[str, int]:
   """What a training step holds, over all devices."""
-  batch = run.batches.batch(0)
+  batch: Any = run.batches.batch(0)
   held = {"items": batch.items.shape[0]}
   if isinstance(run.batches, InteractionBatches):
     return held | {"interactions": batch.targets.shape[0]}
