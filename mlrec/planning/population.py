@@ -10,13 +10,14 @@ import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.data import DataError
+from mlrec.data import synthetic
 from mlrec.data.interactions import Rows
 from mlrec.data.splits import Cuts
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
 from mlrec.data.splits import VALID
-from mlrec.sources.split import load_split
+from mlrec.sources.configured import configured_split
 
 # Users, items and mean length of the published releases (arXiv 2309.15379, Table 1).
 RELEASES = {
@@ -25,15 +26,10 @@ RELEASES = {
   "1m": (1_000_000, 91_402, 9.10),
   "full": (34_492_051, 1_142_528, 29.2),
 }
-# Of MicroLens-50k's histories: the least length, the mean, and the two numbers of a Lomax curve through its shares of
-# users with more than 5, more than 6 and more than 13 items (.593, .378 and .050; the curve has .593, .378 and .046).
-_LEAST, _MEAN, _SCALE, _POWER = 5, 7.19, 5.8, 3.285
-_LONGEST = 218
-# Of its items' training counts: median over mean .61 and most over mean 20; a lognormal of this width has .67 and 24.
-_POPULARITY_WIDTH = 0.9
+# The mean of MicroLens-50k, the least that a user of a release has, and what leave-one-out needs of one.
+_MEAN, _LEAST, _TARGETS = 7.19, 5, 3
 # Users that are made up: a batch's sizes depend on how histories and items are drawn, not on how many users there are.
 _USERS, _BATCHES = 50_000, 4
-_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +66,7 @@ def population(
   release = _release(config.data.source)
   if not (items and users):
     try:
-      split = load_split(config.data)
+      split = configured_split(config)
     except DataError as error:
       if release is None:
         raise ConfigError(
@@ -85,7 +81,7 @@ def population(
   items, users, mean_length = items or known_items, users or known_users, mean_length or known_mean
   say(
     f"the data is not read: {users:,} users, {items:,} items, made-up histories of {mean_length:g} items in the mean, "
-    "shaped like MicroLens-50k's"
+    "of MicroLens's shape"
   )
   return made_up(config, items=items, users=users, mean_length=mean_length)
 
@@ -96,25 +92,20 @@ def made_up(config: ConfigDict, *, items: int, users: int, mean_length: float = 
   Raises:
     ConfigError: a size is not possible.
   """
-  if items < 2 or users < 1 or mean_length < _LEAST:
-    raise ConfigError(
-      f"--items={items} --users={users} --mean_length={mean_length:g}: expected at least 2 items, 1 user and a mean of "
-      f"{_LEAST}"
-    )
   data = config.data
-  random = np.random.default_rng(_SEED)
   sampled = min(users, max(_USERS, _BATCHES * config.train.batch_size))
-  # Lomax: the share of users with k more than the least is (1 + k / scale) ** -power; the scale stretches the mean.
-  scale = _SCALE * max(mean_length - _LEAST, 0.1) / (_MEAN - _LEAST)
-  beyond = np.floor(scale * (random.random(sampled) ** (-1 / _POWER) - 1)).astype(np.int64)
-  most = (data.train_windows or _LONGEST) * data.max_length + 3
-  lengths = (np.maximum(_LEAST, data.min_length) + beyond).clip(max=min(_LONGEST, most))
-  weights = np.cumsum(random.lognormal(sigma=_POPULARITY_WIDTH, size=items))
-  drawn = np.searchsorted(weights, random.random(int(lengths.sum())) * weights[-1], side="right")
-  rows = Rows.from_lengths((drawn.clip(max=items - 1) + 1).astype(np.int32), lengths)
+  shape = synthetic.Shape(sampled, items, round(mean_length * sampled), max(_LEAST, data.min_length))
+  try:
+    drawn = Rows.concatenate([rows for _, rows in synthetic.blocks(shape)])
+    drawn = drawn.take(drawn.lengths >= _TARGETS)
+  except DataError as error:
+    raise ConfigError(f"--items={items} --users={users} --mean_length={mean_length:g}: {error}") from error
+  # What leave-one-out keeps of a user.
+  rows = drawn.last(data.train_windows * data.max_length + 3) if data.train_windows else drawn
+  lengths = rows.lengths
   return SampledSplit(
-    np.arange(1, sampled + 1), rows, np.arange(items + 1), data.max_length,
-    Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1}), protocol=LEAVE_ONE_OUT,
+    np.arange(1, len(rows) + 1), Rows(rows.values.astype(np.int32), rows.offsets), np.arange(items + 1),
+    data.max_length, Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1}), protocol=LEAVE_ONE_OUT,
     train_windows=data.train_windows, stated_users=users,
   )  # fmt: skip
 
