@@ -23,6 +23,8 @@ _FREE = (
   "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all",
   "partition-id", "replica-id", "opt-barrier", "iota",
 )  # fmt: skip
+# What updates an array in place, and which of its operands is the update.
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 _READS_A_PART = ("dynamic-slice", "gather", "slice")
 
 
@@ -202,16 +204,24 @@ def _moved(module: hlo.Module, computation: hlo.Computation, instruction: Instru
     if inside is not None:
       return _moved_by_fusion(module, inside, instruction, operands)
   if opcode.endswith("-start"):
-    # The tuple holds the operand once more, and flags.
-    source = [array for operand in operands for array in operand.arrays]
-    return sum(_main(array) for array in source) + sum(_main(array) for array in instruction.arrays[: len(source)])
+    return _moved_by_start(instruction, [array for operand in operands for array in operand.arrays])
   written = _written(computation, instruction)
   if opcode in _READS_A_PART:
     return 2 * written
   read = [array for operand in operands for array in operand.arrays]
-  if opcode == "dynamic-update-slice":
+  if opcode in _UPDATES:
     return 2 * written
   return written + sum(_main(array) for array in read)
+
+
+def _moved_by_start(instruction: Instruction, given: list[hlo.Array]) -> int:
+  """Of what is begun: its tuple holds the operands and the results, a copy's result first."""
+  number = len(given)
+  first = 0 if instruction.opcode == "copy-start" else number
+  results = instruction.arrays[first : first + number]
+  if instruction.opcode.removesuffix("-start") in _READS_A_PART:
+    given = [result._replace(layout="") for result in results]
+  return sum(_main(array) for array in (*given, *results))
 
 
 def _moved_by_fusion(
@@ -221,8 +231,7 @@ def _moved_by_fusion(
   root = inside.instructions[inside.root]
   roots = [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
   total = sum(
-    _written(inside, one) if one.opcode == "dynamic-update-slice" else _main(array)
-    for one, array in zip(roots, fusion.arrays)
+    _written(inside, one) if one.opcode in _UPDATES else _main(array) for one, array in zip(roots, fusion.arrays)
   )
   for place, operand in enumerate(operands):
     whole = sum(_main(array) for array in operand.arrays)
@@ -241,8 +250,8 @@ def _read(module: hlo.Module, computation: hlo.Computation, name: str, whole: in
     inside = module.computations.get(user.called("calls") or "") if user.opcode == "fusion" else None
     if user.opcode in _READS_A_PART and first:
       total += sum(array.bytes for array in user.arrays)
-    elif user.opcode == "dynamic-update-slice" and first:
-      continue  # updated in place
+    elif user.opcode in _UPDATES and first:
+      total += _written(computation, user) if user.opcode == "scatter" else 0  # updated in place; a scatter adds
     elif user.opcode == "bitcast":
       total += _read(module, computation, user.name, whole)
     elif inside is not None:
@@ -259,8 +268,9 @@ def _parameters(computation: hlo.Computation) -> dict[int, str]:
 
 def _written(computation: hlo.Computation, instruction: Instruction) -> int:
   """Bytes that an instruction writes; one that updates an array in place, those of the update."""
-  if instruction.opcode == "dynamic-update-slice" and len(instruction.operands) > 1:
-    update = computation.instructions.get(instruction.operands[1])
+  place = _UPDATES.get(instruction.opcode)
+  if place is not None and len(instruction.operands) > place:
+    update = computation.instructions.get(instruction.operands[place])
     if update is not None and all(array.in_main_memory for array in instruction.arrays):
       return sum(array.bytes for array in update.arrays)
   return sum(_main(array) for array in instruction.arrays)

@@ -58,6 +58,32 @@ def test_a_row_of_a_table_is_read_and_written_not_the_table():
   assert 4 * row <= moved <= 4 * row + 64 < table
 
 
+@pytest.mark.parametrize(
+  ("begun", "size"),
+  [
+    # Brought onto the chip: read, and written nowhere else.
+    ("(f32[64,128]{1,0:S(1)}, f32[64,128]{1,0}, u32[]) copy-start(%x)", 64 * 128 * 4),
+    ("(f32[64,128]{1,0}, f32[8,128]{1,0:S(1)}, s32[]) slice-start(%x), slice={[0:8], [0:128]}", 8 * 128 * 4),
+    ("(f32[64,128]{1,0}, f32[256,128]{1,0}) all-gather-start(%x), dimensions={0}", 5 * 64 * 128 * 4),
+  ],
+)
+def test_what_is_begun_moves_what_it_reads_and_writes(begun, size):
+  text = f"ENTRY %main (x: f32[64,128]) -> f32[] {{\n  %x = f32[64,128]{{1,0}} parameter(0)\n  %b = {begun}\n}}\n"
+  assert costs.bytes_moved(hlo.parse(text)) == size
+
+
+def test_a_scatter_writes_its_updates_not_the_table():
+  text = """\
+ENTRY %main (table: f32[1000,128], places: s32[4], rows: f32[4,128]) -> f32[1000,128] {
+  %table = f32[1000,128]{1,0} parameter(0)
+  %places = s32[4]{0} parameter(1)
+  %rows = f32[4,128]{1,0} parameter(2)
+  ROOT %new = f32[1000,128]{1,0} scatter(%table, %places, %rows), to_apply=%add
+}
+"""
+  assert costs.bytes_moved(hlo.parse(text)) == 2 * 4 * 128 * 4
+
+
 def test_what_lies_on_the_chip_moves_no_main_memory():
   text = """\
 ENTRY %main (x: f32[64,128]) -> f32[64,128] {
