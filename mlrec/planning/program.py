@@ -114,7 +114,8 @@ def evaluation(run: TrainingRun) -> Iterator[Program]:
       multiple_of=run.mesh.size * metrics.USER_TILE,
     )
   )  # fmt: skip
-  yield Program(RANKING, evaluator.rank_batch, (*model, table, users, put_shapes(run.mesh, batch)))
+  folds = None if run.split.trained.all() else put_shapes(run.mesh, ShapeDtypeStruct(batch.users.shape, np.dtype(bool)))
+  yield Program(RANKING, evaluator.rank_batch, (*model, table, users, put_shapes(run.mesh, batch), folds))
 
 
 def filler_share(run: TrainingRun) -> float:
