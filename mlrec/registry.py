@@ -11,6 +11,7 @@ import importlib
 import inspect
 import math
 import numbers
+import pathlib
 import pkgutil
 import types
 import typing
@@ -70,6 +71,13 @@ def near(name: str, valid: Iterable[str]) -> list[str]:
   scores = [difflib.SequenceMatcher(None, name.lower(), choice).ratio() for choice in found]
   # What is much further than the nearest is not meant.
   return [one for key, score in zip(found, scores) if score >= scores[0] - _FURTHER for one in plain[key]][:_SHOWN]
+
+
+def near_file(path: pathlib.Path) -> str:
+  """What a path that is not there may be meant for, of what lies in its folder: `; did you mean 'x.csv'?`, or empty."""
+  names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+  found = near(path.name, names)
+  return f"; did you mean {' or '.join(repr(str(path.with_name(name))) for name in found)}?" if found else ""
 
 
 def closest(name: str, valid: Iterable[str]) -> str:

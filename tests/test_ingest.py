@@ -53,7 +53,9 @@ def test_the_command_says_what_it_guessed_and_what_became_of_the_log(log, tmp_pa
     (("--to=out",), "--interactions=FILE is required"),
     (("--to=out", "log"), "unexpected argument 'log'"),
     (("--to=out", "--interaction=log"), "Did you mean: interactions"),
-    (("--to=out", "--interactions=none"), "none: no such file"),
+    (("--to=out", "--interactions=none"), "--interactions=none: no such file"),
+    (("--to=out", "--interactions=lug.csv"), "--interactions=lug.csv: no such file; did you mean 'log.csv'?"),
+    (("--to=out", "--interactions=log.csv", "--items=itms.csv"), "--items=itms.csv: no such file"),
     (("--to=out", "--interactions=log.csv", "--user=usr"), "--user=usr is none of its columns, did you mean 'user'?"),
     (
       ("--to=out", "--interactions=log.csv", "--user=usr", "--item=clip", "--time=tme", "--rating=stars"),

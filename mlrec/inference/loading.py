@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from mlrec.models.recommenders.recommender import Recommender
 from mlrec.models.registry import choose
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
+from mlrec.registry import near_file
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.runs.result import Result
@@ -96,7 +98,7 @@ def load(path: pathlib.Path, *, places: Mapping[str, str] = {}, new_items: bool 
 
 def _of_one_seed(workdir: Workdir) -> Workdir:
   if not workdir.path.is_dir():
-    raise ConfigError(f"--workdir={workdir}: there is no such folder")
+    raise ConfigError(f"{workdir}: there is no such folder{near_file(workdir.path)}")
   seeds = sorted(folder for folder in workdir.path.glob("seed_*") if folder.is_dir())
   if not seeds:
     return workdir
@@ -130,7 +132,15 @@ def _config(workdir: Workdir, places: Mapping[str, str]) -> ConfigDict:
       "command that made it again, in another --workdir if it says that it is finished"
     )
   data = {f"data.{key}": value for key, value in places.items() if value}
-  return config_lib.with_values(ConfigDict(saved), data)
+  try:
+    return config_lib.with_values(ConfigDict(saved), data)
+  except ConfigError as error:
+    made_by = workdir.read_result().versions.get("mlrec") if workdir.result.exists() else None
+    version = f", {made_by}" if made_by else ""
+    raise ConfigError(
+      f"{workdir.config}: {error}. It has been changed, or is of another version of mlrec{version} than this, "
+      f"{importlib.metadata.version('mlrec')}"
+    ) from error
 
 
 def _fitted(config: ConfigDict, split: Split) -> FittedScorer:

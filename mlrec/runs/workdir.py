@@ -8,6 +8,7 @@ import re
 import sys
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from mlrec import config as config_lib
@@ -216,7 +217,9 @@ class Workdir:
 
     try:
       with contextlib.closing(Checkpoints(self.files.checkpoints, read_only=True)) as checkpoints:
-        return dict(checkpoints.latest_record().config)
+        config = dict(checkpoints.latest_record().config)
+      logging.warning("%s cannot be read (%s): the config that its checkpoints keep is taken.", self.config, reason)
+      return config
     except CheckpointError as error:
       raise ConfigError(f"{self.config} cannot be read ({reason}), nor can its checkpoints: {error}") from error
 

@@ -111,4 +111,4 @@ class Health(BaseModel):
 
 class Refusal(BaseModel):
   error: str
-  nearest: list[int | str] | None = Field(None, description="Ids that exist.")
+  nearest: list[int | str] | None = Field(None, description="Ids that may be meant, or else some that exist.")

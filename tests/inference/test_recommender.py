@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -383,3 +384,22 @@ def test_a_config_that_is_not_the_one_that_was_trained_is_told(copied):
     ConfigError, match=r"of another config than is given:\n  config\.model\.user\.heads: 2 there, 1 now"
   ):
     mlrec.Recommender.load(copied)
+
+
+def test_a_config_of_another_version_is_told_by_its_file(copied):
+  config = json.loads((copied / "config.json").read_text())
+  config["data"]["new_key"] = 1
+  (copied / "config.json").write_text(json.dumps(config))
+  with pytest.raises(ConfigError, match=r"config\.json: unknown key config\.data\.new_key.* another version of mlrec"):
+    mlrec.Recommender.load(copied)
+
+
+def test_a_config_that_cannot_be_read_is_that_of_the_checkpoints_and_this_is_told(copied, caplog):
+  (copied / "config.json").write_text("{bad")
+  mlrec.Recommender.load(copied)
+  assert "config.json cannot be read" in caplog.text
+
+
+def test_a_workdir_that_is_not_there_may_be_meant_for_another(copied):
+  with pytest.raises(ConfigError, match=r"copid: there is no such folder; did you mean '.*copied'"):
+    mlrec.Recommender.load(copied.with_name("copid"))

@@ -12,6 +12,7 @@ import numpy as np
 from mlrec import files
 from mlrec.data import ingested
 from mlrec.data.interactions import DataError
+from mlrec.registry import near_file
 from tfds_microlens import errors
 from tfds_microlens import item_media
 from tfds_microlens import locks
@@ -96,10 +97,14 @@ def _made_of(settings: Settings) -> dict[str, Any]:
   """Settings and inputs: equal ones give an equal folder."""
   stamps = {}
   for name in ("interactions", "items"):
-    path = getattr(settings, name)
-    if path:
-      stat = os.stat(os.path.expanduser(path)) if os.path.exists(os.path.expanduser(path)) else None
-      stamps[name] = [stat.st_size, stat.st_mtime_ns] if stat else []
+    given = getattr(settings, name)
+    if given:
+      path = pathlib.Path(given).expanduser()
+      if not path.is_file():
+        what = "not a file" if path.exists() else f"no such file{near_file(path)}"
+        raise PrepareError(f"{settings.words.given(name, given)}: {what}")
+      stat = path.stat()
+      stamps[name] = [stat.st_size, stat.st_mtime_ns]
   media_digest = found_media.digest(settings.media, settings.words)
   return {"settings": settings.as_json(), "files": stamps | {"media": media_digest}}
 
