@@ -104,9 +104,9 @@ def column(
   prepared.write_report(pathlib.Path(folder) / report(medium.name))
   if prepared.problems or prepared.notes:
     logging.warning(
-      "%s: %d of %d items have one of the %s that can be used; %d of these are odd: %s says which and why.",
+      "%s: %d of %d items have one of the %s that can be used; %d of these are odd: %s says which and why%s.",
       medium.source, len(has), len(ids), medium.files, len(prepared.notes),
-      pathlib.Path(report_at) / report(medium.name),
+      pathlib.Path(report_at) / report(medium.name), prepared.first_unusable,
     )  # fmt: skip
   return Column(medium.name, lambda item: prepared.record(item) if item in has else b"", len(ids) - len(has))
 

@@ -32,6 +32,7 @@ from mlrec import files
 from mlrec.machine import usable_cores
 from tfds_microlens import decoding
 from tfds_microlens.errors import PrepareError
+from tfds_microlens.media_sources import ANOTHER_IS_USED
 from tfds_microlens.media_sources import MediaError
 from tfds_microlens.media_sources import MISSING
 from tfds_microlens.media_sources import Problem
@@ -86,7 +87,7 @@ class Prepared:
 
   Attributes:
     items: `[records]` int64, ascending.
-    problems: items that have no record, in order of id, and files whose names are no items'.
+    problems: items that have no record, then files whose names are no items', then items without a file; by id.
     notes: items that have a record and are odd, in order of id.
     cache: where the records are.
   """
@@ -104,9 +105,16 @@ class Prepared:
     """Of each of `items`."""
     return map(self.record, self.items.tolist())
 
+  @property
+  def first_unusable(self) -> str:
+    """`; the first: FILE: REASON` of the first file that is there and of no use, for messages; empty without any."""
+    there = (each for each in self.problems if each.reason != MISSING and not _is_harmless(each.reason))
+    first = next(there, None)
+    return _on_one_line(f"; the first: {first.file}: {first.reason}") if first else ""
+
   def write_report(self, path: str | os.PathLike[str]) -> None:
-    """Writes a table of the problems and the notes."""
-    listed = sorted([*self.problems, *self.notes], key=_by_item)
+    """Writes a table of the problems and the notes, files of no use first and missing ones last."""
+    listed = sorted([*self.problems, *self.notes], key=_in_report)
     lines = ["item\tfile\treason", *("\t".join(map(_on_one_line, problem)) for problem in listed)]
     pathlib.Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -160,7 +168,7 @@ def prepare(
     )
   unseen = wanted.difference(source.items, (problem.item for problem in problems))
   problems += [Problem(item, source.name(item), MISSING) for item in unseen]
-  problems.sort(key=_by_item)
+  problems.sort(key=_in_report)
   return Prepared(np.array(items, np.int64), problems, notes, cache)
 
 
@@ -287,8 +295,28 @@ def _on_one_line(value: object) -> str:
   return " ".join(str(value).split())
 
 
-def _by_item(problem: Problem) -> tuple[bool, int | str, str]:
-  return not problem.item, problem.item or 0, problem.file
+def _in_report(problem: Problem) -> tuple[int, int | str, str]:
+  """What can be mended comes first: of many items that never had a file, one that is broken would not be found."""
+  if problem.reason == MISSING:
+    group = 3
+  elif not problem.item:
+    group = 2
+  else:
+    group = int(_is_harmless(problem.reason))
+  return group, problem.item or 0, problem.file
+
+
+def first_listed(report: str | os.PathLike[str]) -> str:
+  """`FILE: REASON` of a report's first line, if that file is there and gives no record; else an empty text."""
+  with open(report, encoding="utf-8") as lines:
+    next(lines)
+    _, file, reason = next(lines, "\t\t").rstrip("\n").split("\t")
+  return "" if not file or reason == MISSING or _is_harmless(reason) else f"{file}: {reason}"
+
+
+def _is_harmless(reason: str) -> bool:
+  """Whether the item has a record all the same."""
+  return reason.startswith(KEPT) or reason.endswith(ANOTHER_IS_USED)
 
 
 class _Progress:

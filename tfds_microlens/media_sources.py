@@ -16,6 +16,8 @@ from mlrec.data.interactions import DataError
 from tfds_microlens.errors import PrepareError
 
 MISSING = "missing"
+# How reasons end of files whose item has another: nothing is lost by them.
+ANOTHER_IS_USED = " is used for the item"
 File = TypeVar("File")
 _ID = re.compile(r"[1-9]\d{0,17}")
 # No cover and no frame is as large; a member that claims to be is not unpacked.
@@ -214,6 +216,6 @@ def _by_item(names: Mapping[str, File], suffixes: Sequence[str]) -> tuple[dict[i
     kept, other = sorted((found.get(item, here), here), key=lambda place: place[:2])
     found[item] = kept
     if other is not kept:
-      problems.append(Problem(item, other[1], f"ignored: {os.path.basename(kept[1])} is used for the item"))
+      problems.append(Problem(item, other[1], f"ignored: {os.path.basename(kept[1])}{ANOTHER_IS_USED}"))
   problems += [problem for problem in others if problem.item not in found]
   return {item: file for item, (_, _, file) in found.items()}, problems

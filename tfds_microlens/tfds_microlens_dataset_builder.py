@@ -327,8 +327,9 @@ class Builder(dataset_builder.FileReaderBuilder):
     if prepared.problems:
       missing = sum(problem.reason == MISSING for problem in prepared.problems)
       logging.warning(
-        "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why.",
+        "%s: %d items have a record; %d videos cannot be used and %d are missing: %s says which and why%s.",
         source, len(prepared.items), len(prepared.problems) - missing, missing, self._final_dir / videos_lib.REPORT,
+        prepared.first_unusable,
       )  # fmt: skip
     return {"train": (len(prepared.items), prepared.records())}
 

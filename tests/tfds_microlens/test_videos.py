@@ -111,12 +111,13 @@ def test_bad_files_have_no_record_and_are_reported(tmp_path, manual, capsys, cap
   builder = tfds.builder("microlens/100k-videos-1x16", data_dir=tmp_path)
   assert [row["item"] for row in builder.as_data_source("train")] == list(_ITEMS)
   report = _report(builder)
-  assert [row[0] for row in report] == ["77", *map(str, expected), ""]
-  for item, file, reason in report[1:-1]:
+  assert [row[0] for row in report] == [*(str(item) for item in expected if item != missing), "", "77", str(missing)]
+  for item, file, reason in report[:-3]:
     assert file == str(folder / f"{item}.mp4")
     assert expected[int(item)] in reason
-  assert report[0][2] == "missing"
-  assert "not that of an item" in report[-1][2]
+  assert [row[2] for row in report[-2:]] == ["missing"] * 2
+  assert "not that of an item" in report[-3][2]
+  assert f"{videos.REPORT} says which and why; the first: {': '.join(report[0][1:])}." in caplog.text
   assert f"{len(report)} without a record: {builder.data_path / videos.REPORT}" in out
   assert f"5 items have a record; {len(report) - 2} videos cannot be used and 2 are missing" in caplog.text
   assert builder.info.metadata["without_record"] == len(report)

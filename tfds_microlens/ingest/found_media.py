@@ -23,6 +23,7 @@ from tfds_microlens.ingest.catalogue import KINDS
 from tfds_microlens.ingest.ids import IdTable
 from tfds_microlens.ingest.wording import NEUTRAL
 from tfds_microlens.ingest.wording import Wording
+from tfds_microlens.media_sources import ANOTHER_IS_USED
 from tfds_microlens.media_sources import Problem
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
@@ -198,4 +199,4 @@ def _add(
   paths[code] = kept
   if other is not kept:
     item = int(items.ids(np.array([code]))[0])
-    problems.append(Problem(item, str(other[1]), f"ignored: {kept[1].name} is used for the item"))
+    problems.append(Problem(item, str(other[1]), f"ignored: {kept[1].name}{ANOTHER_IS_USED}"))

@@ -222,7 +222,8 @@ def _media_made(kind: str, asked: MediaSettings, folder: pathlib.Path, num_items
   for name, (items, listing) in listed.items():
     there = len(np.load(folder / items))
     where = folder.relative_to(folder.parents[2]) / listing
-    found[name] = {"with": there, "without": num_items - there, "report": str(where)}
+    first = media.first_listed(folder / listing)
+    found[name] = {"with": there, "without": num_items - there, "report": str(where), "first_unusable": first}
   return found
 
 

@@ -168,6 +168,8 @@ def _markdown(report: Mapping[str, Any]) -> str:
     ]
   made = [(kind, of["with"], of["without"], f"`{of['report']}`") for kind, of in media["made"].items()]
   lines += ["", *_table(("media", "items with", "without", "which and why"), made)] if made else []
+  unusable = {kind: of["first_unusable"] for kind, of in media["made"].items() if of["first_unusable"]}
+  lines += ["", *(f"- Of {kind} the first file that cannot be used is {first}" for kind, first in unusable.items())]
   months = result["months"]
   when = "months" if len(months) <= _MOST_MONTHS else "years"
   histograms = {

@@ -48,7 +48,7 @@ def folder(tmp_path):
   return root
 
 
-def test_media_of_any_layout_come_to_the_items_that_name_them(log, folder, tmp_path):
+def test_media_of_any_layout_come_to_the_items_that_name_them(log, folder, tmp_path, caplog):
   out = tmp_path / "out"
   report = ingest(log, to=out, media=folder, **SMALL)
   names = load_interactions(str(out)).item_names
@@ -68,6 +68,10 @@ def test_media_of_any_layout_come_to_the_items_that_name_them(log, folder, tmp_p
   listed = (out / report["media"]["made"]["videos"]["report"]).read_text()
   for words in ("d.mp4\tcannot be read", "stranger.mp4\tits name is not the id", "c.webm\tignored: c.mov is used"):
     assert words in listed
+  first = listed.splitlines()[1].split("\t", 1)[1].replace("\t", ": ")
+  assert first.startswith(f"{folder / 'videos' / 'd.mp4'}: cannot be read")
+  assert [first in text for text in (caplog.text, (out / "report.md").read_text())] == [True, True]
+  assert listed.splitlines()[-1].endswith("\tmissing")
   assert f"{names.id('e')}\te\tmissing" in listed  # the item's own name beside the integer that stands for it
 
 
