@@ -93,7 +93,7 @@ def _run() -> None:
 
     source, target = (pathlib.Path(str(flag.value)).expanduser() for flag in (_BATCH, _TO))
     answered, items = batch_file.recommend(recommender, source, target, k=_K.value, filters=filters)
-    terminal.say(f"{target}: {items:,} items for {answered:,} rows")
+    terminal.say(f"{target}: {terminal.counted(items, 'item')} for {terminal.counted(answered, 'row')}")
   else:
     _show(recommender, filters)
 
@@ -103,7 +103,8 @@ def _show(recommender: Any, filters: Any) -> None:
 
   catalogue = _RUN.catalogue(recommender)
   if _USER.value:
-    names = [f"user {user}" for user in _USER.value]
+    # A text may say by itself that it is a user's.
+    names = [user if recommender.users.are_texts else f"user {user}" for user in _USER.value]
     histories = [recommender.history(user) for user in _USER.value]
     found = recommender.recommend_users(_USER.value, _K.value, filters)
   else:
@@ -111,7 +112,7 @@ def _show(recommender: Any, filters: Any) -> None:
     found = recommender.recommend(histories, _K.value, filters)
   parts = []
   for name, history, items in zip(names, histories, found):
-    why = recommender.why(history, [item for item, _ in items]) if _WHY.value else []
+    why = page.near(recommender, history, [item for item, _ in items]) if _WHY.value else []
     parts.append(page.Shown(name, _known(recommender, history)[-_SHOWN:], items, why))
     _print(recommender, catalogue, parts[-1], several=len(names) > 1)
   if _HTML.value:

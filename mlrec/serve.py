@@ -60,13 +60,13 @@ def _serve(bound: socket.socket) -> None:
 
   media = Media.of(pathlib.Path(_MEDIA.value).expanduser()) if _MEDIA.value else None
   recommender = _RUN.load()
-  found = f", {media.count(recommender.item_ids):,} with a video" if media else ""
+  found = f", {media.count(recommender.item_ids):,} with a file to play" if media else ""
   service = Service(recommender, _RUN.catalogue(recommender), media)
 
   def ready() -> None:
     machine.keep_for_good()
     url = server.url(bound)
-    terminal.say(f"{recommender.num_items:,} items of {service.name}{found}: {url} ({url}docs)")
+    terminal.say(f"{terminal.counted(recommender.num_items, 'item')} of {service.name}{found}: {url} ({url}docs)")
 
   if sys.stderr.isatty():
     terminal.tell(f"{service.name} is loaded; its programs are compiled, then it says where it is served")

@@ -39,6 +39,11 @@ def shortened(text: str, most: int) -> str:
   return " ".join(text.split())[:most]
 
 
+def counted(number: int, noun: str) -> str:
+  """As many of what a noun that takes an s names: `1 row`, `1,200 rows`."""
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def say(text: str) -> None:
   """Prints a line to standard output, at once."""
   write(text + "\n", sys.stdout)

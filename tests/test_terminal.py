@@ -1,5 +1,6 @@
 import pytest
 
+from mlrec.terminal import counted
 from mlrec.terminal import one_line
 from mlrec.terminal import printable
 
@@ -31,3 +32,7 @@ def test_what_a_terminal_would_obey_is_written_out(text, safe):
 
 def test_one_line_has_no_line_end():
   assert one_line("a\nb\r\nc\x1b") == "a b\\r c\\x1b"
+
+
+def test_what_is_counted_is_in_the_singular_where_it_is_one():
+  assert [counted(number, "row") for number in (0, 1, 1200)] == ["0 rows", "1 row", "1,200 rows"]

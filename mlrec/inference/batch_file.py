@@ -13,8 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from mlrec import files
+from mlrec import terminal
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Rows
+from mlrec.inference.original_ids import OriginalIds
 from mlrec.inference.recommender import EVERYTHING
 from mlrec.inference.recommender import Filters
 from mlrec.inference.recommender import Recommendations
@@ -25,6 +27,8 @@ from mlrec.inference.scorers import UNKNOWN
 USER, HISTORY = "user", "history"
 _SUFFIXES = (".parquet", ".csv")
 _ROWS_AT_ONCE = 1 << 14
+# Characters of a cell that a message shows.
+_SHOWN = 40
 # Arrow parses CSV in blocks, and a row must lie within two: a history of a million items has some 8 MiB.
 _BLOCK_BYTES = 1 << 24
 
@@ -43,9 +47,10 @@ def recommend(
   """Recommends for each row of a table, some thousand rows at a time.
 
   A row with a `history` (a list of original ids, oldest first; in CSV separated by commas, or, where there is none, by
-  spaces) is answered by it; in a table without that column `user` must be one of the run's. Rows that cannot be
-  answered are left out, with a warning. The result has the columns `user` (where there is one, else `row`, from 0),
-  `rank` (from 1), `item` and `score`; it is written whole or not at all.
+  spaces, unless the run's ids are texts and the whole is one) is answered by it; in a table without that column `user`
+  must be one of the run's. Rows that cannot be answered are left out, with a warning. The result has the columns `user`
+  (where there is one, else `row`, from 0, as messages count them), `rank` (from 1), `item` and `score`; it is written
+  whole or not at all.
 
   Args:
     recommender: whose items.
@@ -78,7 +83,7 @@ def recommend(
         asked = _asked(recommender, source, batch)
         kept = np.flatnonzero(asked.rows.lengths)
         if asked.reason and not first_lost:
-          first_lost = f"row {read + int(np.argmin(asked.rows.lengths)) + 1}: {asked.reason}"
+          first_lost = f"row {read + int(np.argmin(asked.rows.lengths))}, from 0: {asked.reason}"
         lost += batch.num_rows - len(kept)
         if USER in batch.schema.names:
           label, whom = USER, _decoded(batch.column(USER)).take(pa.array(kept))
@@ -102,7 +107,8 @@ def recommend(
     if not read:
       raise DataError(f"{source}: it has no rows")
     if not answered:
-      raise DataError(f"{source}: none of its {read:,} rows can be answered ({first_lost})")
+      which = f"none of its {read:,} rows can" if read > 1 else "its only row cannot"
+      raise DataError(f"{source}: {which} be answered ({first_lost})")
   if lost:
     logging.warning("%d of %d rows cannot be answered and are left out (%s).", lost, read, first_lost)
   return answered, items
@@ -157,13 +163,15 @@ def _asked(recommender: Recommender, source: pathlib.Path, batch: pa.RecordBatch
   if USER in names and pa.types.is_nested(batch.column(USER).type):
     raise DataError(f"{source}: the column {USER!r} holds {batch.column(USER).type}, and single ids are expected")
   if HISTORY in names:
-    items, lengths = _histories(batch.column(HISTORY), source)
+    items, lengths, texts = _histories(batch.column(HISTORY), source, recommender.items)
     rows = recommender.known_items(items, lengths)
     reason = ""
     if not rows.lengths.all():
       row = int(np.argmin(rows.lengths))
       first = int(lengths[:row].sum())
       reason = recommender.items.unknown(items[first]) if lengths[row] else "its history is empty"
+      if lengths[row] and texts is not None:
+        reason = f"{_how_read(texts[row], recommender.items)}; {reason}"
     return _Asked(rows, lengths, np.full(len(rows), UNKNOWN), reason)
   ids = _plain(batch.column(USER), f"{source}: the column {USER!r}")
   found = recommender.users.find(ids)
@@ -183,20 +191,36 @@ def _table(label: str, whom: pa.Array, found: Recommendations) -> pa.Table:
   })  # fmt: skip
 
 
-def _histories(column: pa.Array, source: pathlib.Path) -> tuple[Any, np.ndarray]:
-  """Items end to end, and the number of each row's."""
+def _histories(column: pa.Array, source: pathlib.Path, ids: OriginalIds) -> tuple[Any, np.ndarray, list[str] | None]:
+  """Items end to end, the number of each row's, and the texts that held them; None where lists did."""
   named = f"{source}: the column {HISTORY!r}"
   column = _decoded(column)
   if any(is_list(column.type) for is_list in _LISTS):
     lengths = np.asarray(pa.compute.list_value_length(column).fill_null(0), np.int64)
-    return _plain(pa.compute.list_flatten(column), f"{named}, in its lists,"), lengths
-  listed = [_split(str(text)) for text in _plain(column, named)]
-  return [item for row in listed for item in row], np.array([len(row) for row in listed], np.int64)
+    return _plain(pa.compute.list_flatten(column), f"{named}, in its lists,"), lengths, None
+  texts = [str(text) for text in _plain(column, named)]
+  listed = [_split(text, ids) for text in texts]
+  return [item for row in listed for item in row], np.array([len(row) for row in listed], np.int64), texts
 
 
-def _split(text: str) -> list[str]:
-  """Ids in a cell, which may hold spaces where commas are between them."""
-  return [one.strip() for one in text.split(",") if one.strip()] if "," in text else text.split()
+def _split(text: str, ids: OriginalIds) -> list[str]:
+  """Ids in a cell, which may hold spaces where commas are between them, or where the whole is one id."""
+  if "," in text:
+    return [one.strip() for one in text.split(",") if one.strip()]
+  parts = text.split()
+  # Texts may have spaces in them, integers have none.
+  whole = text.strip() if ids.are_texts and len(parts) > 1 else ""
+  return [whole] if whole and (ids.find([whole]) > 0).all() else parts
+
+
+def _how_read(text: str, ids: OriginalIds) -> str:
+  """How `_split` has read a cell that names no item."""
+  shown = repr(terminal.shortened(text, _SHOWN))
+  if "," in text:
+    return f"its history {shown} is split at commas"
+  if len(text.split()) == 1:
+    return f"its history {shown} is one id"
+  return f"its history {shown} is split at spaces" + (", as the whole is no id" if ids.are_texts else "")
 
 
 def _decoded(column: pa.Array) -> pa.Array:

@@ -39,6 +39,12 @@ class Shown(NamedTuple):
   why: Sequence[Sequence[tuple[Id, float]]]
 
 
+def near(recommender: Recommender, history: Sequence[Id], items: Sequence[Id]) -> list[list[tuple[Id, float]]]:
+  """For each of `items` those of the history that are nearest to it, of these the ones that are near: maybe none."""
+  why = recommender.why(history, items)
+  return [[(other, nearness) for other, nearness in row if recommender.is_near(nearness)] for row in why]
+
+
 def render(recommender: Recommender, catalogue: Catalogue, parts: Iterable[Shown]) -> str:
   """The page of some users."""
   title = f"Recommendations of {recommender.loaded.workdir.path.resolve().name}"
@@ -48,7 +54,7 @@ def render(recommender: Recommender, catalogue: Catalogue, parts: Iterable[Shown
     body.append(f"<h3>The last {len(part.history)} items of the history, newest first</h3>")
     body.append(_row(_card(recommender, catalogue, item, "") for item in reversed(part.history)))
     body.append("<h3>Recommended</h3>")
-    reasons = [" · ".join(f"{near} ({nearness:.2f})" for near, nearness in why) for why in part.why] or [""] * len(
+    reasons = [" · ".join(f"{other} ({nearness:.2f})" for other, nearness in why) for why in part.why] or [""] * len(
       part.items
     )
     lines = [

@@ -26,6 +26,7 @@ from mlrec.inference.loading import Loaded
 from mlrec.inference.original_ids import Id
 from mlrec.inference.original_ids import listed
 from mlrec.inference.original_ids import OriginalIds
+from mlrec.inference.scorers import FittedScorer
 from mlrec.inference.scorers import UNKNOWN
 
 # Users whose recommendations exist at once where there are many.
@@ -34,6 +35,9 @@ _AT_ONCE = 1 << 14
 _ITEMS_AT_ONCE = 256
 # What is shown of recommendations where they are looked at.
 _ROWS_SHOWN, _ITEMS_SHOWN = 3, 3
+# Items whose vectors have no greater cosine are about at right angles, or opposite: that is not near, even if it is the
+# nearest that a history has.
+_NEAR = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +319,13 @@ class Recommender:
     return [
       list(zip(self.items.original(read[places]), nearness[row, places].tolist())) for row, places in enumerate(order)
     ]
+
+  def is_near(self, nearness: float) -> bool:
+    """Whether an item of such a nearness, as `why` has it, may be called near."""
+    if self.loaded.scorer.vectors is not None:
+      return nearness > _NEAR
+    # Scores of fitted models are 0 where items have nothing to do with each other; others have a level of their own.
+    return nearness > 0 or not isinstance(self.loaded.scorer, FittedScorer)
 
   def evaluate(self, interactions: Interactions) -> dict[str, float]:
     """Metrics of the last item of each user of a log, after the items before it, among all items.

@@ -59,8 +59,8 @@ class Media:
       named = terminal.one_line(next(iter(self._paths.values())).name)
       ids = ", ".join(map(repr, items[:3]))
       raise DataError(
-        f"--media={self._folder}: none of its {len(self._paths):,} videos, such as {named!r}, is named by the id of an "
-        f"item, such as {ids}"
+        f"--media={self._folder}: it holds {terminal.counted(len(self._paths), 'video file')}, such as {named!r}, and "
+        f"none is named by the id of an item, such as {ids}"
       )
     return count
 

@@ -69,6 +69,7 @@ class Near(BaseModel):
   id: int | str
   title: str
   nearness: float = Field(description="Cosine of the two items' vectors, or, of models without, a score.")
+  near: bool = Field(description="Whether that is enough to call them near, as the page does.")
 
 
 class Item(BaseModel):

@@ -279,7 +279,12 @@ class Service:
       newest = self.recommender.items.original(asked.history[-_REASONS_AMONG:])
       for one, near in zip(shown, self.recommender.why(newest, [one["id"] for one in shown])):
         one["why"] = [
-          {"id": other, "title": self.catalogue.title(self.key(other)), "nearness": nearness}
+          {
+            "id": other,
+            "title": self.catalogue.title(self.key(other)),
+            "nearness": nearness,
+            "near": self.recommender.is_near(nearness),
+          }
           for other, nearness in near
         ]
     return shown

@@ -18,6 +18,8 @@ from mlrec.data import kept_split
 from mlrec.data.id_map import IdMap
 from mlrec.data.names import Names
 from mlrec.inference import batch_file
+from mlrec.inference import page
+from mlrec.inference.catalogue import Catalogue
 from mlrec.runs.workdir import Workdir
 from support.tiny_runs import environment
 
@@ -33,11 +35,15 @@ def recommend(forked, tmp_path):
 def test_items_are_printed_best_first_with_what_they_are_near_to(recommend, finished, tmp_path):
   done = recommend(f"--workdir={finished}", "--user=7,9", "--k=3")
   assert done.returncode == 0, done.stderr
-  expected = mlrec.Recommender.load(finished).recommend_users([7, 9], k=3).items
+  recommender = mlrec.Recommender.load(finished)
+  expected = recommender.recommend_users([7, 9], k=3).items
   lines = done.stdout.splitlines()
   assert [lines[0], lines[4]] == ["user 7:", "user 9:"]
   assert [[int(line.split()[1]) for line in part] for part in (lines[1:4], lines[5:8])] == expected
-  assert all("(near " in line for line in lines[1:4])
+  for user, part, items in zip((7, 9), (lines[1:4], lines[5:8]), expected):
+    why = recommender.why(recommender.history(user), items)
+    near = [", ".join(str(other) for other, cosine in row if cosine > 0.05) for row in why]
+    assert [line.partition("(near ")[2].rstrip(")") for line in part] == near
   assert "Traceback" not in done.stderr
 
 
@@ -181,7 +187,7 @@ def _table(text: str):
     (["--workdir={w}", _table("user\n"), "--to=y.csv"], "it has no rows"),
     (
       ["--workdir={w}", _table("user\n999\n"), "--to=y.csv"],
-      "none of its 1 rows can be answered (row 1: there is no user '999'",
+      "its only row cannot be answered (row 0, from 0: there is no user '999'",
     ),
     (["--workdir={w}", "--user=999"], "there is no user '999'; some that exist: 308, 309, 310"),
     (["--workdir={w}", "--history=a b,☃"], "has no item that the run knows: there is no item 'a b'"),
@@ -224,8 +230,8 @@ def test_rows_that_cannot_be_answered_are_left_out_and_told(recommend, finished,
   (tmp_path / "u.csv").write_text("user\n7\nghost\n1\n\n")
   (tmp_path / "h.csv").write_text('user,history\na,"3,4"\nb,\nc,4000\nd,5 3\n')
   for source, whom, told in (
-    ("u.csv", ["7", "1"], "1 of 3 rows cannot be answered and are left out (row 2: there is no user 'ghost'"),
-    ("h.csv", ["a", "d"], "2 of 4 rows cannot be answered and are left out (row 2: its history is empty)"),
+    ("u.csv", ["7", "1"], "1 of 3 rows cannot be answered and are left out (row 1, from 0: there is no user 'ghost'"),
+    ("h.csv", ["a", "d"], "2 of 4 rows cannot be answered and are left out (row 1, from 0: its history is empty)"),
   ):
     done = recommend(f"--workdir={finished}", f"--batch={source}", "--to=out.parquet", "--k=2")
     assert done.returncode == 0, done.stderr
@@ -236,10 +242,7 @@ def test_rows_that_cannot_be_answered_are_left_out_and_told(recommend, finished,
 
 
 def test_ids_with_line_ends_are_printed_in_their_line_and_written_as_they_are(copied, recommend, tmp_path):
-  workdir = Workdir(copied)
-  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
-  names = Names.of(split.item_ids[1:], [f"a\n{item}\t\x1b[31m" for item in split.item_ids[1:]])
-  kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
+  _with_texts(copied, lambda item: f"a\n{item}\t\x1b[31m")
   done = recommend(f"--workdir={copied}", "--user=7", "--k=2", "--seen")
   assert done.returncode == 0, done.stderr
   lines = done.stdout.splitlines()
@@ -252,6 +255,35 @@ def test_ids_with_line_ends_are_printed_in_their_line_and_written_as_they_are(co
     .to_pylist()[0]
     .startswith("a\n")
   )
+
+
+def _with_texts(copied, text):
+  """The run, its items under the texts that `text` has for their ids."""
+  workdir = Workdir(copied)
+  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  names = Names.of(split.item_ids[1:], [text(item) for item in split.item_ids[1:]])
+  kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
+  return mlrec.Recommender.load(copied)
+
+
+def test_a_cell_is_one_id_with_spaces_where_there_is_such_an_item(copied, tmp_path, caplog):
+  recommender = _with_texts(copied, lambda item: f"clip {item}" if item < 50 else f"c{item}")
+  source, target = tmp_path / "h.csv", tmp_path / "out.csv"
+  source.write_text('history\nclip 4\nc60 c61\nc60 9\nno such\n"clip 4,clip 5"\n')
+  assert batch_file.recommend(recommender, source, target, k=2) == (4, 8)
+  found = pa.csv.read_csv(target).to_pydict()
+  expected = recommender.recommend([["clip 4"], ["c60", "c61"], ["c60"], ["clip 4", "clip 5"]], k=2)
+  assert found["item"] == list(itertools.chain(*expected.items))
+  assert found["row"] == [row for row in (0, 1, 2, 4) for _ in range(2)]
+  assert "left out (row 3, from 0: its history 'no such' is split at spaces, as the whole is no id" in caplog.text
+
+
+@pytest.mark.parametrize(("cosine", "is_near"), [(0.04, False), (-0.9, False), (0.06, True)])
+def test_only_what_is_near_is_shown_as_near(cosine, is_near, finished, monkeypatch):
+  recommender = mlrec.Recommender.load(finished)
+  monkeypatch.setattr(recommender, "why", lambda history, items: [[(3, cosine)] for _ in items])
+  part = page.Shown("somebody", [3], [(5, 1.0)], page.near(recommender, [3], [5]))
+  assert ("; near 3 (" in page.render(recommender, Catalogue(), [part])) == is_near
 
 
 def test_an_empty_list_of_items_leaves_nothing(recommend, finished, tmp_path):

@@ -84,6 +84,7 @@ def test_what_is_answered_is_what_the_recommender_recommends(client, recommender
   assert [item["score"] for item in items] == pytest.approx(expected.scores[0].tolist())
   reasons = recommender.why(recommender.history(7), expected.items[0])
   assert [[near["id"] for near in item["why"]] for item in items] == [[one for one, _ in row] for row in reasons]
+  assert all(near["near"] == (near["nearness"] > 0.05) for item in items for near in item["why"])
   assert (
     _ids(client.post("/recommend", json={"history": [3, 4], "k": 40})) == recommender.recommend([[3, 4]], 40).items[0]
   )
@@ -419,7 +420,7 @@ def test_a_folder_without_videos_of_items_is_told(tmp_path):
     with pytest.raises(DataError, match=message):
       Media.of(folder)
   (tmp_path / "clip 1.mp4").write_bytes(b"")
-  with pytest.raises(DataError, match=r"none of its 1 videos, such as 'clip 1\.mp4', is named by .* such as 1, 2"):
+  with pytest.raises(DataError, match=r"it holds 1 video file, such as 'clip 1\.mp4', and none is named by .* 1, 2"):
     Media.of(tmp_path).count([1, 2])
 
 
