@@ -178,13 +178,13 @@ def test_tfds_build_finds_the_builder_in_its_folder_and_tensorflow_is_never_impo
 _PREPARE = """
 import sys
 import tfds_microlens
-from tfds_microlens import sequences
-whole = sequences.without_short_lines
-def halfway(interactions):
+from tfds_microlens import tfds_microlens_dataset_builder as builder
+whole = builder.SequenceLines
+def halfway(*arguments):
   print("halfway", flush=True)
   sys.stdin.read()
-  return whole(interactions)
-sequences.without_short_lines = halfway
+  return whole(*arguments)
+builder.SequenceLines = halfway
 tfds_microlens.prepare(sys.argv[1], data_dir=sys.argv[2], manual_dir=sys.argv[3])
 """
 
