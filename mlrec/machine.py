@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import os
+import pathlib
 import resource
 import sys
 
@@ -15,6 +16,15 @@ _M_ARENA_MAX = -8
 def usable_cores() -> int:
   """The cores that this process may run on."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder(name: str) -> pathlib.Path:
+  """Where this user's caches of the package lie, by their name.
+
+  Raises:
+    RuntimeError: the user has no home.
+  """
+  return (pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlrec" / name).expanduser()
 
 
 def cpu_seconds() -> float:

@@ -21,7 +21,6 @@ import pathlib
 import sys
 from typing import Any
 
-from absl import app
 from absl import flags
 from ml_collections import config_flags
 from ml_collections import ConfigDict
@@ -49,7 +48,7 @@ _USERS_PER_CHIP = flags.DEFINE_integer(
 _TIMEOUT = flags.DEFINE_float("timeout", 0.0, "Seconds that a program may take to compile; 0 for no bound.")
 _TO = flags.DEFINE_string("to", None, "A .json file to write, with all figures.")
 
-# Takes the command line for `app.run`.
+# Takes the command line for `command_line.run`.
 _parse_flags = command_line.flags_parser(_CONFIG)
 
 
@@ -114,4 +113,4 @@ def _size(name: str, value: str) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=_parse_flags)
+  command_line.run(main, _parse_flags)

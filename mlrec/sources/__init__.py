@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import Any
 
+from mlrec import machine
 from mlrec.data import ingested
 from mlrec.data import lines
 from mlrec.data import split_cache
@@ -84,9 +85,8 @@ def _is_file(source: str) -> bool:
 
 def _folder(named: str) -> pathlib.Path:
   """Where splits are kept."""
-  folder = pathlib.Path(named or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlrec", "splits"))
   try:
-    return folder.expanduser()
+    return pathlib.Path(named).expanduser() if named else machine.cache_folder("splits")
   except RuntimeError as error:
     raise DataError(f"config.data.splits_dir = {named!r}: there is no such home folder") from error
 

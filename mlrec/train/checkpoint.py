@@ -19,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mlrec import files
 from mlrec import machine
+from mlrec.models.layers import variables
 from mlrec.train.record import Record
 from mlrec.train.state import TrainState
 
@@ -303,14 +304,12 @@ def _digest_of_json(value: Any) -> int:
 def _by_name(tree: Any) -> dict[str, Any]:
   """A tree's leaves under readable names, so that a checkpoint can be read without the code that wrote it."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+  return {variables.name_of(path): leaf for path, leaf in leaves}
 
 
 def _refill(tree: Any, leaves: dict[str, Any]) -> Any:
   """`tree` with its leaves replaced by those of the same name."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: leaves[jax.tree_util.keystr(path, simple=True, separator=".")], tree
-  )
+  return jax.tree_util.tree_map_with_path(lambda path, _: leaves[variables.name_of(path)], tree)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import os
 import pathlib
 import time
 from typing import Any
@@ -123,7 +122,7 @@ def make(
   """
   stated = _stated(recipe, source)
   fingerprint = _fingerprint(stated)
-  where = (pathlib.Path(folder).expanduser() if folder else _default_folder()) / fingerprint
+  where = (pathlib.Path(folder).expanduser() if folder else machine.cache_folder("features")) / fingerprint
   if not _is_whole(where, say):
     where.mkdir(parents=True, exist_ok=True)
     parts = _Parts(where, len(source.items), say)
@@ -146,11 +145,6 @@ def _stated(recipe: Recipe, source: Source) -> dict[str, Any]:
     weights = files.sha256(pathlib.Path(weights).expanduser())
   stated = recipe.stated() | {"weights": weights, "format": _FORMAT}
   return stated | {"content": recipe.content, "source": str(source.fingerprint)}
-
-
-def _default_folder() -> pathlib.Path:
-  cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(cache).expanduser() / "mlrec" / "features"
 
 
 def _is_whole(where: pathlib.Path, say: Callable[[str], None]) -> bool:

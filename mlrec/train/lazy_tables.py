@@ -104,7 +104,7 @@ class LazyTables:
     """Of parameters that are up to date at step 0; None where they have no item table."""
     named = variables.tables_in_batches(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    sizes = {leaf.shape[0] for path, leaf in leaves if jax.tree_util.keystr(path, simple=True, separator=".") in named}
+    sizes = {leaf.shape[0] for path, leaf in leaves if variables.name_of(path) in named}
     if not sizes:
       return None
     (size,) = sizes
@@ -186,7 +186,7 @@ def _on_tables(named: Collection[str], change: Callable[..., Array], tree: Any, 
   """`tree` with its item tables changed, given those of the `others`; an optimiser's arrays have their names too."""
 
   def one(path: Any, leaf: Array, *further: Array) -> Array:
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    name = variables.name_of(path)
     return change(leaf, *further) if any(f".{name}".endswith(f".{table}") for table in named) else leaf
 
   return jax.tree_util.tree_map_with_path(one, tree, *others)

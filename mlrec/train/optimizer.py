@@ -139,7 +139,7 @@ def adamw(
     def averaged(moments: Any, power: int, decay: float) -> Any:
       def one(path: Any, moment: Array, gradient: Array) -> Array:
         new = (1 - decay) * gradient**power
-        read = rows.get(_name(path))
+        read = rows.get(variables.name_of(path))
         return decay * moment + new if read is None else (decay * moment).at[read].add(new)
 
       return jax.tree_util.tree_map_with_path(one, moments, gradients)
@@ -151,7 +151,7 @@ def adamw(
     mu_scale, nu_scale = 1 / (1 - b1**step), 1 / (1 - b2**step)
 
     def change(path: Any, m: Array, v: Array, param: Array) -> Array:
-      rate, weight_decay = groups[named.get(_name(path), HEAD)]
+      rate, weight_decay = groups[named.get(variables.name_of(path), HEAD)]
       return -lr * rate * (m * mu_scale / (jnp.sqrt(v * nu_scale) + eps) + weight_decay * param)
 
     return jax.tree_util.tree_map_with_path(change, mu, nu, params), AdamWState(step, mu, nu)
@@ -200,8 +200,6 @@ def adagrad(schedule: optax.Schedule, eps: float, group: Group) -> optax.Gradien
 def _table_or_not(params: Any) -> Any:
   """The group of each parameter by whose optimiser it is trained."""
   tables = variables.tables_in_batches(params)
-  return jax.tree_util.tree_map_with_path(lambda path, _: ITEM_TABLES if _name(path) in tables else HEAD, params)
-
-
-def _name(path: Any) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator=".")
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: ITEM_TABLES if variables.name_of(path) in tables else HEAD, params
+  )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 import optax
 
 from mlrec.data.batches import Batch
+from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
 from mlrec.train.lazy_tables import Held
 from mlrec.train.lazy_tables import LazyTables
@@ -118,7 +119,7 @@ def make_train_steps(
     """The parameters, with the rows of the batch's items in place of whole item tables."""
 
     def one(path: Any, param: Array) -> Array:
-      return jnp.take(param, items, axis=0, mode="clip") if _name(path) in tables else param
+      return jnp.take(param, items, axis=0, mode="clip") if variables.name_of(path) in tables else param
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -142,7 +143,9 @@ def make_train_steps(
     if rows:
       # What is added to whole tables is whole on each device: cut over them, each would add its part, and whole tables
       # of sums would be sent in place of a batch's rows.
-      grads = jax.tree_util.tree_map_with_path(lambda path, g: everywhere(g) if _name(path) in tables else g, grads)
+      grads = jax.tree_util.tree_map_with_path(
+        lambda path, g: everywhere(g) if variables.name_of(path) in tables else g, grads
+      )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, rows=rows)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -194,7 +197,3 @@ def _put_back(whole: TrainState, after: TrainState, lazy: LazyTables, items: Arr
   assert whole.clock is not None
   held = lazy.put_back(whole.held, after.held, items, mesh)
   return after._replace(**held._asdict(), clock=lazy.ticked(whole.clock, whole.step, items))
-
-
-def _name(path: Any) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator=".")

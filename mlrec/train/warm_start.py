@@ -15,6 +15,7 @@ from mlrec.data.id_map import IdMap
 from mlrec.data.id_map import matched
 from mlrec.data.interactions import DataError
 from mlrec.models import convert
+from mlrec.models.layers import variables
 from mlrec.models.layers.variables import DataArray
 from mlrec.models.layers.variables import ITEMS
 from mlrec.models.layers.variables import row_owners
@@ -135,7 +136,7 @@ def _as_saved(abstract: TrainState, saved: dict[str, tuple[int, ...]]) -> TrainS
 
   def one(part: str, tree: Any) -> Any:
     def shaped(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-      name = f"{part}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
+      name = f"{part}.{variables.name_of(path)}"
       return jax.ShapeDtypeStruct(saved[name], leaf.dtype, sharding=leaf.sharding)
 
     return jax.tree_util.tree_map_with_path(shaped, tree)
@@ -152,7 +153,7 @@ def _by_id(own: Any, other: Any, owners: dict[str, str], ids: IdMap, theirs: IdM
   }
 
   def one(path: Any, ours: jax.Array, there: jax.Array) -> jax.Array:
-    owner = owners.get(jax.tree_util.keystr(path, simple=True, separator="."))
+    owner = owners.get(variables.name_of(path))
     if owner is None:
       return there
     first, second = places[owner]

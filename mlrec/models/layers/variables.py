@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flax import nnx
+import jax
 from jax import Array
 
 # Groups of parameters, each with its learning rate and weight decay (arXiv 2309.15379, released code): encoders of
@@ -73,18 +74,23 @@ def read_in_batches(variable: nnx.Variable) -> None:
   variable.set_metadata(**{_IN_BATCHES: True})
 
 
+def name_of(path: Any) -> str:
+  """What a parameter of a state is called, by the path that JAX gives of it: `items.table.value`, say."""
+  return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
 def groups(params: Any) -> dict[str, str]:
-  """The group of each parameter that names one, by its path as `jax.tree_util.keystr` has it; others are in `HEAD`."""
+  """The group of each parameter that names one, by its `name_of`; others are in `HEAD`."""
   return {name: said[_GROUP] for name, said in _metadata(params) if _GROUP in said}
 
 
 def row_owners(params: Any) -> dict[str, str]:
-  """Whose rows each table of `params` holds, by its path as `jax.tree_util.keystr` writes it."""
+  """Whose rows each table of `params` holds, by its `name_of`."""
   return {name: said[_ROWS] for name, said in _metadata(params) if _ROWS in said}
 
 
 def tables_in_batches(params: Any) -> set[str]:
-  """Parameters of which a training step reads the rows of its batch alone, by path as `jax.tree_util.keystr` has it."""
+  """Parameters of which a training step reads the rows of its batch alone, by `name_of`."""
   return {name for name, said in _metadata(params) if _IN_BATCHES in said}
 
 
