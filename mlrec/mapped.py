@@ -72,6 +72,16 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     release(array)
 
 
+def parts(offsets: np.ndarray) -> Iterator[np.ndarray]:
+  """Rows one after another, `[n]` int64 at a time, so many that their values fit memory; `offsets` are as of CSR."""
+  start = 0
+  while start < len(offsets) - 1:
+    end = int(np.searchsorted(offsets, offsets[start] + AT_ONCE, side="right")) - 1
+    end = max(end, start + 1)
+    yield np.arange(start, end)
+    start = end
+
+
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
   """Writes rows of values by name as safetensors, a whole file or none, in memory that does not grow with them.
 

@@ -7,6 +7,7 @@ once or twice more: for which items exist, and for the rows under dense ids. Wha
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -23,13 +24,10 @@ from mlrec import terminal
 from mlrec.data import kept_split
 from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
-from mlrec.data.interactions import first_and_last
-from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.data.lines import LineSource
-from mlrec.data.protocols.protocol import Log
+from mlrec.data.protocols.protocol import Kept
 from mlrec.data.protocols.protocol import Protocol
-from mlrec.data.protocols.protocol import tell_of_skipped
 from mlrec.data.splits import Split
 
 # Of the files, and of what they are made of.
@@ -65,11 +63,16 @@ def split(
   place = folder / hashlib.sha256(files.canonical_json(made_of).encode()).hexdigest()[:16]
   try:
     # Where nothing is to be made nothing need be written: the folder may be another's.
-    if (found := _opened(place)) is not None:
-      return found
+    with contextlib.suppress(DataError):
+      if (found := _opened(place)) is not None:
+        return found
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / _LOCK):
-      found = _opened(place)
+      try:
+        found = _opened(place)
+      except DataError as error:
+        logging.warning("%s; it is made again.", error)
+        found = None
       if found is None:
         terminal.tell(f"{log.name}: it is read into {place}, once, for memory does not hold it")
         found = _Making(log, protocol, place, settings).split()
@@ -84,34 +87,28 @@ def split(
 
 
 def _opened(place: pathlib.Path) -> Split | None:
-  """The split that is there; None where it is to be made."""
+  """The split that is there; None where there is none.
+
+  Raises:
+    DataError: it is damaged.
+  """
   if not (place / _DATA).exists():
     return None
-  try:
-    return kept_split.read(place / _DATA, IdMap.read(place / _IDS))
-  except DataError as error:
-    logging.warning("%s; it is made again.", error)
-    return None
+  return kept_split.read(place / _DATA, IdMap.read(place / _IDS))
 
 
-class _locked:  # noqa: N801 - used as a function is
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
   """Holds a lock, for which it waits."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-
-  def __enter__(self) -> None:
-    told = False
-    while (lock := files.try_lock(self._path)) is None:
-      if not told:
-        terminal.tell(f"{self._path.parent}: waiting for {files.lock_holder(self._path)}, which makes what is there")
-        told = True
-      time.sleep(_WAIT_SECONDS)
+  lock = files.try_lock(path)
+  if lock is None:
+    terminal.tell(f"{path.parent}: waiting for {files.lock_holder(path)}, which makes what is there")
+  while lock is None:
+    time.sleep(_WAIT_SECONDS)
+    lock = files.try_lock(path)
+  with lock:
     files.sign_lock(lock)
-    self._lock = lock
-
-  def __exit__(self, *_: object) -> None:
-    self._lock.close()
+    yield
 
 
 class _Flat:
@@ -152,10 +149,8 @@ class _Making:
     if not self._folder.is_dir():
       files.remove(self._folder)
     self._folder.mkdir(exist_ok=True)
-    lines = self._lines()
-    made = self._of_lines(*lines)
-    # What does not serve is refused by each run.
-    self._protocol.look_at(made, self._log.name, self._interactions)
+    # What does not serve is refused before it is kept, by each run.
+    made = self._protocol.split_kept(self._kept(), self._numbered, **self._settings)
     for name in (_IDS, _DATA):
       if (self._place / name).is_dir():
         shutil.rmtree(self._place / name)
@@ -165,13 +160,8 @@ class _Making:
     shutil.rmtree(self._folder)
     return kept_split.read(self._place / _DATA, IdMap.read(self._place / _IDS), compare=False)
 
-  def _lines(self) -> tuple[np.ndarray, np.ndarray, Rows, np.ndarray | None, np.ndarray]:
-    """What counts of the log's lines.
-
-    Returns:
-      The users, the lengths before they were trimmed, the items and their times; and the users of lines that do not
-      count.
-    """
+  def _kept(self) -> Kept:
+    """What counts of the log's lines, in files."""
     kinds = {"users": np.int64, "whole": np.int32, "lengths": np.int32, "items": np.int64, "short": np.int64}
     if self._protocol.timed:
       kinds["times"] = np.int64
@@ -187,11 +177,13 @@ class _Making:
         flat["items"].append(kept.values)
         if self._protocol.timed and chunk.times is not None:
           flat["times"].append(chunk.times)
-        self._keep(flat, chunk.position, done=False)
-      self._keep(flat, [], done=True)
-    users, whole, lengths, items, short = (flat[name].mapped() for name in list(kinds)[:5])
-    times = flat["times"].mapped() if self._protocol.timed else None
-    return users, whole, Rows.from_lengths(items, lengths), times, short
+        self._note(flat, chunk.position, done=False)
+      self._note(flat, [], done=True)
+    read = {name: one.mapped() for name, one in flat.items()}
+    lines = Rows.from_lengths(read["items"], read["lengths"])
+    return Kept(
+      self._log.name, read["users"], read["whole"], lines, read.get("times"), read["short"], *self._log.names()
+    )
 
   def _progress(self, kinds: Mapping[str, Any]) -> dict[str, Any]:
     """How far the log has been read: nowhere, where what is there is not what was noted."""
@@ -208,57 +200,21 @@ class _Making:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
       return {"position": [], "lengths": {}, "done": False}
 
-  def _keep(self, flat: Mapping[str, _Flat], position: list[int], *, done: bool) -> None:
+  def _note(self, flat: Mapping[str, _Flat], position: list[int], *, done: bool) -> None:
     lengths = {name: one.sync() for name, one in flat.items()}
     files.write_json(self._folder / _PROGRESS, {"position": position, "lengths": lengths, "done": done})
 
-  def _of_lines(
-    self, line_users: np.ndarray, whole: np.ndarray, lines: Rows, times: np.ndarray | None, short: np.ndarray
-  ) -> Split:
-    users, chosen = _merged(line_users)
-    name, least = self._log.name, self._settings["min_length"]
-    number = len(users) if not len(short) else len(np.union1d(users, short))
-    if not self._protocol.by_line:
-      long_enough = (lines.lengths if chosen is None else lines.lengths_of(chosen)) >= least
-      if not long_enough.all():
-        users, chosen = users[long_enough], np.flatnonzero(long_enough) if chosen is None else chosen[long_enough]
-    if not len(users):
-      raise DataError(f"{name}: none of {number} users has {least} items")
-    tell_of_skipped(name, number - len(users), number, least)
-    self._interactions = int((whole if chosen is None else whole[chosen]).sum(dtype=np.int64))
-    distinct = _distinct(lines, None if self._protocol.by_line else chosen)
-    rows = self._rows(lines, chosen, distinct)
-    user_names, item_names = self._log.names()
-    log = Interactions(users, rows, name, user_names, item_names)
-    if times is not None and chosen is not None:
-      times = Rows(times, lines.offsets).take(chosen).values
-    cuts = self._protocol.cuts(Log(log, users, rows, times))
-    return Split(
-      users, rows, np.concatenate([[0], distinct]), self._settings["max_length"], cuts, number - len(users),
-      user_names=user_names, item_names=item_names, protocol=self._protocol.text,
-      train_windows=self._settings["train_windows"],
-    )  # fmt: skip
-
-  def _rows(self, lines: Rows, chosen: np.ndarray | None, distinct: np.ndarray) -> Rows:
-    """The chosen lines under dense ids, in a file."""
+  def _numbered(self, lines: Rows, chosen: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:
+    """A `Numbering` in a file."""
+    distinct = _distinct(lines, exist)
     dense = _Dense(distinct)
     flat = _Flat(self._folder / "rows", np.int32, 0)
     for piece in _values(lines, chosen):
       flat.append(dense(piece))
     flat.sync()
     if chosen is None:
-      return Rows(flat.mapped(), lines.offsets)
-    return Rows.from_lengths(flat.mapped(), lines.lengths_of(chosen))
-
-
-def _merged(line_users: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-  """The users, in the order of their first lines, and the place of the last line of each: None for just the lines."""
-  in_order = np.sort(line_users)
-  if (in_order[1:] != in_order[:-1]).all():
-    return line_users, None
-  del in_order
-  first, last = first_and_last(line_users)
-  return line_users[first], last
+      return distinct, Rows(flat.mapped(), lines.offsets)
+    return distinct, Rows.from_lengths(flat.mapped(), lines.lengths_of(chosen))
 
 
 def _values(lines: Rows, chosen: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -266,14 +222,9 @@ def _values(lines: Rows, chosen: np.ndarray | None) -> Iterator[np.ndarray]:
   if chosen is None:
     yield from mapped.pieces(lines.values)
     return
-  ends = np.cumsum(lines.lengths_of(chosen))
-  start = 0
-  while start < len(chosen):
-    before = ends[start - 1] if start else 0
-    end = max(int(np.searchsorted(ends, before + mapped.AT_ONCE, side="right")), start + 1)
-    yield lines.take(chosen[start:end]).values
+  for part in mapped.parts(np.concatenate([[0], np.cumsum(lines.lengths_of(chosen))])):
+    yield lines.take(chosen[part]).values
     mapped.release(lines.values)
-    start = end
 
 
 def _distinct(lines: Rows, chosen: np.ndarray | None) -> np.ndarray:

@@ -249,13 +249,9 @@ class Split:
 
   def _blocks(self) -> Iterator[np.ndarray]:
     """All users in parts, of so few items each that there is memory for what is made of them."""
-    start = 0
-    while start < len(self.rows):
-      end = int(np.searchsorted(self.rows.offsets, self.rows.offsets[start] + mapped.AT_ONCE, side="right")) - 1
-      end = max(end, start + 1)
-      yield np.arange(start, end)
+    for users in mapped.parts(self.rows.offsets):
+      yield users
       self.release()
-      start = end
 
   def _histories(self, split: str, users: np.ndarray | None, most: int) -> Rows:
     users = self.evaluated(split) if users is None else users

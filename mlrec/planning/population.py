@@ -12,11 +12,10 @@ from mlrec.config import ConfigError
 from mlrec.data import DataError
 from mlrec.data import synthetic
 from mlrec.data.interactions import Rows
-from mlrec.data.splits import Cuts
+from mlrec.data.protocols.leave_one_out import LeaveOneOut
+from mlrec.data.protocols.protocol import Log
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
-from mlrec.data.splits import TEST
-from mlrec.data.splits import VALID
 from mlrec.sources.configured import configured_split
 
 # Users, items and mean length of the published releases (arXiv 2309.15379, Table 1).
@@ -26,8 +25,8 @@ RELEASES = {
   "1m": (1_000_000, 91_402, 9.10),
   "full": (34_492_051, 1_142_528, 29.2),
 }
-# The mean of MicroLens-50k, the least that a user of a release has, and what leave-one-out needs of one.
-_MEAN, _LEAST, _TARGETS = 7.19, 5, 3
+# The mean of MicroLens-50k, and the least that a user of a release has.
+_MEAN, _LEAST = 7.19, 5
 # Users that are made up: a batch's sizes depend on how histories and items are drawn, not on how many users there are.
 _USERS, _BATCHES = 50_000, 4
 
@@ -97,16 +96,16 @@ def made_up(config: ConfigDict, *, items: int, users: int, mean_length: float = 
   shape = synthetic.Shape(sampled, items, round(mean_length * sampled), max(_LEAST, data.min_length))
   try:
     drawn = Rows.concatenate([rows for _, rows in synthetic.blocks(shape)])
-    drawn = drawn.take(drawn.lengths >= _TARGETS)
   except DataError as error:
     raise ConfigError(f"--items={items} --users={users} --mean_length={mean_length:g}: {error}") from error
-  # What leave-one-out keeps of a user.
-  rows = drawn.last(data.train_windows * data.max_length + 3) if data.train_windows else drawn
-  lengths = rows.lengths
+  protocol = LeaveOneOut(LEAVE_ONE_OUT)
+  _, kept = protocol.trimmed(
+    drawn, max_length=data.max_length, min_length=protocol.least, train_windows=data.train_windows
+  )
+  known, rows = np.arange(1, len(kept) + 1), Rows(kept.values.astype(np.int32), kept.offsets)
   return SampledSplit(
-    np.arange(1, len(rows) + 1), Rows(rows.values.astype(np.int32), rows.offsets), np.arange(items + 1),
-    data.max_length, Cuts(lengths - 2, {VALID: lengths - 2, TEST: lengths - 1}), protocol=LEAVE_ONE_OUT,
-    train_windows=data.train_windows, stated_users=users,
+    known, rows, np.arange(items + 1), data.max_length, protocol.cuts(Log("made-up histories", known, rows)),
+    protocol=LEAVE_ONE_OUT, train_windows=data.train_windows, stated_users=users,
   )  # fmt: skip
 
 

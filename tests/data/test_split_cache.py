@@ -168,7 +168,7 @@ def test_what_does_not_serve_is_refused_by_each_run(tmp_path):
 def test_a_file_of_an_interrupted_making_that_is_lost_has_it_begin_again(lost, tmp_path, monkeypatch):
   log, asked = _log(repeats=True), protocols.parse("leave_one_out")
   with monkeypatch.context() as patch:
-    patch.setattr(split_cache._Making, "_of_lines", lambda *arguments: 1 / 0)
+    patch.setattr(split_cache._Making, "_numbered", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
   (path,) = tmp_path.glob(f"*/under_way/{lost}")

@@ -8,15 +8,12 @@ their original ids.
 from absl import logging
 import numpy as np
 
-from mlrec.data.interactions import DataError
-from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.data.protocols import protocols
 from mlrec.data.protocols.protocol import Log
 from mlrec.data.protocols.protocol import Protocol
 from mlrec.data.protocols.protocol import SMALL_SHARE
-from mlrec.data.protocols.protocol import tell_of_skipped
 from mlrec.data.protocols.protocol import warn_of_watched_again
 from mlrec.data.splits import Cuts
 from mlrec.data.splits import LEAVE_ONE_OUT
@@ -32,30 +29,6 @@ class LeaveOneOut(Protocol):
   form = LEAVE_ONE_OUT
   by_line = True
   least = 3  # an item each to train, validate and test
-
-  def split(self, interactions: Interactions, *, max_length: int, min_length: int, train_windows: int = 1) -> Split:
-    """As `leave_one_out`."""
-    self.check(max_length, min_length, train_windows)
-    long_enough, lines = self.trimmed(
-      interactions.lines, max_length=max_length, min_length=min_length, train_windows=train_windows
-    )
-    line_users = interactions.line_users[long_enough]
-    if not line_users.size:
-      raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
-    # A line that a later one of the same user replaces still counts for which items exist.
-    distinct = np.unique(lines.values)
-    first, last = first_and_last(line_users)
-    kept = lines.take(last)
-    rows = Rows((np.searchsorted(distinct, kept.values) + 1).astype(np.int32), kept.offsets)
-    skipped = len(interactions.users) - len(first)
-    tell_of_skipped(interactions.source, skipped, len(interactions.users), min_length)
-    users = line_users[first]
-    split = Split(
-      users, rows, np.concatenate([[0], distinct]), max_length, self.cuts(Log(interactions, users, rows, None)),
-      skipped, user_names=interactions.user_names, item_names=interactions.item_names, train_windows=train_windows,
-    )  # fmt: skip
-    self.look_at(split, interactions.source, int(interactions.lines.lengths[long_enough][last].sum()))
-    return split
 
   def trimmed(self, lines: Rows, *, max_length: int, min_length: int, train_windows: int) -> tuple[np.ndarray, Rows]:
     """The lines that are long enough, and their last items."""

@@ -1,5 +1,6 @@
 """What protocols share: the log they cut, and what is checked and told of the cuts."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 from typing import NoReturn
 
@@ -7,8 +8,10 @@ from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import DataError
+from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
+from mlrec.data.names import Names
 from mlrec.data.splits import Cuts
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
@@ -29,20 +32,47 @@ class Log(NamedTuple):
   """The histories that a protocol cuts.
 
   Attributes:
-    interactions: where they are from.
+    source: where they are from, for messages.
     users: `[users]` int64, original ids.
-    histories: the items of each user (original ids), oldest first; as long as `min_length` asks.
+    histories: the items of each user, oldest first; as long as `min_length` asks.
     times: `[histories.offsets[-1]]` int64, when each item was watched; None where the log does not say.
+    user_names: of users whose ids in the log are texts.
   """
 
-  interactions: Interactions
+  source: str
   users: np.ndarray
   histories: Rows
-  times: np.ndarray | None
+  times: np.ndarray | None = None
+  user_names: Names | None = None
 
-  @property
-  def source(self) -> str:
-    return self.interactions.source
+
+class Kept(NamedTuple):
+  """What counts of a log, line by line, before a later line of a user takes the place of an earlier one.
+
+  Attributes:
+    source: where it is from, for messages.
+    line_users: `[lines]` int64, the user of each line that counts.
+    whole: `[lines]` integers, how many items each had before it was trimmed.
+    lines: the items of each (original ids), oldest first.
+    times: beside `lines.values`; None where the log does not say, or nobody asks.
+    others: `[…]` int64, the users of lines that do not count.
+    user_names: of users whose ids in the log are texts.
+    item_names: likewise.
+  """
+
+  source: str
+  line_users: np.ndarray
+  whole: np.ndarray
+  lines: Rows
+  times: np.ndarray | None
+  others: np.ndarray
+  user_names: Names | None
+  item_names: Names | None
+
+
+# What puts lines under dense ids: `(lines, the places of those that are rows, in order; of those whose items exist)` to
+# the ids that exist, ascending, and the rows; None stands for all places.
+Numbering = Callable[[Rows, np.ndarray | None, np.ndarray | None], tuple[np.ndarray, Rows]]
 
 
 class Protocol:
@@ -100,24 +130,45 @@ class Protocol:
       DataError: an argument is too small, or the log does not serve: nobody is left to train on or to evaluate.
     """
     self.check(max_length, min_length, train_windows)
-    long_enough = interactions.histories.lengths >= min_length
-    if not long_enough.any():
-      raise DataError(f"{interactions.source}: none of {len(interactions.users)} users has {min_length} items")
-    times = interactions.history_times
-    log = Log(
-      interactions, interactions.users[long_enough], interactions.histories.take(long_enough),
-      None if times is None else times.take(long_enough).values,
+    settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
+    counts, lines = self.trimmed(interactions.lines, **settings)
+    users, whole = interactions.line_users, interactions.lines.lengths
+    kept = Kept(
+      interactions.source, users[counts], whole[counts], lines, interactions.timestamps if self.timed else None,
+      users[~counts], interactions.user_names, interactions.item_names,
     )  # fmt: skip
-    skipped = int((~long_enough).sum())
-    tell_of_skipped(interactions.source, skipped, len(interactions.users), min_length)
-    distinct = np.unique(log.histories.values)
-    rows = Rows((np.searchsorted(distinct, log.histories.values) + 1).astype(np.int32), log.histories.offsets)
+    return self.split_kept(kept, _numbered, **settings)
+
+  def split_kept(self, kept: Kept, number: Numbering, *, max_length: int, min_length: int, train_windows: int) -> Split:
+    """The split of what counts of a log; as of `split`, whose arguments are in order.
+
+    Args:
+      kept: what `trimmed` has left of the log's lines.
+      number: puts lines under dense ids.
+      max_length: as of `split`, as are `min_length` and `train_windows`.
+
+    Raises:
+      DataError: as `split`.
+    """
+    source, lines, times = kept.source, kept.lines, kept.times
+    users, rows = merged(kept.line_users)
+    everybody = len(np.union1d(users, kept.others)) if len(kept.others) else len(users)
+    if not self.by_line:
+      long_enough = (lines.lengths if rows is None else lines.lengths_of(rows)) >= min_length
+      if not long_enough.all():
+        users, rows = users[long_enough], np.flatnonzero(long_enough) if rows is None else rows[long_enough]
+    if not len(users):
+      raise DataError(f"{source}: none of {everybody} users has {min_length} items")
+    tell_of_skipped(source, everybody - len(users), everybody, min_length)
+    distinct, histories = number(lines, rows, None if self.by_line else rows)
+    if times is not None and rows is not None:
+      times = Rows(times, lines.offsets).take(rows).values
     split = Split(
-      log.users, rows, np.concatenate([[0], distinct]), max_length, self.cuts(log), skipped,
-      user_names=interactions.user_names, item_names=interactions.item_names, protocol=self.text,
-      train_windows=train_windows,
+      users, histories, np.concatenate([[0], distinct]), max_length,
+      self.cuts(Log(source, users, histories, times, kept.user_names)), everybody - len(users),
+      user_names=kept.user_names, item_names=kept.item_names, protocol=self.text, train_windows=train_windows,
     )  # fmt: skip
-    self.look_at(split, interactions.source, int(rows.offsets[-1]))
+    self.look_at(split, source, int((kept.whole if rows is None else kept.whole[rows]).sum(dtype=np.int64)))
     return split
 
   def trimmed(self, lines: Rows, *, max_length: int, min_length: int, train_windows: int) -> tuple[np.ndarray, Rows]:
@@ -166,6 +217,24 @@ class Protocol:
         raise DataError(f"{name} must be at least {least}, not {value}")
     if min_length < self.least:
       raise DataError(f"min_length must be at least {self.least} with the split {self.text!r}, not {min_length}")
+
+
+def merged(line_users: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+  """The users, in the order of their first lines, and the place of the last line of each: None for just the lines."""
+  in_order = np.sort(line_users)
+  if (in_order[1:] != in_order[:-1]).all():
+    return line_users, None
+  del in_order
+  first, last = first_and_last(line_users)
+  return line_users[first], last
+
+
+def _numbered(lines: Rows, rows: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:
+  """A `Numbering` in memory."""
+  histories = lines if rows is None else lines.take(rows)
+  # A line that a later one of the same user replaces may still count for which items exist.
+  distinct = np.unique(lines.values if exist is None else histories.values)
+  return distinct, Rows((np.searchsorted(distinct, histories.values) + 1).astype(np.int32), histories.offsets)
 
 
 def shares(text: str) -> list[float] | None:

@@ -35,7 +35,7 @@ class UnseenUsers(Protocol):
 
   def cuts(self, log: Log) -> Cuts:
     """Whole rows for training, or their last items for prediction."""
-    lot = lots(log.users, log.interactions.user_names)
+    lot = lots(log.users, log.user_names)
     trains, tests = lot < self._train, lot >= self._train + self._valid
     last = log.histories.lengths - 1
     targets = {VALID: np.where(trains | tests, -1, last), TEST: np.where(tests, last, -1)}
