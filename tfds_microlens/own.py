@@ -13,7 +13,6 @@ import numpy as np
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import Rows
 from mlrec.data.lines import Chunk
 from mlrec.data.lines import LineSource
@@ -164,30 +163,11 @@ def of_prepared(builder: dataset_builder.DatasetBuilder) -> OwnFiles:
   )  # fmt: skip
 
 
-def read_histories(builder: dataset_builder.DatasetBuilder) -> Interactions:
-  """The interactions of the prepared `own-histories` of a builder.
-
-  Raises:
-    PrepareError: it is not prepared, or a file of it is damaged.
-  """
-  found = _Records(builder)
-  users = np.empty(len(found.records), np.int64)
-  lengths = np.empty(len(found.records), np.int64)
-  parts, moments = [], []
-  for place, (user, items, times) in enumerate(found):
-    users[place], lengths[place] = user, len(items)
-    parts.append(items)
-    moments.append(times)
-  rows = Rows.from_lengths(np.concatenate(parts), lengths)
-  more: dict[str, Any] = {"timestamps": np.concatenate(moments)} if found.timed else {}
-  return named(Interactions(users, rows, str(found.prepared.place.root), **more), builder)
-
-
 def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
-  """The same histories as `read_histories`, a chunk at a time.
+  """The lines of the prepared `own-histories` of a builder.
 
   Raises:
-    PrepareError: as `read_histories`, also while they are read.
+    PrepareError: it is not prepared, or a file of it is damaged, which may show only when it is read.
   """
   found = _Records(builder)
 
@@ -204,16 +184,6 @@ def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
   return LineSource(
     str(found.prepared.place.root), *found.prepared.identity(), chunks, lambda: read_names(found.prepared), found.timed
   )  # fmt: skip
-
-
-def named(interactions: Interactions, builder: dataset_builder.DatasetBuilder) -> Interactions:
-  """The interactions of a prepared data set with the texts that ids stand for, where they do.
-
-  Raises:
-    DamagedError: they cannot be read.
-  """
-  user_names, item_names = read_names(Prepared(builder))
-  return dataclasses.replace(interactions, user_names=user_names, item_names=item_names)
 
 
 def read_names(prepared: Prepared) -> tuple[Names | None, Names | None]:

@@ -16,7 +16,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlrec.data import ingested
 from mlrec.data.interactions import DataError
-from mlrec.data.interactions import Interactions
 from mlrec.data.lines import LineSource
 from mlrec.registry import closest
 from tfds_microlens import earlier_versions
@@ -30,8 +29,6 @@ from tfds_microlens.prepared import Prepared
 from tfds_microlens.releases import OWN
 from tfds_microlens.releases import RELEASES
 from tfds_microlens.sequences import lines as sequence_lines
-from tfds_microlens.sequences import read_interactions
-from tfds_microlens.sequences import read_timed_interactions
 from tfds_microlens.sequences import timed_lines
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
 
@@ -41,28 +38,16 @@ _READ_AT_ONCE = 1 << 10
 Records = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]]
 
 
-def read_sequences(name: str, data_dir: str = "") -> Interactions:
-  """Reads `microlens/{50k,100k,1m,full,demo}-sequences`; the demo is made on first use.
+def open_lines(name: str, data_dir: str = "") -> LineSource:
+  """Opens the lines of `microlens/{50k,100k,1m,full,demo}-{sequences,interactions}`; the demo is made on first use.
 
   Args:
     name: of the data set, or the path of a folder that `mlrec.ingest` has made.
     data_dir: where prepared data sets lie; empty for the default place.
 
   Raises:
-    DataError: the name is unknown, the data set has not been prepared, or a file of it is damaged.
-  """
-  if ingested.is_ingested(name) or name == f"microlens/{OWN}-{HISTORIES}":
-    return own.read_histories(_builder(name, data_dir, HISTORIES))
-  builder = _builder(name, data_dir, "sequences")
-  interactions = read_interactions(builder)
-  return own.named(interactions, builder) if builder.builder_config.release == OWN else interactions
-
-
-def open_lines(name: str, data_dir: str = "") -> LineSource:
-  """What `read_sequences` or `read_timed` reads, a chunk of lines at a time.
-
-  Raises:
-    DataError: as these, also while they are read.
+    DataError: the name is unknown, the data set has not been prepared, or a file of it is damaged, which may show only
+      when it is read.
   """
   if name.endswith("-interactions"):
     return timed_lines(_builder(name, data_dir, "interactions"))
@@ -75,20 +60,11 @@ def open_lines(name: str, data_dir: str = "") -> LineSource:
   return found
 
 
-def read_timed(name: str, data_dir: str = "") -> Interactions:
-  """Reads `microlens/{50k,100k,1m,full,demo}-interactions`, with timestamps; the demo is made on first use.
-
-  Raises:
-    DataError: as `read_sequences`.
-  """
-  return read_timed_interactions(_builder(name, data_dir, "interactions"))
-
-
 def read_titles(name: str, data_dir: str = "") -> dict[int, str]:
   """The titles of `microlens/{50k,100k,1m,full,demo}-items…` by original id; the demo is made on first use.
 
   Raises:
-    DataError: as `read_sequences`.
+    DataError: as `open_lines`.
   """
   opened = _Opened(_builder(name, data_dir, "items"), whole=True)
   titles = {}
@@ -118,7 +94,7 @@ def open_videos(name: str, data_dir: str = "") -> Records:
     called from several threads.
 
   Raises:
-    DataError: as `read_sequences`.
+    DataError: as `open_lines`.
   """
   opened = _Opened(_builder(name, data_dir, "videos"))
   items = opened.prepared.ids(ITEMS)
@@ -133,7 +109,7 @@ def open_items(name: str, medium: str, data_dir: str = "") -> Records:
     As of `open_videos`, for the items that have it; of each there is one coded part.
 
   Raises:
-    DataError: as `read_sequences`, or the data set does not hold such media.
+    DataError: as `open_lines`, or the data set does not hold such media.
   """
   opened = _Opened(_builder(name, data_dir, "items", medium))
   everything = opened.prepared.ids(ITEMS)

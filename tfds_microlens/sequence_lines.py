@@ -1,6 +1,7 @@
 """The lines of a log that `…-sequences` is made of, gone through again and again instead of held."""
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import pathlib
 
 from absl import logging
@@ -56,7 +57,7 @@ class SequenceLines:
     self.skipped = len(np.setdiff1d(others, self.users))
 
   def repeats(self, number: int) -> dict[str, list]:
-    """All lines of those of the first `number` users who have several, as of `sequences.with_repeats`."""
+    """All lines of those of the first `number` users who have several, as `…-sequences` keeps them in its metadata."""
     wanted = np.intersect1d(self._several, self.users[:number])
     places: list[int] = []
     users: list[int] = []
@@ -71,9 +72,8 @@ class SequenceLines:
         line += len(kept)
     return {sequences.PLACES: places, sequences.USERS: users, sequences.ITEMS: items}
 
-  def histories(self, number: int) -> Iterator[tuple[int, np.ndarray]]:
-    """`(user, items)` of the first `number` of `users`."""
-    repeated = self.repeats(number)
+  def histories(self, number: int, repeated: Mapping[str, list]) -> Iterator[tuple[int, np.ndarray]]:
+    """`(user, items)` of the first `number` of `users`, of whom `repeated` is what `repeats` gives."""
     last = {user: np.array(row) for user, row in zip(repeated[sequences.USERS], repeated[sequences.ITEMS])}
     given: set[int] = set()
     for users, rows, kept in self._lines(number):

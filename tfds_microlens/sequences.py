@@ -41,39 +41,18 @@ def read_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
   Raises:
     PrepareError: the builder is none of `microlens/…-sequences`, is not prepared, or a file of it is damaged.
   """
-  name = f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
-  if not name.endswith("-sequences"):
-    raise PrepareError(f"{name}: interactions are read from one of microlens/…-sequences")
-  prepared = Prepared(builder)
-  users, rows = _read_rows(prepared.records("test", whole=True))
-  metadata = builder.info.metadata
-  return with_repeats(users, rows, {key: metadata[key] for key in (PLACES, USERS, ITEMS)}, source=name)
-
-
-def read_timed_interactions(builder: dataset_builder.DatasetBuilder) -> Interactions:
-  """The interactions of a prepared `…-interactions` builder, with timestamps where the file it was made of had them.
-
-  Returns:
-    What `read_pairs` gives of the file.
-
-  Raises:
-    PrepareError: it is not prepared, or a file of it is damaged.
-  """
-  name = f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
-  records = Prepared(builder).records("train", whole=True)
-  users, items, times = (np.concatenate(column) for column in zip(*_columns(records)))
-  if builder.info.metadata["timestamps"] == TIMED:
-    return histories_by_time(users, items, times, name)
-  # Of a file without timestamps they are places in its lines.
-  starts = np.flatnonzero(times == 0)
-  return Interactions(users[starts], Rows.from_lengths(items, np.diff(np.append(starts, len(items)))), name)
+  if not _name(builder).endswith("-sequences"):
+    raise PrepareError(f"{_name(builder)}: interactions are read from one of microlens/…-sequences")
+  return lines(builder).read()
 
 
 def timed_lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
-  """The same lines as `read_timed_interactions`, a chunk at a time.
+  """The lines of a prepared `…-interactions` builder, with timestamps where the file it was made of had them.
+
+  They are what `read_pairs` gives of the file.
 
   Raises:
-    PrepareError: as `read_timed_interactions`, also while they are read.
+    PrepareError: it is not prepared, or a file of it is damaged, which may show only when it is read.
   """
   prepared = Prepared(builder)
   records = prepared.records("train", whole=True)
@@ -84,7 +63,7 @@ def timed_lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
       columns = ((users, items, times) for users, items, times in _columns(records))
       yield from by_user(columns, len(records), folder, position)
       return
-    # A line goes on until the next place 0: the last one of a chunk waits for the next chunk.
+    # Times are places in lines then. A line goes on until the next place 0: a chunk's last one waits for the next.
     start = position[0] if position else 0
     rest = np.empty((3, 0), np.int64)
     for more in _columns(records, start):
@@ -96,7 +75,12 @@ def timed_lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
         yield _line_chunk(start, whole[:, :last])
     yield _line_chunk(start + rest.shape[1], rest)
 
-  return LineSource(f"{builder.name}/{builder.builder_config_name}", *prepared.identity(), chunks, timed=timed)
+  def by_time() -> Interactions:
+    users, items, times = (np.concatenate(column) for column in zip(*_columns(records)))
+    return histories_by_time(users, items, times, _name(builder))
+
+  whole = by_time if timed else None
+  return LineSource(_name(builder), *prepared.identity(), chunks, timed=timed, whole=whole)
 
 
 def _line_chunk(position: int, columns: np.ndarray) -> Chunk:
@@ -118,32 +102,11 @@ def _columns(records: Shards, start: int = 0) -> Iterator[np.ndarray]:
     yield columns
 
 
-def with_repeats(users: np.ndarray, rows: Rows, repeated: dict[str, list], source: str) -> Interactions:
-  """Puts the lines of users who have several back to their places.
-
-  Args:
-    users: `[users]` int64, each user once, in the order of their first lines.
-    rows: the history of each of `users`.
-    repeated: of all lines of users who have several the places among the lines, the users and the items.
-    source: for messages.
-  """
-  places = np.asarray(repeated[PLACES], np.int64)
-  if not places.size:
-    return Interactions(users, rows, source)
-  repeated_users = np.asarray(repeated[USERS], np.int64)
-  single = np.flatnonzero(~np.isin(users, repeated_users))
-  everything = Rows.concatenate([rows.take(single), Rows.from_lists(repeated[ITEMS])])
-  everyone = np.concatenate([users[single], repeated_users])
-  others = np.setdiff1d(np.arange(len(everyone)), places)
-  order = np.argsort(np.concatenate([others, places]))
-  return Interactions(everyone[order], everything.take(order), source)
-
-
 def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
-  """The same lines as `read_interactions`, a chunk at a time.
+  """The lines of a prepared `…-sequences` builder: what `read_interactions` gives.
 
   Raises:
-    PrepareError: as `read_interactions`, also while they are read.
+    PrepareError: it is not prepared, or a file of it is damaged, which may show only when it is read.
   """
   prepared = Prepared(builder)
   records = prepared.records("test", whole=True)
@@ -160,7 +123,11 @@ def lines(builder: dataset_builder.DatasetBuilder) -> LineSource:
       line += len(users)
       yield Chunk([start, line], users, rows)
 
-  return LineSource(f"{builder.name}/{builder.builder_config_name}", *prepared.identity(), chunks)
+  return LineSource(_name(builder), *prepared.identity(), chunks)
+
+
+def _name(builder: dataset_builder.DatasetBuilder) -> str:
+  return f"{builder.name}/{builder.builder_config_name or builder.info.config_name}"
 
 
 def _with_lines_between(
@@ -171,7 +138,7 @@ def _with_lines_between(
   Args:
     users: `[n]` int64 of the records.
     rows: their histories.
-    repeated: as of `with_repeats`.
+    repeated: of all lines of users who have several the places among the lines, the users and the items.
     line: lines that come before.
     ends: whether these records are the last; then all lines that are left come, too.
   """
@@ -188,14 +155,8 @@ def _with_lines_between(
   return np.concatenate([users[single], several[between]])[order], whole.take(order)
 
 
-def _read_rows(records: Shards) -> tuple[np.ndarray, Rows]:
-  """`(users, histories)` of the test split, its targets put back to the ends."""
-  users, rows = zip(*_chunks(records, 0))
-  return np.concatenate(users), Rows.concatenate(list(rows))
-
-
 def _chunks(records: Shards, start: int) -> Iterator[tuple[np.ndarray, Rows]]:
-  """The same from a record on, some at a time."""
+  """`(users, histories)` of the test split, their targets put back to the ends, from a record on, some at a time."""
   for first in range(start, len(records), _READ_AT_ONCE):
     chunk = records.read(range(first, min(first + _READ_AT_ONCE, len(records))))
     users, lengths = np.empty(len(chunk), np.int64), np.empty(len(chunk), np.int64)

@@ -273,11 +273,12 @@ class Builder(dataset_builder.FileReaderBuilder):
         pairs, lines.skipped, len(lines.users) + lines.skipped, sequences.MIN_LENGTH,
       )  # fmt: skip
     count = self._limited(len(lines.users))
+    repeated = lines.repeats(count)
     # TFDS's viewer iterates over each value of the metadata, which a number does not let it.
     skipped_users = {f"fewer than {sequences.MIN_LENGTH} items": lines.skipped}
-    self.info.metadata.update(lines.repeats(count), skipped_users=skipped_users)
+    self.info.metadata.update(repeated, skipped_users=skipped_users)
     return {
-      split: (count, _sequence_examples(lines.histories(count), hidden, split != "train"))
+      split: (count, _sequence_examples(lines.histories(count, repeated), hidden, split != "train"))
       for split, hidden in (("train", 2), ("validation", 2), ("test", 1))
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 from mlrec import mapped
 from mlrec.data.interactions import BEGINNING
 from mlrec.data.interactions import histories_by_time
+from mlrec.data.interactions import Interactions
 from mlrec.data.interactions import iter_csv
 from mlrec.data.interactions import iter_tsv
+from mlrec.data.interactions import read_pairs
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 
@@ -58,6 +61,7 @@ class LineSource:
     chunks: from a position on, that of an earlier chunk or `[]` for the beginning; and a folder for what is large.
     names: of users and of items whose ids in the log are texts; None where they are integers.
     timed: whether chunks have times.
+    whole: reads all of it at once; None where that is what its chunks are together.
   """
 
   name: str
@@ -66,6 +70,23 @@ class LineSource:
   chunks: Callable[[list[int], pathlib.Path], Iterator[Chunk]]
   names: Callable[[], tuple[Names | None, Names | None]] = lambda: (None, None)
   timed: bool = False
+  whole: Callable[[], Interactions] | None = None
+
+  def read(self) -> Interactions:
+    """All of it, in memory.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    if self.whole is not None:
+      return self.whole()
+    # What is large in it needs no folder of its own: that is for logs in no order, which are read at once.
+    _, users, lines, times = zip(*self.chunks([], pathlib.Path()))
+    user_names, item_names = self.names()
+    return Interactions(
+      np.concatenate(users), Rows.concatenate(list(lines)), self.name, user_names, item_names,
+      np.concatenate(times) if self.timed else None,
+    )  # fmt: skip
 
 
 def of_pairs(path: str | os.PathLike[str]) -> LineSource:
@@ -87,7 +108,8 @@ def of_pairs(path: str | os.PathLike[str]) -> LineSource:
       yield Chunk(list(after), users, lines)
 
   csv = path.suffix == ".csv"
-  return LineSource(str(path), identity, said.st_size, of_csv if csv else of_tsv, timed=csv)
+  whole = functools.partial(read_pairs, path)
+  return LineSource(str(path), identity, said.st_size, of_csv if csv else of_tsv, timed=csv, whole=whole)
 
 
 def by_user(

@@ -1,8 +1,8 @@
 """Where interactions come from: a pairs file, a folder of `mlrec.ingest` or a prepared TFDS data set."""
 
+from collections.abc import Callable
 import os
 import pathlib
-from typing import Any
 
 from mlrec import machine
 from mlrec.data import ingested
@@ -10,14 +10,12 @@ from mlrec.data import lines
 from mlrec.data import split_cache
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
-from mlrec.data.interactions import read_pairs
 from mlrec.data.lines import LineSource
 from mlrec.data.protocols import Protocol
 from mlrec.data.splits import Split
 from mlrec.registry import Registry
 
-# A source is a class whose methods `read` and `lines` take `(name, data_dir)`; which one is decided by what precedes
-# the name's first "/".
+# A source opens `(name, data_dir)` as a `LineSource`; which one is decided by what precedes the name's first "/".
 sources = Registry("data source", ["mlrec.sources"])
 
 _FILE_SUFFIXES = (".tsv", ".csv")
@@ -34,9 +32,7 @@ def load_interactions(source: str, data_dir: str = "") -> Interactions:
   Raises:
     DataError: the data cannot be read, or the name is unknown.
   """
-  if _is_file(source):
-    return read_pairs(os.path.expanduser(source))
-  return _prepared(source).read(source, data_dir)
+  return _lines(source, data_dir).read()
 
 
 def load_split(
@@ -67,7 +63,7 @@ def load_split(
   log = _lines(source, data_dir)
   if log.nbytes > in_memory:
     return split_cache.split(log, protocol, _folder(folder), **settings)
-  return protocol.split(load_interactions(source, data_dir), **settings)
+  return protocol.split(log.read(), **settings)
 
 
 def _lines(source: str, data_dir: str) -> LineSource:
@@ -76,7 +72,7 @@ def _lines(source: str, data_dir: str) -> LineSource:
     if not os.path.isfile(path):
       raise DataError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a file")
     return lines.of_pairs(path)
-  return _prepared(source).lines(source, data_dir)
+  return _prepared(source)(source, data_dir)
 
 
 def _is_file(source: str) -> bool:
@@ -91,7 +87,7 @@ def _folder(named: str) -> pathlib.Path:
     raise DataError(f"config.data.splits_dir = {named!r}: there is no such home folder") from error
 
 
-def _prepared(source: str) -> Any:
+def _prepared(source: str) -> Callable[[str, str], LineSource]:
   if ingested.is_ingested(source):
     return sources.get("microlens")
   family, slash, _ = source.partition("/")
