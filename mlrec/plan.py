@@ -40,7 +40,7 @@ _TOPOLOGY = flags.DEFINE_multi_string(
   "topology", [], "CHIP:AxB of TPUs, or GPU:NUMBER, such as v5e:4x4, v5p:4x4x4 or h100:8; several, smallest first."
 )
 _ITEMS = flags.DEFINE_string("items", "", "Items that there would be, if not those of the data, such as 1_142_528.")
-_USERS = flags.DEFINE_string("users", "", "Users, likewise.")
+_USERS = flags.DEFINE_string("users", "", "Users that there would be, if not those of the data, such as 34_492_051.")
 _MEAN_LENGTH = flags.DEFINE_float("mean_length", 0.0, "The mean length of histories that are made up.")
 _USERS_PER_CHIP = flags.DEFINE_integer(
   "users_per_chip", 0, "Sets config.train.batch_size to so many users for each chip: weak scaling.", lower_bound=0
