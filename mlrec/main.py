@@ -39,6 +39,10 @@ _LIST = flags.DEFINE_bool("list", False, "Print the models, data sources, splits
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for a run of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "The number of processes, with --coordinator.")
 _PROCESS = flags.DEFINE_integer("process", None, "This process's number, from 0, with --coordinator.")
+_PEER_TIMEOUT = flags.DEFINE_float(
+  "peer_timeout", 60.0, "Seconds without a sign of life after which another process of the run counts as gone.",
+  lower_bound=1.0,
+)  # fmt: skip
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a TPU pod or a Slurm job.")
 
 # Takes the command line for `command_line.run`.
@@ -105,15 +109,13 @@ def _workdir(config: ConfigDict) -> pathlib.Path:
 
 
 def _join_processes() -> None:
-  import jax
+  from mlrec import cluster
 
   given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
   if any(given) and not all(given):
     raise ConfigError("--coordinator, --processes and --process go together")
-  if any(given):
-    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-  elif _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  if any(given) or _DISTRIBUTED.value:
+    cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, patience=_PEER_TIMEOUT.value)
 
 
 def listing() -> str:

@@ -28,6 +28,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.machine": set(),
   "mlrec.data": _BASE,
   "mlrec.config": _BASE | {"mlrec.data"},
+  "mlrec.cluster": _BASE | {"mlrec.data", "mlrec.config"},
   "mlrec.search_space": _BASE | {"mlrec.config"},
   "mlrec.losses": set(),
   "mlrec.metrics": set(),

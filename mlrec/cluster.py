@@ -1,0 +1,202 @@
+"""The processes of one run: how they find each other, and what becomes of the rest where one is gone.
+
+Where a process dies, the others wait for it in their next collective, without end on some devices. JAX's own heartbeats
+end them in the end, with a dump of C++ frames. So here each process says every few seconds that it is there, in JAX's
+key-value store, and ends with a line that names who is not.
+"""
+
+import atexit
+from collections.abc import Callable
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+import jax
+
+from mlrec import terminal
+from mlrec.config import ConfigError
+
+# Signs of life that a process gives within the time after which it would count as gone.
+_SIGNS_IN_TIME = 12
+# How long that is, in seconds, by default.
+PATIENCE = 60.0
+# Until the processes have found each other.
+_JOINING = 300
+_SIGNS, _LEFT = "mlrec/alive", "left"
+FAILED = 1
+# Seconds in which process 0 answers, if it is there.
+_CONNECTING = 3.0
+# The handler of aborts, of which C has but the address.
+_kept: list[Any] = []
+
+
+def join(
+  coordinator: str | None = None, processes: int | None = None, process: int | None = None, *,
+  patience: float = PATIENCE,
+) -> None:  # fmt: skip
+  """Joins the other processes of a run, before anything else is asked of JAX, and watches them from then on.
+
+  Args:
+    coordinator: HOST:PORT of process 0; None to ask the cluster (a TPU pod, Slurm, Open MPI and others), as are the
+      others.
+    processes: how many there are.
+    process: this one's number, from 0.
+    patience: seconds without a sign of life after which a process counts as gone.
+
+  Raises:
+    ConfigError: there is no cluster to ask, or what is given cannot be.
+  """
+  if coordinator is not None and not _is_address(coordinator):
+    raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, such as 10.0.0.2:1234")
+  if processes is not None and process is not None and not 0 <= process < processes:
+    raise ConfigError(f"--process={process}: expected 0 to {processes - 1}, for --processes={processes}")
+  try:
+    # JAX's own patience is longer: else it would end this process before anything could be said.
+    jax.distributed.initialize(
+      coordinator, processes, process, initialization_timeout=_JOINING, heartbeat_timeout_seconds=int(4 * patience)
+    )
+  except (ValueError, RuntimeError) as error:
+    if coordinator is None:
+      raise ConfigError(
+        f"--distributed: this is no machine of a cluster that JAX knows ({error}): name the processes by "
+        "--coordinator=HOST:PORT, --processes=N and --process=NUMBER"
+      ) from error
+    raise ConfigError(f"--coordinator={coordinator}: {error}") from error
+  if jax.process_count() > 1:
+    store = Store()
+    if jax.process_index():
+      _on_abort(store.address, _gone(0, jax.process_count(), "has ended, or cannot be reached any more"))
+    Watch(store, jax.process_index(), jax.process_count(), patience=patience).start()
+
+
+def _on_abort(coordinator: str, message: str) -> None:
+  """Has this process end with a line where JAX aborts it because process 0, and its store with it, is gone.
+
+  JAX's client has a callback for that, which fails before it is called; and Python's handlers of signals run in the
+  main thread, which waits for process 0. So the handler is one of the C library's.
+  """
+
+  def handle(number: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING).close()
+    except OSError:
+      _end(message)
+    # It is there: this abort is of another cause, and goes on.
+    set_handler(number, None)
+
+  kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+  set_handler = ctypes.CDLL(None).signal
+  set_handler.argtypes = [ctypes.c_int, kind]
+  _kept.append(kind(handle))
+  set_handler(signal.SIGABRT, _kept[-1])
+
+
+def _is_address(text: str) -> bool:
+  host, colon, port = text.rpartition(":")
+  return bool(host and colon) and port.isdecimal() and 0 < int(port) < 1 << 16
+
+
+class Store:
+  """JAX's key-value store of the processes of a run; it has no public name yet."""
+
+  def __init__(self) -> None:
+    from jax._src import distributed
+
+    self._client: Any = distributed.global_state.client
+    self.address: str = distributed.global_state.coordinator_address or ""
+
+  def put(self, key: str, value: str) -> None:
+    self._client.key_value_set(f"{_SIGNS}/{key}", value, allow_overwrite=True)
+
+  def all(self) -> dict[str, str]:
+    return {key.rpartition("/")[2]: value for key, value in self._client.key_value_dir_get(_SIGNS)}
+
+
+class Watch(threading.Thread):
+  """Says that this process is there, and ends it once another is not."""
+
+  def __init__(
+    self,
+    store: Any,
+    process: int,
+    processes: int,
+    *,
+    patience: float,
+    end: Callable[[str], None] | None = None,
+  ):
+    """Plans.
+
+    Args:
+      store: of all processes, as `Store` is.
+      process: this one's number.
+      processes: how many there are.
+      patience: seconds without a sign of life after which one counts as gone.
+      end: ends this process with a message.
+    """
+    super().__init__(name="watch of the other processes", daemon=True)
+    self._store, self._process, self._processes = store, process, processes
+    self._patience, self._end = patience, end or _end
+    self._stopped = threading.Event()
+
+  def start(self) -> None:
+    # Before JAX, which registered itself first, leaves the others.
+    atexit.register(self.leave)
+    super().start()
+
+  def leave(self) -> None:
+    """Tells the others that this process ends because it is done."""
+    self._stopped.set()
+    with contextlib.suppress(Exception):
+      self._store.put(str(self._process), _LEFT)
+
+  def run(self) -> None:
+    """Until this process is done."""
+    seen: dict[str, tuple[str, float]] = {}
+    answered = time.monotonic()
+    count = 0
+    while not self._stopped.wait(self._patience / _SIGNS_IN_TIME):
+      count += 1
+      now = time.monotonic()
+      try:
+        self._store.put(str(self._process), str(count))
+        signs = self._store.all()
+        answered = time.monotonic()
+      except Exception:
+        # The store is process 0's.
+        if seen.get("0", ("", 0.0))[0] == _LEFT:
+          return
+        if now - answered > self._patience:
+          self._miss(0)
+          return
+        continue
+      for process in map(str, range(self._processes)):
+        sign = signs.get(process, "")
+        if process not in seen or sign != seen[process][0]:
+          seen[process] = sign, now
+        elif sign != _LEFT and now - seen[process][1] > self._patience:
+          self._miss(int(process))
+          return
+
+  def _miss(self, process: int) -> None:
+    if not self._stopped.is_set():
+      what = f"has not been heard of for {self._patience:g} s: it has ended, or cannot be reached"
+      self._end(_gone(process, self._processes, what))
+
+
+def _gone(process: int, processes: int, what: str) -> str:
+  return (
+    f"process {process} of {processes} {what}. This one ends too. Run the same command in all of them again: the run "
+    "is resumed from its last checkpoint"
+  )
+
+
+def _end(message: str) -> None:
+  """Ends this process at once: its main thread waits for one that is gone."""
+  terminal.tell(f"error: {message}")
+  os._exit(FAILED)

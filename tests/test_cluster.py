@@ -1,0 +1,103 @@
+"""The watch of the other processes of a run; that of real ones is in tests/train/test_several_devices.py."""
+
+import threading
+import time
+
+import pytest
+
+from mlrec import cluster
+from mlrec.config import ConfigError
+
+_PATIENCE = 0.3
+
+
+class Store:
+  """A key-value store of one process; `broken` as one whose process 0 is gone."""
+
+  def __init__(self) -> None:
+    self.signs: dict[str, str] = {}
+    self.broken = False
+
+  def put(self, key: str, value: str) -> None:
+    if self.broken:
+      raise RuntimeError("UNAVAILABLE")
+    self.signs[key] = value
+
+  def all(self) -> dict[str, str]:
+    if self.broken:
+      raise RuntimeError("UNAVAILABLE")
+    return dict(self.signs)
+
+
+@pytest.fixture
+def started():
+  """Starts watches of two processes on one store, each of which keeps what it would have ended with."""
+  watches: list[cluster.Watch] = []
+  told: list[str] = []
+  ended = threading.Event()
+
+  def start(store: Store, process: int) -> cluster.Watch:
+    def end(message: str) -> None:
+      told.append(message)
+      ended.set()
+
+    watch = cluster.Watch(store, process, 2, patience=_PATIENCE, end=end)
+    watches.append(watch)
+    watch.start()
+    return watch
+
+  start.told, start.ended = told, ended
+  yield start
+  for watch in watches:
+    watch.leave()
+    watch.join(5)
+
+
+def test_processes_that_are_there_are_left_alone(started):
+  store = Store()
+  started(store, 0)
+  started(store, 1)
+  assert not started.ended.wait(3 * _PATIENCE)
+
+
+def test_one_that_is_silent_ends_the_other_with_its_number(started):
+  started(Store(), 0)
+  assert started.ended.wait(10)
+  assert started.told[0].startswith(
+    "process 1 of 2 has not been heard of for 0.3 s: it has ended, or cannot be reached."
+  )
+  assert "the run is resumed from its last checkpoint" in started.told[0]
+
+
+def test_one_whose_store_is_gone_names_process_0(started):
+  store = Store()
+  store.signs["0"] = "7"
+  watch = started(store, 1)
+  store.broken = True
+  assert started.ended.wait(10)
+  assert started.told[0].startswith("process 0 of 2 has not been heard of")
+  watch.join(5)
+  assert not watch.is_alive()
+
+
+def test_one_that_has_left_because_it_is_done_is_not_missed(started):
+  store = Store()
+  started(store, 1)
+  other = started(store, 0)
+  time.sleep(_PATIENCE)
+  other.leave()
+  assert not started.ended.wait(3 * _PATIENCE)
+  store.broken = True
+  assert not started.ended.wait(3 * _PATIENCE)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", ":1234", "localhost:0", "localhost:70000", "a:b"])
+def test_an_address_that_is_none_is_told(address):
+  with pytest.raises(ConfigError, match=f"--coordinator={address}: expected HOST:PORT of process 0"):
+    cluster.join(address, 2, 0)
+
+
+@pytest.mark.parametrize("process", [-1, 2])
+def test_a_number_that_no_process_has_is_told(process):
+  with pytest.raises(ConfigError, match=f"--process={process}: expected 0 to 1, for --processes=2"):
+    cluster.join("localhost:1234", 2, process)
