@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mlrec import sharding_rules
 from mlrec.data import protocols
 from mlrec.registry import closest
 from mlrec.registry import near
@@ -137,6 +138,15 @@ def default_config() -> ConfigDict:
   # The exponential moving average of the parameters that is evaluated and kept; 0 for none.
   config.train.ema_decay = 0.0
 
+  config.sharding = ConfigDict()
+  # Devices along the axis `model` of the mesh; it divides their number, and the rest are along `data`. Users of a batch
+  # are spread over all of them, items that are ranked over `model`.
+  config.sharding.model = 1
+  # Which parameters are cut over devices, with their optimiser's arrays: pairs of a pattern that their path has in it
+  # and of `rows:AXES` (along the first axis), `fsdp:AXES` (along the largest) or `whole`, such as
+  # (("table", "rows:model"), ("encoder", "fsdp:data+model")). The first that fits counts; all others are whole.
+  config.sharding.rules = ()
+
   config.eval = ConfigDict()
   # Validate after every so many epochs; the last epoch is always validated.
   config.eval.every_epochs = 1
@@ -188,7 +198,7 @@ MUTABLE = (
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
   "log.every_steps", "log.tensorboard", "log.wandb",
-  "log.mlflow",
+  "log.mlflow", "sharding.model", "sharding.rules",
 )  # fmt: skip
 # Of normal numbers in float32, and of what counts items, users, steps or bytes: it fits an int32.
 _LEAST, _LARGEST, _MOST = 1.2e-38, 3.4e38, 2**31 - 1
@@ -242,6 +252,8 @@ def _check_ranges(config: ConfigDict) -> None:
   try:
     with options_of("config.data"):
       protocol = protocols.parse(config.data.split)
+    with options_of("config.sharding"):
+      sharding_rules.parse(config.sharding.rules)
   except OptionError as error:
     raise ConfigError(str(error)) from error
   at_least = {
@@ -250,7 +262,7 @@ def _check_ranges(config: ConfigDict) -> None:
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
     "data.cold_seed": 0, "data.in_memory_mib": 0, "seed": 0,
-    "train.steps_per_epoch": 0, "eval.every_steps": 0, "eval.users": 0,
+    "train.steps_per_epoch": 0, "eval.every_steps": 0, "eval.users": 0, "sharding.model": 1,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "optimizer.item_tables_lr": 0,

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 from jax import Array
@@ -101,7 +102,14 @@ def scored_softmax_sums(
 
 
 def full_softmax_sums(
-  states: Array, items: Array, *, targets: Array, weights: Array, block: int = 4096
+  states: Array,
+  items: Array,
+  *,
+  targets: Array,
+  weights: Array,
+  block: int = 4096,
+  num_items: int | None = None,
+  parts: int = 1,
 ) -> tuple[Array, Array]:
   """Softmax over all items: the weighted sum of losses, and that of weights.
 
@@ -114,10 +122,15 @@ def full_softmax_sums(
     items: `[N + 1, D]` vectors of all items; row 0, the padding, is no candidate.
     targets: `[T]` int, the row of each position's target.
     weights: `[T]` weight of each position; 0 on filler.
-    block: items scored at a time; the result depends on it in rounding alone.
+    block: items scored at a time; the result depends on it in rounding alone, as on `parts`.
+    num_items: N where `items` has rows beyond, which are no candidates.
+    parts: devices over which `items` is cut along its rows; each then scores its own.
   """
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
-  losses = _full_cross_entropy(min(block, len(items)), states, items, targets)
+  parts = parts if len(items) % parts == 0 else 1
+  size = min(max(block // parts, 1), len(items) // parts)
+  blocks = _Blocks(size, parts, len(items) - 1 if num_items is None else num_items)
+  losses = _full_cross_entropy(blocks, states, items, targets)
   weights = weights.astype(jnp.float32)
   return jnp.sum(weights * losses), jnp.sum(weights)
 
@@ -246,48 +259,75 @@ def _cross_entropy(target_logit: Array, logits: Array) -> Array:
   return jnp.log(partition) + highest - target_logit
 
 
+class _Blocks(NamedTuple):
+  """How rows of items are scored a block at a time: static.
+
+  Attributes:
+    size: rows of each part in a block.
+    parts: equal ones of the table, of which each gives its share to each block: of a table that is cut over so many
+      devices no row moves then.
+    num_items: N; rows beyond are no candidates.
+  """
+
+  size: int
+  parts: int
+  num_items: int
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _full_cross_entropy(block: int, states: Array, items: Array, targets: Array) -> Array:
-  """-log softmax of each position's target among rows 1 to N of `items [N + 1, D]`, `[T]`."""
-  return _full_forward(block, states, items, targets)[0]
+def _full_cross_entropy(blocks: _Blocks, states: Array, items: Array, targets: Array) -> Array:
+  """-log softmax of each position's target among rows 1 to N of `items [R, D]`, `[T]`."""
+  return _full_forward(blocks, states, items, targets)[0]
 
 
-def _full_forward(block: int, states: Array, items: Array, targets: Array) -> tuple[Array, tuple[Array, ...]]:
+def _full_forward(
+  blocks: _Blocks, states: Array, items: Array, targets: Array
+) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
+  by_part = items.reshape(blocks.parts, -1, items.shape[-1])
+
   def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     highest, partition = carry
-    _, _, logits = _block_logits(n, block, states, items)
+    _, _, logits = _block_logits(n, blocks, states, by_part)
     new = jnp.maximum(highest, jnp.max(logits, axis=-1))
     return new, partition * jnp.exp(highest - new) + jnp.sum(jnp.exp(logits - new[:, None]), axis=-1)
 
   start = jnp.full(len(states), _EXCLUDED), jnp.zeros(len(states))
-  highest, partition = jax.lax.fori_loop(0, -(-len(items) // block), more, start)
+  highest, partition = jax.lax.fori_loop(0, -(-by_part.shape[1] // blocks.size), more, start)
   log_partition = jnp.log(partition) + highest
   return log_partition - jnp.sum(states * items[targets], axis=-1), (states, items, targets, log_partition)
 
 
-def _full_backward(block: int, kept: tuple[Array, ...], by: Array) -> tuple[Array, Array, None]:
+def _full_backward(blocks: _Blocks, kept: tuple[Array, ...], by: Array) -> tuple[Array, Array, None]:
   states, items, targets, log_partition = kept
+  by_part = items.reshape(blocks.parts, -1, items.shape[-1])
 
   def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     of_states, of_items = carry
-    start, rows, logits = _block_logits(n, block, states, items)
+    start, rows, logits = _block_logits(n, blocks, states, by_part)
     shares = by[:, None] * jnp.exp(logits - log_partition[:, None])
     # Rows that the last block shares with the one before it have theirs already, and get nothing here.
-    here = jax.lax.dynamic_slice_in_dim(of_items, start, block) + shares.T @ states
-    return of_states + shares @ rows, jax.lax.dynamic_update_slice_in_dim(of_items, here, start, axis=0)
+    here = jax.lax.dynamic_slice_in_dim(of_items, start, blocks.size, axis=1)
+    here += (shares.T @ states).reshape(here.shape)
+    return of_states + shares @ rows, jax.lax.dynamic_update_slice_in_dim(of_items, here, start, axis=1)
 
   of_targets = by[:, None] * states
-  start = -by[:, None] * items[targets], jnp.zeros_like(items)
-  of_states, of_items = jax.lax.fori_loop(0, -(-len(items) // block), more, start)
-  return of_states, of_items.at[targets].add(-of_targets), None
+  start = -by[:, None] * items[targets], jnp.zeros_like(by_part)
+  of_states, of_items = jax.lax.fori_loop(0, -(-by_part.shape[1] // blocks.size), more, start)
+  return of_states, of_items.reshape(items.shape).at[targets].add(-of_targets), None
 
 
 _full_cross_entropy.defvjp(_full_forward, _full_backward)
 
 
-def _block_logits(n: Array, block: int, states: Array, items: Array) -> tuple[Array, Array, Array]:
-  """The first row of the n-th block, its rows, and scores `[T, block]`, of which what is no candidate is excluded."""
-  start = jnp.minimum(n * block, len(items) - block)
-  rows = jax.lax.dynamic_slice_in_dim(items, start, block)
-  numbers = start + jnp.arange(block)
-  return start, rows, jnp.where((numbers >= n * block) & (numbers > 0), states @ rows.T, _EXCLUDED)
+def _block_logits(n: Array, blocks: _Blocks, states: Array, by_part: Array) -> tuple[Array, Array, Array]:
+  """Of the n-th block of `by_part [P, R / P, D]`: its first row in each part, its rows, and their scores `[T, K]`.
+
+  What is no candidate, or was one in the block before, is excluded.
+  """
+  parts, rows_of_part, width = by_part.shape
+  start = jnp.minimum(n * blocks.size, rows_of_part - blocks.size)
+  rows = jax.lax.dynamic_slice_in_dim(by_part, start, blocks.size, axis=1).reshape(-1, width)
+  places = start + jnp.arange(blocks.size)
+  numbers = jnp.arange(parts)[:, None] * rows_of_part + places
+  candidates = (places >= n * blocks.size) & (numbers > 0) & (numbers <= blocks.num_items)
+  return start, rows, jnp.where(candidates.ravel(), states @ rows.T, _EXCLUDED)

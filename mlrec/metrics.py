@@ -79,7 +79,7 @@ def dot_scores(states: Array, items: Array) -> Array:
   return items.astype(jnp.float32) @ states.astype(jnp.float32).T
 
 
-@functools.partial(jax.jit, static_argnames=("chunk", "length", "score"))
+@functools.partial(jax.jit, static_argnames=("chunk", "length", "score", "num_rows", "axis"))
 def rank_and_recommend(
   states: Any,
   items: Any,
@@ -89,6 +89,8 @@ def rank_and_recommend(
   chunk: int,
   length: int = LIST_LENGTH,
   score: Callable[[Any, Any], Array] = dot_scores,
+  num_rows: int | None = None,
+  axis: str | None = None,
 ) -> tuple[Array, Array, Array]:
   """Ranks and recommendations in one pass over the scores, for use inside `jit`.
 
@@ -100,44 +102,50 @@ def rank_and_recommend(
     chunk: items scored at once.
     length: how many items to recommend; 0 for none.
     score: `(states of USER_TILE users, ITEM_TILE items) -> [ITEM_TILE, USER_TILE]` float32.
+    num_rows: N + 1 where `items` has rows beyond, which are no candidates.
+    axis: within `jax.shard_map`, the axis of the mesh over which `items` is cut; the users are the same along it.
 
   Returns:
     The ranks, int32 `[B]`; the best items, best first, int32 `[B, length]` (0 where there are too few); and a bool that
-    is false if any score may not be finite (those of the padding item do not count where there is another `score`).
+    is false if any score may not be finite (those of the padding item do not count where there is another `score`), of
+    which each device knows about its own items.
   """
-  num_users, num_rows = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
-  in_blocks = num_rows > _MANY_ROWS
-  chunk = -(-min(chunk, num_rows, _CACHED if in_blocks else chunk) // ITEM_TILE) * ITEM_TILE
-  chunks = -(-num_rows // chunk)
+  num_users, rows_here = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
+  num_rows = rows_here if num_rows is None else num_rows
+  first_row = jax.lax.axis_index(axis) * rows_here if axis else 0
+  exist = jnp.clip(num_rows - first_row, 0, rows_here)
+  in_blocks = rows_here > _MANY_ROWS
+  chunk = -(-min(chunk, rows_here, _CACHED if in_blocks else chunk) // ITEM_TILE) * ITEM_TILE
+  chunks = -(-rows_here // chunk)
   # Dot products are bounded by norms; of other scores each is looked at.
   bounded = score is dot_scores
   finite = _dot_scores_are_finite(states, items) if bounded else jnp.asarray(True)
 
   def in_chunks(x: Array) -> Array:
-    x = jnp.pad(x, ((0, chunks * chunk - num_rows),) + ((0, 0),) * (x.ndim - 1))
+    x = jnp.pad(x, ((0, chunks * chunk - rows_here),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, *x.shape[1:])
 
   table = jax.tree.map(in_chunks, items)
   columns = jnp.arange(USER_TILE)
 
-  def rank_tile(tile: tuple[Any, Array, Array, Array]) -> tuple[Array, Array, Array]:
-    states, targets, seen, real = tile
+  def rank_tile(tile: tuple[Any, Any, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+    states, own, targets, seen, real = tile
     # A tile of the users' targets gives each target's score by the arithmetic that scores it as a candidate.
-    own_items = jax.tree.map(
-      lambda x: jnp.zeros((ITEM_TILE, *x.shape[1:]), x.dtype).at[:USER_TILE].set(x[targets]), items
-    )
+    own_items = jax.tree.map(lambda x: jnp.zeros((ITEM_TILE, *x.shape[1:]), x.dtype).at[:USER_TILE].set(x), own)
     threshold = jnp.diagonal(score(states, own_items))
-    excluded = jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1)
+    # From here on an item is its row on this device, of those that are elsewhere a negative one.
+    here = lambda ids: jnp.where(ids - first_row < exist, ids - first_row, -1)  # noqa: E731
+    targets, excluded = here(targets), here(jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1))
 
     def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Array | None]:
       count, best, finite = carry
       first, chunk_items = part
       tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
       scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles])
-      exists = (first + jnp.arange(chunk) < num_rows)[:, None]
+      exists = (first + jnp.arange(chunk) < exist)[:, None]
       if not bounded:
         # Of the padding item, and of no-one, a score need not exist: a cosine divides by their norm.
-        candidate = exists & (first + jnp.arange(chunk) != 0)[:, None]
+        candidate = exists & (first_row + first + jnp.arange(chunk) != 0)[:, None]
         finite &= jnp.all(jnp.isfinite(scores) | ~candidate | ~real)
       scores = scores.at[_inside(excluded - first, chunk), columns[:, None]].set(-jnp.inf, mode="drop")
       count += jnp.sum((scores >= threshold) & exists, axis=0, dtype=jnp.int32)
@@ -153,11 +161,12 @@ def rank_and_recommend(
     best = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
     start = jnp.zeros(USER_TILE, jnp.int32), best, jnp.asarray(True)
     found, maxima = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
-    count, (_, recommended), finite = found
+    count, (best_scores, recommended), finite = found
     if maxima is not None:
       blocks = _places_of_best(maxima.reshape(-1, USER_TILE), length)
-      recommended = _best_of_blocks(states, items, blocks, excluded, length, score)
-    return jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + count), recommended.T, finite
+      best_scores, recommended = _best_of_blocks(states, items, exist, blocks, excluded, length, score)
+    recommended = jnp.where(best_scores > -jnp.inf, first_row + recommended, 0)
+    return count, best_scores.T, recommended.T, finite
 
   tiles = -(-num_users // USER_TILE)
   real = jnp.ones(num_users, bool)
@@ -166,8 +175,19 @@ def rank_and_recommend(
     x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(tiles, USER_TILE, *x.shape[1:])
 
-  ranks, recommended, each_finite = jax.lax.map(rank_tile, jax.tree.map(tiled, (states, targets, seen, real)))
-  ranks, recommended = ranks.reshape(-1)[:num_users], recommended.reshape(tiles * USER_TILE, length)[:num_users]
+  own = jax.tree.map(lambda x: _rows(x, targets, first_row, axis), items)
+  counts, scores, recommended, each_finite = jax.lax.map(
+    rank_tile, jax.tree.map(tiled, (states, own, targets, seen, real))
+  )
+  counts = counts.reshape(-1)[:num_users]
+  scores, recommended = (x.reshape(tiles * USER_TILE, length)[:num_users] for x in (scores, recommended))
+  if axis:
+    counts = jax.lax.psum(counts, axis)
+    # In the order of the devices, so that of equal scores the lowest id's comes first.
+    scores, recommended = (jax.lax.all_gather(x, axis, axis=1, tiled=True) for x in (scores, recommended))
+    best, places = _largest(scores.T, length)
+    recommended = jnp.where(best > -jnp.inf, jnp.take_along_axis(recommended.T, places, axis=0), 0).T
+  ranks = jnp.where(jnp.any(seen == targets[:, None], axis=1), MISS, 1 + counts)
   return ranks, recommended, finite & jnp.all(each_finite)
 
 
@@ -319,6 +339,16 @@ def _inside(places: Array, size: int) -> Array:
   return jnp.where((places >= 0) & (places < size), places, size)
 
 
+def _rows(table: Array, rows: Array, first_row: Array | int, axis: str | None) -> Array:
+  """Rows of a table `[N + 1, ...]`, of which this device has some from `first_row` on, if it is cut over an axis."""
+  if axis is None:
+    return table[rows]
+  here = rows - first_row
+  mine = ((here >= 0) & (here < len(table))).reshape(-1, *[1] * (table.ndim - 1))
+  # But for one device's, all are zeros, which change nothing.
+  return jax.lax.psum(jnp.where(mine, jnp.take(table, here, axis=0, mode="clip"), 0), axis)
+
+
 def _merge_best(best: tuple[Array, Array], scores: Array, first: Array, length: int) -> tuple[Array, Array]:
   """The best `length` of those so far and of a chunk's `scores [chunk, USER_TILE]`."""
   users = jnp.arange(USER_TILE)
@@ -357,20 +387,23 @@ def _maxima(scores: Array, size: int) -> Array:
 
 
 def _best_of_blocks(
-  states: Any, items: Any, blocks: Array, excluded: Array, length: int, score: Callable[[Any, Any], Array]
-) -> Array:
-  """`[length, USER_TILE]`: the items of the highest scores among those of blocks of neighbours; 0 where none is left.
+  states: Any, items: Any, exist: Array, blocks: Array, excluded: Array, length: int,
+  score: Callable[[Any, Any], Array],
+) -> tuple[Array, Array]:  # fmt: skip
+  """`[length, USER_TILE]` each: the highest scores of rows of some blocks of neighbours, and the rows.
+
+  They are -inf and 0 where none is left.
 
   Args:
     states: of the users of a tile.
-    items: `[N + 1, ...]`.
+    items: `[R, ...]`.
+    exist: how many of its rows are items.
     blocks: `[length, USER_TILE]` for each user the blocks of `_BLOCK` items of the highest maxima, the first of equal
       ones: whatever is among the best lies in them.
-    excluded: `[USER_TILE, H]`, items that are not for this user.
+    excluded: `[USER_TILE, H]`, rows that are not for this user.
     length: how many items.
     score: as for `rank_and_recommend`.
   """
-  num_rows = jax.tree.leaves(items)[0].shape[0]
   # By ascending ids, so that of equal scores the lowest id's comes first.
   ids = (jnp.sort(blocks, axis=0).T[:, :, None] * _BLOCK + jnp.arange(_BLOCK)).reshape(-1)
   tiles = ids.reshape(-1, ITEM_TILE)
@@ -384,9 +417,9 @@ def _best_of_blocks(
 
   scores = jax.lax.map(scores_of_tile, (tiles, users)).reshape(USER_TILE, -1)
   ids = ids.reshape(USER_TILE, -1)
-  allowed = (ids < num_rows) & ~(ids[:, :, None] == excluded[:, None, :]).any(-1)
+  allowed = (ids < exist) & ~(ids[:, :, None] == excluded[:, None, :]).any(-1)
   best, places = _largest(jnp.where(allowed, scores, -jnp.inf).T, length)
-  return jnp.where(best > -jnp.inf, jnp.take_along_axis(ids.T, places, axis=0), 0)
+  return best, jnp.where(best > -jnp.inf, jnp.take_along_axis(ids.T, places, axis=0), 0)
 
 
 def _largest(values: Array, count: int) -> tuple[Array, Array]:

@@ -37,10 +37,23 @@ def _stated(states, table, targets, weights):
   return total, shares @ table[1:], of_table
 
 
-@functools.partial(jax.jit, static_argnames="block")
+@functools.partial(jax.jit, static_argnames=("block", "num_items", "parts"))
 def _by_blocks(states, table, block, **arguments):
   loss = functools.partial(losses.full_softmax_sums, block=block, **arguments)
   return jax.value_and_grad(loss, (0, 1), has_aux=True)(states, table)
+
+
+# The table has 38 rows, and 40 where two are filled up with.
+@pytest.mark.parametrize(("block", "parts"), [(4, 4), (9, 4), (40, 8), (4096, 2)])
+def test_parts_of_a_table_that_is_filled_up_give_the_same(block, parts):
+  states, table, arguments = _case(0, 1.0)
+  (wanted, _), (of_states, of_table) = _by_blocks(states, table, 38, **arguments)
+  filled = jnp.concatenate([table, jnp.full((2, table.shape[1]), 7.0)])
+  (total, _), gradients = _by_blocks(states, filled, block, num_items=len(table) - 1, parts=parts, **arguments)
+  assert float(total) == pytest.approx(float(wanted), rel=1e-6)
+  np.testing.assert_allclose(gradients[0], of_states, rtol=2e-5, atol=2e-6)
+  np.testing.assert_allclose(gradients[1][: len(table)], of_table, rtol=2e-5, atol=2e-6)
+  assert not np.asarray(gradients[1])[len(table) :].any(), "rows that are nobody's"
 
 
 # One item a block, blocks that divide the 38 rows and that do not, one block, and more than there is.

@@ -26,8 +26,9 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.files": set(),
   "mlrec.mapped": {"mlrec.files"},
   "mlrec.machine": set(),
+  "mlrec.sharding_rules": _BASE,
   "mlrec.data": _BASE,
-  "mlrec.config": _BASE | {"mlrec.data"},
+  "mlrec.config": _BASE | {"mlrec.data", "mlrec.sharding_rules"},
   "mlrec.cluster": _BASE | {"mlrec.data", "mlrec.config"},
   "mlrec.search_space": _BASE | {"mlrec.config"},
   "mlrec.losses": set(),
@@ -43,7 +44,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models.recommenders": _MODELS_BASE | {"mlrec.losses", "mlrec.models.items", "mlrec.models.users"},
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": _BASE
-  | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"},
+  | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"}
+  | {"mlrec.sharding_rules"},
   "mlrec.planning": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 from jax import ShapeDtypeStruct
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 import numpy as np
 
-from mlrec import metrics
 from mlrec.config import ConfigError
 from mlrec.data.batches import eval_batches
 from mlrec.data.interaction_batches import InteractionBatches
@@ -27,6 +27,7 @@ from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.train.loop import TrainingRun
 from mlrec.train.run_files import RunFiles
+from mlrec.train.sharding import over_items
 from mlrec.train.sharding import put_shapes
 from mlrec.train.sharding import replicated
 
@@ -93,25 +94,26 @@ def training(run: TrainingRun) -> Program:
 
 def evaluation(run: TrainingRun) -> Iterator[Program]:
   """The encoding of items, a chunk at a time where content is read, and the ranking of a batch of users."""
-  state, evaluator, number = run.spec.abstract, run.evaluator, run.split.num_items + 1
-  if run.abstract_model().reads:
-    size = round_up(min(evaluator.item_batch, number), run.mesh.size)
-    items = put_shapes(run.mesh, ShapeDtypeStruct((size,), jax.dtypes.canonicalize_dtype(np.int64)))
-    content = _content(run, (size,))
-  else:
-    items, content = ShapeDtypeStruct((number,), np.int32, sharding=replicated(run.mesh)), {}
+  state, evaluator = run.spec.abstract, run.evaluator
   model = (state.eval_params, state.rest)
-  yield Program(ITEMS, evaluator.encode, (*model, items, content))
+  if run.abstract_model().reads:
+    size = round_up(min(evaluator.item_batch, run.split.num_items + 1), run.mesh.size)
+    items = put_shapes(run.mesh, ShapeDtypeStruct((size,), jax.dtypes.canonicalize_dtype(np.int64)))
+    encoding = Program(ITEMS, evaluator.encode, (*model, items, _content(run, (size,))))
+  else:
+    encoding = Program(ITEMS, evaluator.encode_all, model)
+  yield encoding
   if not run.split.cuts.targets:
     return
-  users = _whole(run, jax.eval_shape(evaluator.encode_users, *model))
-  vectors = jax.eval_shape(evaluator.encode, *model, items, content)
-  table = _whole(run, jax.tree.map(lambda x: ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), vectors))
+  users = _laid(jax.eval_shape(evaluator.encode_users, *model), replicated(run.mesh))
+  vectors = jax.eval_shape(encoding.function, *encoding.arguments)
+  table = jax.tree.map(lambda x: ShapeDtypeStruct((evaluator.rows, *x.shape[1:]), x.dtype), vectors)
+  table = _laid(table, over_items(run.mesh))
   split = TEST if TEST in run.split.cuts.targets else next(iter(run.split.cuts.targets))
   batch = next(
     eval_batches(
       run.split, split, evaluator.layout, batch_size=evaluator.batch_size,
-      multiple_of=run.mesh.size * metrics.USER_TILE,
+      multiple_of=evaluator.users_multiple,
     )
   )  # fmt: skip
   folds = None if run.split.trained.all() else put_shapes(run.mesh, ShapeDtypeStruct(batch.users.shape, np.dtype(bool)))
@@ -140,8 +142,8 @@ def _content(run: TrainingRun, shape: tuple[int, ...]) -> dict[str, ShapeDtypeSt
   return put_shapes(run.mesh, arrays, axis=len(shape) - 1)
 
 
-def _whole(run: TrainingRun, arrays: Any) -> Any:
-  return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(run.mesh)), arrays)
+def _laid(arrays: Any, sharding: NamedSharding) -> Any:
+  return jax.tree.map(lambda x: ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays)
 
 
 def _check_recommender(config: ConfigDict, split: Split) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: asynchronous, atomic, with the best of the run kept beside the latest."""
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -13,21 +14,26 @@ import zlib
 
 from absl import logging
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mlrec import files
 from mlrec import machine
 from mlrec.models.layers import variables
+from mlrec.train.checksum import checksum
 from mlrec.train.record import Record
+from mlrec.train.sharding import is_filled_up
+from mlrec.train.sharding import replicated
 from mlrec.train.state import TrainState
 
 _LATEST_KEPT = 2
 # What evaluation needs, what only a continuation needs, and JSON.
 _MODEL, _TRAINING, _RECORD = "model", "training", "record"
 # Keys of the JSON: checksums of the arrays, and of everything else in it.
-_ARRAYS, _ITSELF = "digests", "digest"
+_ARRAYS, _ITSELF = "checksums", "digest"
+# The steps that rows of item tables are of, by `_by_name`.
+_CLOCK = "clock.current"
 
 
 class CheckpointError(ValueError):
@@ -83,7 +89,7 @@ class Checkpoints:
     self._check_room(state)
     self._policy.best_step = record.best_step
     arrays = {name: ocp.args.StandardSave(_by_name(tree)) for name, tree in _trees(state).items()}
-    said = record.to_json() | {_ARRAYS: {name: _digest(tree) for name, tree in _trees(state).items()}}
+    said = record.to_json() | {_ARRAYS: {name: checksum(_by_name(tree)) for name, tree in _trees(state).items()}}
     said |= {_ITSELF: _digest_of_json(said)}
     arguments = ocp.args.Composite(**arrays, **{_RECORD: ocp.args.JsonSave(said)})
     self._manager.save(step, args=arguments, force=True)
@@ -128,7 +134,7 @@ class Checkpoints:
 
   def restore(self, step: int, abstract: TrainState) -> Restored:
     """The whole state saved at `step`."""
-    saved = self._read(step, _trees(abstract))
+    saved = self._read(step, _trees(abstract), variables.row_owners(abstract.params))
     model, training = saved[_MODEL], saved[_TRAINING]
     averaged = abstract.average is not None
     state = TrainState(
@@ -143,7 +149,8 @@ class Checkpoints:
 
   def restore_model(self, step: int, abstract: TrainState) -> tuple[Any, Any]:
     """The parameters to evaluate, and the model's other variables, saved at `step`."""
-    model = self._read(step, {_MODEL: _trees(abstract)[_MODEL]})[_MODEL]
+    trees = {_MODEL: _trees(abstract)[_MODEL]}
+    model = self._read(step, trees, variables.row_owners(abstract.params))[_MODEL]
     return model["params"], model["rest"]
 
   def model_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
@@ -187,12 +194,14 @@ class Checkpoints:
         self._report_unreadable(step, error)
     return readable
 
-  def _read(self, step: int, trees: dict[str, Any]) -> dict[str, Any]:
-    """The record of `step`, and the arrays of `trees`, which must be what was saved to the last bit."""
+  def _read(self, step: int, trees: dict[str, Any], tables: Collection[str] = ()) -> dict[str, Any]:
+    """The record of `step`, and the arrays of `trees`, which must be what was saved to the last bit.
+
+    Of `tables`, which are parameters' names, rows that are nobody's may be more or fewer.
+    """
     special = next((path for path in (self._directory / str(step)).rglob("*") if files.is_special(path)), None)
     if special:
       raise ValueError(f"{special} is no regular file")
-    arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in trees.items()}
     record = self._manager.restore(step, args=ocp.args.Composite(**{_RECORD: ocp.args.JsonRestore()}))[_RECORD]
     if _ITSELF not in record:
       raise ValueError("it is of an older version, whose records have no digest")
@@ -201,14 +210,16 @@ class Checkpoints:
     if not trees:
       return {_RECORD: record}
     # Shapes come before arrays: a restoration that Orbax breaks off leaves reads under way, which print tracebacks.
-    for name, tree in trees.items():
-      _require_shapes(self._shapes(step, name), _shapes_of(tree))
+    as_saved = {name: _with_rows(tree, self._shapes(step, name), tables) for name, tree in trees.items()}
+    arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in as_saved.items()}
     saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
     restored = {name: _refill(tree, saved[name]) for name, tree in trees.items()}
+    # Records of older versions have others.
+    checksums = record.get(_ARRAYS, {})
     for name, tree in restored.items():
-      if _digest(tree) != record[_ARRAYS][name]:
+      if name in checksums and checksum(_by_name(tree)) != checksums[name]:
         raise ValueError(f"the arrays of {name!r} are not those that were saved")
-    return restored | {_RECORD: record}
+    return {name: _fitted(tree, trees[name]) for name, tree in restored.items()} | {_RECORD: record}
 
   def close(self) -> None:
     self._manager.close()
@@ -280,21 +291,51 @@ def _shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
   return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
 
 
-def _require_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-  """Raises an OtherModelError that names the first array that only one of the two has, or that has another shape."""
+def _with_rows(tree: Any, saved: dict[str, tuple[int, ...]], tables: Collection[str]) -> Any:
+  """`tree`, of shapes, with as many rows in its tables as were `saved`: what is nobody's depends on the devices.
+
+  Raises:
+    OtherModelError: an array has another shape, or only one of the two has it; the first is named.
+  """
+  wanted = _shapes_of(tree)
   for name in sorted(saved.keys() | wanted.keys()):
-    there, here = saved.get(name, "missing"), wanted.get(name, "missing")
-    if there != here:
-      raise OtherModelError(f"{name} is {there} there, and {here} here")
+    there, here = saved.get(name), wanted.get(name)
+    if there != here and not (there and here and _has_rows(name, tables) and _differ_in_filler(there, here)):
+      shown = ["missing" if shape is None else shape for shape in (there, here)]
+      raise OtherModelError(f"{name} is {shown[0]} there, and {shown[1]} here")
+
+  def one(path: Any, leaf: Any) -> Any:
+    shape = saved[variables.name_of(path)]
+    # What the devices do not divide lies whole on each for a moment.
+    return (
+      leaf if shape == leaf.shape else jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=replicated(leaf.sharding.mesh))
+    )
+
+  return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def _digest(tree: Any) -> int:
-  """A checksum of all arrays that this process holds whole, by name."""
-  digest = 0
-  for name, leaf in sorted(_by_name(tree).items()):
-    if leaf.is_fully_addressable or leaf.is_fully_replicated:
-      digest = zlib.crc32(np.asarray(leaf).tobytes(), zlib.crc32(name.encode(), digest))
-  return digest
+def _has_rows(name: str, tables: Collection[str]) -> bool:
+  """Whether an array of a state has a row for each item or user: a table, or what an optimiser keeps for its rows."""
+  return name == _CLOCK or any(f".{name}".endswith(f".{table}") for table in tables)
+
+
+def _differ_in_filler(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+  """Whether shapes differ in nothing but rows that fill one up to what devices divide."""
+  fewer, more = sorted((one, other))
+  return one[1:] == other[1:] and is_filled_up(fewer[0], more[0])
+
+
+def _fitted(tree: Any, like: Any) -> Any:
+  """Arrays with the rows and shardings of `like`: rows of zeros are added, or nobody's are left out."""
+
+  def one(array: Any, wanted: Any) -> Any:
+    if array.shape == wanted.shape:
+      return array
+    more = max(wanted.shape[0] - array.shape[0], 0)
+    fit = lambda x: jnp.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1))[: wanted.shape[0]]  # noqa: E731
+    return jax.jit(fit, out_shardings=wanted.sharding)(array)
+
+  return jax.tree.map(one, tree, like)
 
 
 def _digest_of_json(value: Any) -> int:

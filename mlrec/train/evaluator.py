@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -22,11 +23,17 @@ from mlrec.data.batches import Layout
 from mlrec.data.pipeline import ahead
 from mlrec.data.splits import Split
 from mlrec.data.static_shapes import round_up
+from mlrec.models.layers import variables
+from mlrec.models.layers.tables import item_tables
+from mlrec.sharding_rules import AXES
+from mlrec.sharding_rules import DATA
+from mlrec.sharding_rules import MODEL
 from mlrec.train.item_content import reading_options
-from mlrec.train.sharding import DATA
+from mlrec.train.sharding import over_items
 from mlrec.train.sharding import put
 from mlrec.train.sharding import put_content
 from mlrec.train.sharding import replicated
+from mlrec.train.sharding import rows_over
 from mlrec.train.sharding import Shares
 from mlrec.train.summary import Ranked
 
@@ -42,7 +49,7 @@ class Evaluator:
     graphdef: the model's structure.
     split: users, targets and what is excluded from the ranking.
     layout: how histories are laid out for this model.
-    mesh: devices over which users are spread.
+    mesh: devices over which users are spread, and items over its axis `model`.
     batch_size: users ranked at a time.
     chunk: items scored at a time.
     content: what the item tower reads beside ids; None for nothing.
@@ -86,7 +93,7 @@ class Evaluator:
     # Where all users were trained, which is the rule, nobody is asked whether he was.
     asked = not trained.all()
     for batch in eval_batches(
-      self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.mesh.size * metrics.USER_TILE
+      self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.users_multiple
     ):
       folds = put(self.mesh, ~trained[batch.users]) if asked else None
       outputs.append(self.rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
@@ -100,13 +107,13 @@ class Evaluator:
     return Ranked(np.concatenate(ranks)[:number], np.concatenate(recommended)[:number])
 
   def item_table(self, params: Any, rest: Any) -> Any:
-    """The vectors `[num_items + 1, D]` of all items, the padding item first, on every device.
+    """The vectors `[rows, D]` of all items, the padding item first, cut over the axis `model`.
 
-    A model that does not score by dot products may have several arrays of `num_items + 1` rows.
+    A model that does not score by dot products may have several arrays of so many rows.
     """
-    number = self.split.num_items + 1
     if self.content is None:
-      return self.encode(params, rest, jnp.arange(number), {})
+      return self.encode_all(params, rest)
+    number = self.split.num_items + 1
     size = round_up(min(self.item_batch, number), self.mesh.size)
     make = _ItemChunks(self.content, Shares.of(self.mesh), number, size)
 
@@ -114,15 +121,58 @@ class Evaluator:
       return put(self.mesh, chunk.items), put_content(self.mesh, chunk.items.shape, chunk.content)
 
     chunks = ahead(make, -(-number // size), place, **reading_options(self.content, self.workers))
-    parts = [self.encode(params, rest, *chunk) for chunk in chunks]
-    return jax.tree.map(lambda *cut: self._join(cut)[:number], *parts)
+    table: Any = None
+    for n, chunk in enumerate(chunks):
+      vectors = self.encode(params, rest, *chunk)
+      if table is None:
+        table = self._room(jax.eval_shape(lambda x: x, vectors))
+      table = self._fill(table, vectors, n * size)
+    return table
+
+  @property
+  def users_multiple(self) -> int:
+    """The users of a batch are a multiple of it: whole tiles on each device."""
+    return math.lcm(self.mesh.shape[DATA] * metrics.USER_TILE, self.mesh.size)
+
+  @property
+  def rows(self) -> int:
+    """Of arrays with a row for each item: `num_items + 1`, and, if they are cut, some that are nobody's."""
+    number = self.split.num_items + 1
+    return rows_over(self.mesh, (MODEL,), number) if self.mesh.shape[MODEL] > 1 else number
+
+  def _room(self, like: Any) -> Any:
+    """A table of zeros for vectors of that kind."""
+    make = lambda: jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape[1:]), x.dtype), like)  # noqa: E731
+    return jax.jit(make, out_shardings=over_items(self.mesh))()
 
   @functools.cached_property
-  def _join(self) -> Callable[..., Array]:
-    return jax.jit(jnp.concatenate, out_shardings=replicated(self.mesh))
+  def _fill(self) -> Callable[..., Any]:
+    def fill(table: Any, vectors: Any, first: Array) -> Any:
+      def one(table: Array, new: Array) -> Array:
+        # The last chunk's filler is dropped.
+        return table.at[first + jnp.arange(len(new))].set(new, mode="drop", unique_indices=True)
+
+      return jax.tree.map(one, table, vectors)
+
+    return jax.jit(fill, donate_argnums=0, out_shardings=over_items(self.mesh))
+
+  @functools.cached_property
+  def encode_all(self) -> Callable[..., Any]:
+    """Compiles `(params, rest) -> table` of a model that reads nothing of items."""
+
+    def encode(params: Any, rest: Any) -> Any:
+      model = nnx.merge(self.graphdef, params, rest, copy=True)
+      for _, table in item_tables(model):
+        # All of its rows, in their order: a table that is cut stays where it is.
+        table.gathered = table.embedding.shape[0] == self.rows
+      return model.item_vectors(jnp.arange(self.rows), {})
+
+    return jax.jit(encode, out_shardings=over_items(self.mesh))
 
   @functools.cached_property
   def encode(self) -> Callable[..., Any]:
+    """Compiles `(params, rest, items [U], content) -> vectors [U, D]`."""
+
     def encode(params: Any, rest: Any, items: Array, content: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).item_vectors(items, content)
 
@@ -133,11 +183,13 @@ class Evaluator:
     def encode(params: Any, rest: Any) -> Any:
       return nnx.merge(self.graphdef, params, rest, copy=True).user_table()
 
-    return jax.jit(encode, out_shardings=replicated(self.mesh))
+    # Rows of users that are cut stay where they are.
+    return jax.jit(encode)
 
   @functools.cached_property
   def rank_batch(self) -> Callable[..., tuple[Array, Array, Array]]:
-    users, whole = PartitionSpec(DATA), PartitionSpec()
+    users, items, whole = PartitionSpec(DATA), PartitionSpec(MODEL), PartitionSpec()
+    cut = self.mesh.shape[MODEL] > 1
 
     def rank(
       params: Any, rest: Any, states: Any, table: Any, targets: Array, seen: Array
@@ -145,12 +197,13 @@ class Evaluator:
       model = nnx.merge(self.graphdef, params, rest, copy=True)
       score = metrics.dot_scores if model.scores_by_dot else model.score
       ranks, recommended, finite = metrics.rank_and_recommend(
-        states, table, targets, seen, chunk=self.chunk, score=score
-      )
-      return ranks, recommended, jax.lax.pmin(finite.astype(jnp.int32), DATA)
+        states, table, targets, seen, chunk=self.chunk, score=score, num_rows=self.split.num_items + 1,
+        axis=MODEL if cut else None,
+      )  # fmt: skip
+      return ranks, recommended, jax.lax.pmin(finite.astype(jnp.int32), AXES)
 
     ranked = jax.shard_map(
-      rank, mesh=self.mesh, in_specs=(whole, whole, users, whole, users, users), out_specs=(users, users, whole),
+      rank, mesh=self.mesh, in_specs=(whole, whole, users, items, users, users), out_specs=(users, users, whole),
       check_vma=False,
     )  # fmt: skip
 
@@ -162,9 +215,16 @@ class Evaluator:
         states = model.states(table, user_table, batch)
       else:
         states = model.states_or_folded(table, user_table, batch, folds, self.layout.max_length)
-      return ranked(params, rest, states, table, batch.targets, batch.seen)
+      return ranked(_without_tables(params), rest, states, table, batch.targets, batch.seen)
 
     return jax.jit(rank_batch, out_shardings=replicated(self.mesh))
+
+
+def _without_tables(params: Any) -> Any:
+  """The parameters that a score may need, whole on each device: not the rows of items and users."""
+  tables = variables.row_owners(params)
+  empty = lambda path, x: x[:0] if variables.name_of(path) in tables else x  # noqa: E731
+  return jax.tree_util.tree_map_with_path(empty, params)
 
 
 class _ItemChunk(NamedTuple):

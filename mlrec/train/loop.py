@@ -22,6 +22,7 @@ import optax
 
 from mlrec import config as config_lib
 from mlrec import machine
+from mlrec import sharding_rules
 from mlrec import terminal
 from mlrec.config import ADAMW
 from mlrec.config import ConfigError
@@ -128,7 +129,8 @@ class TrainingRun:
       ConfigError, OptionError, ValueError: an option is wrong; the message names it.
       DataError: what the model asks of the data cannot be had.
     """
-    self.mesh = make_mesh(devices)
+    # What is only to be used serves on other devices than those that it was trained on.
+    self.mesh = make_mesh(devices, self.config.sharding.model if training else 1)
     self._builder = ModelBuilder(self.config, self.split)
     self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh)
     self.content: Content | None = None
@@ -352,10 +354,10 @@ class TrainingRun:
       for name in self._splits
     }
     metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.spec.abstract.params))
     used = self._clock.added_to(record)
     return Summary(
-      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, parameters, ranked
+      metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, self.spec.parameters,
+      ranked,
     )  # fmt: skip
 
   def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:
@@ -434,7 +436,8 @@ def _plan(
   if config.optimizer.item_tables != ADAMW:
     decay = functools.partial(average_decay, config.train.ema_decay)
     lazy = LazyTables(config.optimizer, config.train.epochs * steps, steps_per_epoch=steps, average_decay=decay)
-  spec = state_spec(make_model, optimizer, mesh, seed=config.seed, averaged=averaged, lazy=lazy)
+  rules = sharding_rules.parse(config.sharding.rules)
+  spec = state_spec(make_model, optimizer, mesh, seed=config.seed, rules=rules, averaged=averaged, lazy=lazy)
   if lazy and spec.abstract.clock is None:
     raise ConfigError(
       f"config.optimizer.item_tables = {config.optimizer.item_tables!r}: {config.model.name} has no table of which a "

@@ -1,45 +1,144 @@
-"""Where arrays lie on the devices: a mesh of one axis, and a few rules by name."""
+"""Where arrays lie on the devices: a mesh of two axes, and what the rules of a config say of parameters."""
 
 from collections.abc import Sequence
+import math
 import re
 from typing import Any
 from typing import NamedTuple
 from typing import Self
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
 
+from mlrec.config import ConfigError
 from mlrec.content.base import Content
+from mlrec.data.static_shapes import round_up
+from mlrec.models.layers import variables
+from mlrec.sharding_rules import AXES
+from mlrec.sharding_rules import MODEL
+from mlrec.sharding_rules import ROWS
+from mlrec.sharding_rules import Rule
+from mlrec.sharding_rules import WHOLE
 
-DATA = "data"
+# Tables that are cut have so many rows or a multiple, the last of which are nobody's: whatever power of two of devices,
+# up to it, a run goes on with, it finds the same arrays.
+_ROWS_MULTIPLE = 512
+_MOST_DEVICES = 4096
+# Arrays of fewer numbers stay whole under `fsdp`: to gather them costs more than to hold them.
+_LEAST_CUT = 1 << 16
 
-# Parameters by path: the first pattern found decides; all others are copied to every device.
-PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = ()
 
+def make_mesh(devices: Sequence[jax.Device] | None = None, model: int = 1) -> Mesh:
+  """All devices of all processes (or those given) along the axes `data` and `model`, of which the latter has `model`.
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """All devices of all processes (or those given) along the axis `data`."""
+  Raises:
+    ConfigError: `model` does not divide their number.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+  if len(devices) % model:
+    raise ConfigError(
+      f"config.sharding.model = {model} must divide the number of devices, {len(devices)}: give "
+      f"{math.gcd(model, len(devices))}"
+    )
+  return jax.make_mesh(
+    (len(devices) // model, model), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  )  # fmt: skip
 
 
-def state_shardings(
-  mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, PartitionSpec]] = PARAMETER_RULES
-) -> Any:
-  """A sharding for each leaf of a state, by `rules` over its path (optimiser moments share their parameter's rule)."""
+class Placement:
+  """Where the arrays of a training state lie on a mesh, by rules over the paths of its parameters."""
 
-  def choose(path: Any, leaf: Any) -> NamedSharding:
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, spec in rules:
-      if re.search(pattern, name) and len(spec) <= leaf.ndim:
-        return NamedSharding(mesh, spec)
-    return NamedSharding(mesh, PartitionSpec())
+  def __init__(self, mesh: Mesh, rules: Sequence[Rule] = ()):
+    self.mesh, self._rules = mesh, tuple(rules)
 
-  return jax.tree_util.tree_map_with_path(choose, abstract_state)
+  def padded(self, params: nnx.State) -> nnx.State:
+    """Parameters whose tables that are cut by rows have rows of zeros more, so that the devices divide them."""
+    owners = variables.row_owners(params)
+
+    def one(path: Any, param: jax.Array) -> jax.Array:
+      name = variables.name_of(path)
+      rule = self._rule(name)
+      if rule.strategy != ROWS or name not in owners:
+        return param
+      more = rows_over(self.mesh, rule.axes, len(param)) - len(param)
+      return jnp.pad(param, [(0, more)] + [(0, 0)] * (param.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+  def shardings(self, params: Any, state: Any) -> Any:
+    """The sharding of each leaf of a `state` of shapes; arrays that an optimiser has for a parameter lie as it does.
+
+    Raises:
+      ConfigError: a rule fits no parameter, or the devices do not divide what it cuts.
+    """
+    leaves = {variables.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for rule in self._rules:
+      if not any(rule.pattern.search(name) for name in leaves):
+        raise ConfigError(
+          f"config.sharding.rules: {rule} fits no parameter of this model, which has {', '.join(sorted(leaves)[:12])}"
+          f"{' and more' if len(leaves) > 12 else ''}"
+        )
+    specs = {name: self._spec(name, leaf.shape) for name, leaf in leaves.items()}
+
+    def choose(path: Any, leaf: Any) -> NamedSharding:
+      # A moment's path ends as its parameter's does.
+      parts = variables.name_of(path).split(".")
+      names = (".".join(parts[start:]) for start in range(len(parts)))
+      name = next((name for name in names if name in leaves and leaves[name].shape == leaf.shape), None)
+      return NamedSharding(self.mesh, specs[name] if name else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(choose, state)
+
+  def _rule(self, name: str) -> Rule:
+    return next((rule for rule in self._rules if rule.pattern.search(name)), _NO_RULE)
+
+  def _spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
+    rule = self._rule(name)
+    if rule.strategy == WHOLE:
+      return PartitionSpec()
+    size = size_of(self.mesh, rule.axes)
+    if rule.strategy == ROWS:
+      if not shape or shape[0] % size:
+        raise ConfigError(
+          f"config.sharding.rules: {rule} would cut {name} {list(shape)} along its first axis, which {size} devices do "
+          "not divide"
+        )
+      return PartitionSpec(rule.axes)
+    # The last of equal axes, so that of a square kernel the outputs are cut.
+    largest = max((n for n in range(len(shape)) if shape[n] % size == 0), key=lambda n: (shape[n], n), default=None)
+    if largest is None or math.prod(shape) < _LEAST_CUT:
+      return PartitionSpec()
+    return PartitionSpec(*[None] * largest, rule.axes)
+
+
+_NO_RULE = Rule(re.compile(""), WHOLE, ())
+
+
+def size_of(mesh: Mesh, axes: Sequence[str]) -> int:
+  """Devices along the axes."""
+  return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def rows_over(mesh: Mesh, axes: Sequence[str], number: int) -> int:
+  """The rows of a table that has `number` of its own and is cut over the axes."""
+  return round_up(number, math.lcm(_ROWS_MULTIPLE, size_of(mesh, axes)))
+
+
+def is_filled_up(number: int, rows: int) -> bool:
+  """Whether `rows` is what `rows_over` makes of a table of `number` for some number of devices."""
+  return any(rows == round_up(number, math.lcm(_ROWS_MULTIPLE, devices)) for devices in range(1, _MOST_DEVICES + 1))
+
+
+def parts_of_rows(sharding: NamedSharding) -> int:
+  """Into how many parts the first axis of an array is cut."""
+  axes = sharding.spec[0] if sharding.spec else None
+  return math.prod(sharding.mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
@@ -70,7 +169,7 @@ def put_shapes(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
 def _cut(mesh: Mesh, shape: tuple[int, ...], axis: int) -> NamedSharding:
   """Along `axis` where the mesh divides it, else whole on all devices."""
   divides = len(shape) > axis and shape[axis] % mesh.size == 0
-  return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA) if divides else PartitionSpec())
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES) if divides else PartitionSpec())
 
 
 class Shares(NamedTuple):
@@ -94,7 +193,7 @@ class Shares(NamedTuple):
 
 def put_content(mesh: Mesh, shape: tuple[int, ...], shares: dict[int, dict[str, np.ndarray]]) -> dict[str, jax.Array]:
   """The content of dense ids of a `shape [..., U]`, cut along U, from the parts that `Shares.read` gave."""
-  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), DATA))
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), AXES))
   size, axis = shape[-1] // mesh.size, len(shape) - 1
 
   def array(name: str, like: np.ndarray) -> jax.Array:
@@ -110,3 +209,8 @@ def put_content(mesh: Mesh, shape: tuple[int, ...], shares: dict[int, dict[str, 
 
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
+
+
+def over_items(mesh: Mesh) -> NamedSharding:
+  """Of arrays with a row for each item, where the axis `model` divides their number."""
+  return NamedSharding(mesh, PartitionSpec(MODEL))

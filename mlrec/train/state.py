@@ -1,6 +1,7 @@
 """The training state, and the compiled function that advances it by a group of steps."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ import optax
 from mlrec.data.batches import Batch
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
+from mlrec.sharding_rules import Rule
 from mlrec.train.lazy_tables import Held
 from mlrec.train.lazy_tables import LazyTables
 from mlrec.train.lazy_tables import RowClock
+from mlrec.train.sharding import parts_of_rows
+from mlrec.train.sharding import Placement
 from mlrec.train.sharding import replicated
-from mlrec.train.sharding import state_shardings
 
 
 class TrainState(NamedTuple):
@@ -52,11 +55,20 @@ class TrainState(NamedTuple):
 
 
 class StateSpec(NamedTuple):
-  """A state that does not exist yet: the model's structure, and each leaf's shape, dtype and sharding."""
+  """A state that does not exist yet.
+
+  Attributes:
+    graphdef: the model's structure.
+    create: makes it, sharded.
+    abstract: each leaf's shape, dtype and sharding.
+    parameters: how many numbers are trained; rows that only fill a table up are not counted.
+    lazy: what steps leave some rows of item tables behind by; None where they move all.
+  """
 
   graphdef: nnx.GraphDef
   create: Callable[[], TrainState]
   abstract: TrainState
+  parameters: int
   lazy: LazyTables | None = None
 
 
@@ -66,29 +78,32 @@ def state_spec(
   mesh: Mesh,
   *,
   seed: int,
+  rules: Sequence[Rule] = (),
   averaged: bool = False,
   lazy: LazyTables | None = None,
 ) -> StateSpec:
-  """Plans a state by shapes alone; `create` then makes it in place, already sharded."""
+  """Plans a state by shapes alone; `create` then makes it in place, already sharded.
 
-  def build() -> tuple[nnx.GraphDef, TrainState]:
+  Raises:
+    ConfigError: one of the `rules` does not fit.
+  """
+  placement = Placement(mesh, rules)
+  # What is no array leaves the traced function by the side.
+  structure: list[tuple[nnx.GraphDef, int]] = []
+
+  def build() -> TrainState:
     graphdef, params, rest = split_model(make_model(nnx.Rngs(seed)))
+    structure.append((graphdef, sum(param.size for param in jax.tree.leaves(params))))
+    params = placement.padded(params)
     average = jax.tree.map(jnp.copy, params) if averaged else None
     clock = lazy.clock(params) if lazy else None
-    return graphdef, TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average, clock)
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params), average, clock)
 
-  # The structure is no array: it leaves the traced function by the side.
-  structure: list[nnx.GraphDef] = []
-
-  def only_state() -> TrainState:
-    graphdef, state = build()
-    structure.append(graphdef)
-    return state
-
-  shapes = jax.eval_shape(only_state)
-  shardings = state_shardings(mesh, shapes)
+  shapes = jax.eval_shape(build)
+  shardings = placement.shardings(shapes.params, shapes)
   abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
-  return StateSpec(structure[0], jax.jit(only_state, out_shardings=shardings), abstract, lazy)
+  graphdef, parameters = structure[0]
+  return StateSpec(graphdef, jax.jit(build, out_shardings=shardings), abstract, parameters, lazy)
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -111,6 +126,10 @@ def make_train_steps(
   described: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
   whole_tables = getattr(described, "scores_all_items", False)
   tables = set() if whole_tables else {name for name, _ in item_tables(described)}
+  parts = {
+    variables.name_of(path): parts_of_rows(leaf.sharding)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(spec.abstract.params)
+  }
 
   def everywhere(array: Array) -> Array:
     return jax.lax.with_sharding_constraint(array, replicated(mesh))
@@ -125,8 +144,8 @@ def make_train_steps(
 
   def loss_fn(params: Any, rest: nnx.State, batch: Batch, step: Array) -> tuple[Array, nnx.State]:
     model: Any = nnx.merge(spec.graphdef, params, rest, copy=True)
-    for _, table in item_tables(model):
-      table.gathered = not whole_tables
+    for name, table in item_tables(model):
+      table.gathered, table.parts = not whole_tables, parts[name]
     loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
     return loss, split_model(model)[2]
 

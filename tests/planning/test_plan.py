@@ -120,11 +120,11 @@ def test_programs_are_planned_for_what_training_and_evaluation_hand_to_them(pair
 
     return called
 
-  for name in ("encode", "rank_batch"):
+  for name in ("encode_all", "rank_batch"):
     run.evaluator.__dict__[name] = recording(name, getattr(run.evaluator, name))
   with pytest.raises(ScoresNotFinite):  # zeros stand for what is computed
     run.evaluator.ranks(state.params, state.rest, "test")
-  assert given["encode"] == described(items.arguments)
+  assert given["encode_all"] == described(items.arguments)
   assert given["rank_batch"] == described(ranking.arguments)
 
 

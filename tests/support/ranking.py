@@ -18,8 +18,8 @@ from mlrec.train.evaluator import Evaluator
 from mlrec.train.sharding import make_mesh
 from mlrec.train.state import split_model
 
-# Devices, users and items of a step.
-_CUTS = ((1, 128, 512), (8, 128, 10**6), (8, 1024, 700))
+# Devices, those among which items are cut, users and items of a step.
+_CUTS = ((1, 1, 128, 512), (8, 1, 128, 10**6), (8, 1, 1024, 700), (8, 2, 128, 512), (8, 8, 1024, 700))
 
 
 def _split(num_users: int, num_items: int) -> Split:
@@ -35,8 +35,8 @@ def ranks_agree(user: str) -> None:
   graphdef, params, rest = nnx.split(model, nnx.Param, ...)
   layout = Layout.of(10, packed=not model.reads_padding)
   results = []
-  for devices, batch_size, chunk in _CUTS:
-    evaluator = Evaluator(graphdef, split, layout, make_mesh(jax.devices()[:devices]), batch_size, chunk)
+  for devices, parts, batch_size, chunk in _CUTS:
+    evaluator = Evaluator(graphdef, split, layout, make_mesh(jax.devices()[:devices], parts), batch_size, chunk)
     results.append([*evaluator.ranks(params, rest, "valid"), evaluator(params, rest, "test")])
   for ranks, recommended, figures in results[1:]:
     np.testing.assert_array_equal(ranks, results[0][0])
@@ -78,9 +78,9 @@ def other_scores_agree() -> None:
   model = Near(split.num_items, split.num_users, nnx.Rngs(0))
   graphdef, params, rest = split_model(model)
   places, bias, users = (np.asarray(x[...], np.float64) for x in (model.places, model.bias, model.users))
-  for devices, batch_size, chunk in _CUTS:
+  for devices, parts, batch_size, chunk in _CUTS:
     evaluator = Evaluator(
-      graphdef, split, Layout.of(10, packed=True), make_mesh(jax.devices()[:devices]), batch_size, chunk
+      graphdef, split, Layout.of(10, packed=True), make_mesh(jax.devices()[:devices], parts), batch_size, chunk
     )
     for name in ("valid", "test"):
       ranks, recommended = evaluator.ranks(params, rest, name)

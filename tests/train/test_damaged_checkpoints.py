@@ -153,7 +153,7 @@ def rewrite(folder: pathlib.Path, **changed: Any) -> None:
   "changed",
   [
     {"best": 0.9}, {"best": None}, {"best": "0.9"}, {"best_step": 10}, {"best_step": 7}, {"best_step": None},
-    {"stale": 7}, {"stopped": True}, {"seconds": 0.0}, {"data": "other"}, {"ids": "other"}, {"digests": {}},
+    {"stale": 7}, {"stopped": True}, {"seconds": 0.0}, {"data": "other"}, {"ids": "other"}, {"checksums": {}},
     {"config": {}}, {"more": 1}, {"digest": 0}, {"digest": None},
   ],
   ids=str,

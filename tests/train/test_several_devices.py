@@ -101,41 +101,6 @@ def test_every_leaf_of_a_state_is_created_where_its_sharding_says(tiny_config, p
     assert (leaf.shape, leaf.dtype) == (plan.shape, plan.dtype)
 
 
-def test_a_rule_shards_a_parameter_and_its_moments_alike(program):
-  text = """
-    import jax, numpy as np, optax
-    from flax import nnx
-    from jax.sharding import PartitionSpec
-    from mlrec.train import sharding, state
-
-    sharding.PARAMETER_RULES = rules = ((r"table", PartitionSpec("data")),)
-    state.state_shardings = lambda mesh, tree: sharding.state_shardings(mesh, tree, rules)
-
-    class Model(nnx.Module):
-      def __init__(self, rngs):
-        self.table = nnx.Embed(16, 4, rngs=rngs)
-        self.out = nnx.Linear(4, 2, rngs=rngs)
-
-    mesh = sharding.make_mesh()
-    spec = state.state_spec(Model, optax.adam(1e-3), mesh, seed=0)
-    made = spec.create()
-    shards = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(made)[0]:
-      name = jax.tree_util.keystr(path, simple=True, separator="/")
-      shards[name] = leaf.addressable_shards[0].data.shape
-      assert len(leaf.sharding.device_set) == 8, name
-    tables = {name: shape for name, shape in shards.items() if "table" in name}
-    assert len(tables) == 3 and set(tables.values()) == {(2, 4)}, shards
-    assert all(shape == (4, 2) for name, shape in shards.items() if name.endswith("kernel/value")), shards
-    one = state.state_spec(Model, optax.adam(1e-3), sharding.make_mesh(jax.devices()[:1]), seed=0).create()
-    # The last bit may differ: random normals are computed in vectors of another length.
-    for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(one)):
-      np.testing.assert_allclose(a, b, rtol=1e-6, atol=0)
-  """
-  done = program(text, devices=8)
-  assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_only_the_first_process_writes_to_the_workdir(tiny_config, tmp_path, monkeypatch):
   from mlrec.runs.workdir import Workdir
 
@@ -205,6 +170,20 @@ def test_a_run_of_one_process_is_resumed_in_two(pairs_file, finished, copied):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cut", ["rows:model", "rows:data+model"])
+def test_tables_that_are_cut_over_processes_train_alike_and_one_resumes(cut, pairs_file, finished, command, tmp_path):
+  workdir = tmp_path / "run"
+  arguments = [
+    *tiny_arguments(pairs_file, workdir), f"--config.sharding.rules=(('table','{cut}'),)", "--config.sharding.model=8"
+  ]  # fmt: skip
+  with two_processes(*arguments, "--config.train.epochs=2") as processes:
+    ended(processes)
+  done = command(*arguments, "--config.sharding.model=1")
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert_same_losses(workdir, finished)
+
+
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_does(pairs_file, copied):
   with two_processes(*tiny_arguments(pairs_file, copied), "--evaluate_only") as processes:
     printed = ended(processes)
@@ -214,3 +193,25 @@ def test_two_processes_evaluate_as_one_does(pairs_file, copied):
   assert evaluation["test"] == result["test"]
   assert "test " in printed[0][0]
   assert "hr@10" not in printed[1][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_process_is_killed_the_other_says_so_and_the_run_is_resumed(
+  killed, pairs_file, finished, command, tmp_path
+):
+  workdir = tmp_path / "run"
+  metrics = workdir / "metrics.jsonl"
+  arguments = [*tiny_arguments(pairs_file, workdir), "--config.checkpoint.every_steps=4"]
+  with two_processes(*arguments, "--peer_timeout=5") as processes:
+    wait_for(lambda: saved_steps(workdir), process=processes[0])
+    processes[killed].kill()
+    _, errors = processes[1 - killed].communicate(timeout=120)
+  assert processes[1 - killed].returncode == 1
+  assert f"error: process {killed} of 2 has" in errors.splitlines()[-1]
+  assert "is resumed from its last checkpoint" in errors
+  assert "Fatal Python error" not in errors
+  assert metrics.exists()
+  done = command(*arguments, devices=8)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert_same_losses(workdir, finished)

@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_not_called_another_model(copied, started):
 def test_changed_arrays_are_not_called_another_model(copied, started, monkeypatch):
   from mlrec.train import checkpoint
 
-  monkeypatch.setattr(checkpoint, "_digest", lambda tree: 0)
+  monkeypatch.setattr(checkpoint, "checksum", lambda arrays: 0)
   with pytest.raises(ConfigError, match="cannot be read: the arrays of 'model' are not those that were saved"):
     started(copied)
 

@@ -53,7 +53,10 @@ class ItemTower(nnx.Module):
     raise NotImplementedError
 
   def all_vectors(self, num_items: int, context: Context = EVALUATION) -> Array:
-    """Vectors `[num_items + 1, dim]` of all items, the padding first, of a tower that `reads` nothing of them."""
+    """Vectors `[num_items + 1, dim]` of all items, the padding first, of a tower that `reads` nothing of them.
+
+    Rows beyond may follow, which are nobody's.
+    """
     return self(jnp.arange(num_items + 1), {}, context)
 
 

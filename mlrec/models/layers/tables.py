@@ -18,13 +18,17 @@ class ItemTable(nnx.Embed):
 
   In a training step it is called with `batch.items` and nothing else. So the step may give it those rows in place of
   the table (`gathered`), and take a gradient the size of the batch, not of the catalogue.
+
+  Attributes:
+    gathered: whether the table has the batch's rows alone.
+    parts: devices over which its rows are cut.
   """
 
   def __init__(self, num_embeddings: int, features: int, **options: Any):
     super().__init__(num_embeddings, features, **options)
     hold_rows(self.embedding, ITEMS)
     read_in_batches(self.embedding)
-    self.gathered = False
+    self.gathered, self.parts = False, 1
 
   def __call__(self, items: Array) -> Array:  # type: ignore[override]
     """`items` int `[...]` to rows `[..., dim]`; an id beyond the table reads its last row."""
@@ -36,7 +40,7 @@ class ItemTable(nnx.Embed):
     return jnp.take(table, items, axis=0, mode="clip")
 
   def whole(self) -> Array:
-    """All rows, `[num_items + 1, dim]`; of a model that says that its loss `scores_all_items`."""
+    """All rows, `[num_items + 1, dim]`, or more if they are cut; of a model that says its loss `scores_all_items`."""
     if self.gathered:
       raise ValueError("an item table has only the batch's rows in training: the model must say scores_all_items")
     return self.embedding[...]

@@ -13,6 +13,7 @@ from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.models.layers.context import Context
+from mlrec.models.layers.tables import item_tables
 from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import choose
 from mlrec.models.registry import models
@@ -130,6 +131,7 @@ class Sequential(TowerRecommender):
       total, weight = losses.full_softmax_sums(
         states.reshape(-1, states.shape[-1]), self.items.all_vectors(self.num_items, context),
         targets=batch.items[batch.targets.ravel()], weights=batch.weights.ravel(), block=self.block,
+        num_items=self.num_items, parts=max((table.parts for _, table in item_tables(self)), default=1),
       )  # fmt: skip
     else:
       total, weight = self._drawn_sums(states, vectors, own_columns(batch.slots, batch.items.shape[0]), batch)
