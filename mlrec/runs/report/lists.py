@@ -42,7 +42,7 @@ def novelty(recommended: np.ndarray, train_counts: np.ndarray) -> float:
   shares = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
   bits = -np.log2(shares)
   shown = np.bincount(recommended.ravel(), minlength=len(train_counts) + 1)[1:]
-  return float(shown @ bits / max(shown.sum(), 1))
+  return float(shown @ bits / max(int(shown.sum()), 1))
 
 
 def intra_list_diversity(recommended: np.ndarray, vectors: np.ndarray) -> float | None:
