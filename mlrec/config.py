@@ -49,6 +49,9 @@ def default_config() -> ConfigDict:
   # The items, for towers that read titles, covers or sound: a TFDS name, which says what media it has
   # (microlens/50k-items, microlens/demo-items-cover224-audio10s); for titles alone also the path of a *_titles.csv.
   config.data.content = ""
+  # Whether an item of `videos` or `content` whose record cannot be read counts as one that has none. All records are
+  # read beforehand to find them; otherwise the first that is met ends the run.
+  config.data.skip_damaged = False
   # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
   config.data.features_dir = ""
   # Vectors of the items, for models that read them: a .npy or .json file of MicroLens's release, or a folder that
@@ -194,7 +197,7 @@ TABLE_OPTIMIZERS = (ADAMW, LAZY_ADAMW, SGD, ADAGRAD)
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
   "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
-  "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir",
+  "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir", "data.skip_damaged",
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
   "log.every_steps", "log.tensorboard", "log.wandb",

@@ -25,9 +25,9 @@ class Audio(media.Media):
   noun = "sound track"
   example = "microlens/demo-items-audio10s"
 
-  def __init__(self, source: str, data_dir: str | os.PathLike = ""):
+  def __init__(self, source: str, data_dir: str | os.PathLike = "", **options: Any):
     self._av = _pyav()
-    super().__init__(source, data_dir)
+    super().__init__(source, data_dir, **options)
     self.samples = self.rate * self._seconds
     self.form = f"audio{self.samples}at{self.rate}"
     self._longest = self.samples

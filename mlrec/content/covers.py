@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,9 @@ class Covers(media.Media):
   noun = "cover"
   example = "microlens/demo-items-cover224"
 
-  def __init__(self, source: str, data_dir: str | os.PathLike = ""):
+  def __init__(self, source: str, data_dir: str | os.PathLike = "", **options: Any):
     self._image = media.pillow()
-    super().__init__(source, data_dir)
+    super().__init__(source, data_dir, **options)
     self.form = f"cover{self.size}"
 
   def _open(self, source: str, data_dir: str) -> media.Records:

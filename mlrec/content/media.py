@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import functools
 import hashlib
@@ -9,14 +10,18 @@ import os
 from typing import Any
 from typing import Self
 
+from absl import logging
 from ml_collections import ConfigDict
 import numpy as np
 
+from mlrec import terminal
 from mlrec.content.base import Source
 from mlrec.data.interactions import DataError
 
 # Items whose coded media enter the fingerprint.
 _SAMPLED = 32
+# Records read at a time where it is sought which of them can be read.
+_TRIED = 256
 # Ids of the items that have a medium, ascending; `(item, its coded parts)` of each at the places asked for.
 Records = tuple[np.ndarray, Callable[[list[int]], list[tuple[int, list[bytes]]]]]
 
@@ -33,12 +38,14 @@ class Media(Source):
 
   form: str
 
-  def __init__(self, source: str, data_dir: str | os.PathLike = ""):
+  def __init__(self, source: str, data_dir: str | os.PathLike = "", *, skip_damaged: bool | Sequence[int] = False):
     """Opens `source`; the demo is made on first use.
 
     Args:
       source: a TFDS name.
       data_dir: where prepared data sets lie; empty for the default place.
+      skip_damaged: whether every record is read, and an item whose record cannot be is one that has none; or the places
+        of such records, if they are known.
 
     Raises:
       DataError: there is no such source (the closest names are given), it has not been prepared, or a decoder is
@@ -47,6 +54,8 @@ class Media(Source):
     self.source, self._data_dir = source, os.fspath(data_dir)
     try:
       self.items, self._records = self._open(source, self._data_dir)
+      self._damaged = self._unreadable() if skip_damaged is True else list(skip_damaged or ())
+      self._leave_out(self._damaged)
       if not len(self.items):
         raise DataError(f"{source}: none of its items has a {self.noun}")
       with self._decoding(int(self.items[0])):
@@ -57,7 +66,39 @@ class Media(Source):
 
   @classmethod
   def from_config(cls, data: ConfigDict) -> Self:
-    return cls(cls.named(data), data.data_dir)
+    return cls(cls.named(data), data.data_dir, skip_damaged=data.skip_damaged)
+
+  def _unreadable(self) -> list[int]:
+    """The places of records that cannot be read."""
+
+    def readable(places: list[int]) -> bool:
+      try:
+        self._records(places)
+      except (DataError, ValueError, RuntimeError) as error:
+        if len(places) == 1 and not found:
+          logging.warning(
+            "%s: item %d is skipped: %s", self.source, self.items[places[0]], terminal.shortened(str(error), 200)
+          )
+        return False
+      return True
+
+    found: list[int] = []
+    for start in range(0, len(self.items), _TRIED):
+      places = list(range(start, min(start + _TRIED, len(self.items))))
+      if not readable(places):
+        found += [place for place in places if not readable([place])]
+    if found:
+      logging.warning(
+        "%s: %d of %d records cannot be read; their items count as having no %s.",
+        self.source, len(found), len(self.items), self.noun,
+      )  # fmt: skip
+    return found
+
+  def _leave_out(self, damaged: Sequence[int]) -> None:
+    if damaged:
+      records, kept = self._records, np.delete(np.arange(len(self.items)), damaged)
+      self.items = self.items[kept]
+      self._records = lambda places: records(kept[places].tolist())
 
   def _open(self, source: str, data_dir: str) -> Records:
     """Opens the records."""
@@ -85,7 +126,7 @@ class Media(Source):
     return place < len(self.items) and bool(self.items[place] == item)
 
   def __reduce__(self) -> tuple[Any, ...]:
-    return type(self), (self.source, self._data_dir)
+    return functools.partial(type(self), skip_damaged=self._damaged), (self.source, self._data_dir)
 
   def _fill(self, out: np.ndarray, ids: np.ndarray, decode: Callable[[list[bytes], np.ndarray], Any]) -> np.ndarray:
     """Fills each row of `out [n, …]` by `decode(coded parts, row)`; DataError for an unknown item."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,9 @@ class Frames(media.Media):
   noun = "video"
   example = "microlens/demo-videos-5x64"
 
-  def __init__(self, source: str, data_dir: str | os.PathLike = ""):
+  def __init__(self, source: str, data_dir: str | os.PathLike = "", **options: Any):
     self._image = media.pillow()
-    super().__init__(source, data_dir)
+    super().__init__(source, data_dir, **options)
     self.form = f"{self.num_frames}x{self.size}"
 
   def _open(self, source: str, data_dir: str) -> media.Records:

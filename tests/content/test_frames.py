@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from mlrec.config import default_config
 from mlrec.content.videos import Frames
 from mlrec.data import DataError
 from support import clips
@@ -17,6 +18,7 @@ import tfds_microlens
 from tfds_microlens import demo
 from tfds_microlens import digests
 from tfds_microlens import prepared
+from tfds_microlens import reading
 from tfds_microlens import video_frames
 
 _ITEMS = [3, 4, 20, 500, 7000]
@@ -163,3 +165,52 @@ def test_the_demo_is_made_on_first_use(tmp_path, monkeypatch):
 def test_the_fingerprint_is_that_of_what_is_stored(frames, data_dir):
   assert Frames("microlens/100k-videos-5x48", data_dir).fingerprint == frames.fingerprint
   assert Frames("microlens/100k-videos-4x16", data_dir).fingerprint != frames.fingerprint
+
+
+@pytest.fixture
+def damaged(data_dir, monkeypatch):
+  """Has the records at two of the five places be such that they cannot be read."""
+  opened = reading.open_videos
+
+  def open_videos(*arguments):
+    items, records = opened(*arguments)
+
+    def read(places):
+      if {1, 3} & set(places):
+        raise DataError("Shard-00000: it is not what was written")
+      return records(places)
+
+    return items, read
+
+  monkeypatch.setattr(reading, "open_videos", open_videos)
+
+
+def test_a_damaged_record_ends_the_reading_unless_it_is_to_be_skipped(data_dir, damaged, stored, caplog):
+  with pytest.raises(DataError, match="not what was written"):
+    Frames("microlens/100k-videos-5x48", data_dir).read([4])
+  skipping = Frames("microlens/100k-videos-5x48", data_dir, skip_damaged=True)
+  assert skipping.items.tolist() == [3, 20, 7000]
+  assert np.array_equal(skipping.read([7000, 3]), np.stack([stored[7000], stored[3]]))
+  with pytest.raises(DataError, match="item 500 is none of the 3 items that have a video"):
+    skipping.read([500])
+  assert "item 4 is skipped: Shard-00000: it is not what was written" in caplog.text
+  assert "2 of 5 records cannot be read; their items count as having no video" in caplog.text
+
+
+def test_a_copy_in_another_process_skips_the_same_without_reading_all_again(data_dir, damaged, caplog):
+  skipping = Frames("microlens/100k-videos-5x48", data_dir, skip_damaged=True)
+  fingerprint = skipping.fingerprint
+  caplog.clear()
+  copied = pickle.loads(pickle.dumps(skipping))
+  assert copied.items.tolist() == [3, 20, 7000]
+  assert copied.fingerprint == fingerprint
+  assert not caplog.records
+  assert pickle.loads(pickle.dumps(copied)).items.tolist() == [3, 20, 7000]
+
+
+def test_the_config_says_whether_damaged_records_are_skipped(data_dir, damaged):
+  config = default_config()
+  config.data.videos, config.data.data_dir = "microlens/100k-videos-5x48", str(data_dir)
+  assert len(Frames.from_config(config.data)) == 5
+  config.data.skip_damaged = True
+  assert len(Frames.from_config(config.data)) == 3
