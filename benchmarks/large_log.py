@@ -31,7 +31,7 @@ def main() -> None:
   parser.add_argument("--pairs", required=True)
   parser.add_argument("--folder", required=True, help="where the split is kept")
   parser.add_argument("--interactions", type=int, required=True, help="how many the log has")
-  parser.add_argument("--table", default="adamw", help="config.optimizer.table")
+  parser.add_argument("--table", default="adamw", help="config.optimizer.item_tables")
   parser.add_argument("--name", default="large_log")
   parser.add_argument("--part", choices=_PARTS, help="measure one part, and print its figures")
   arguments = parser.parse_args()
@@ -83,7 +83,7 @@ def _config(arguments):
   config.train.batch_size = 128
   config.data.source, config.data.splits_dir = arguments.pairs, arguments.folder
   if arguments.table != "adamw":
-    config.optimizer.table = arguments.table
+    config.optimizer.item_tables = arguments.table
   config.eval.users = _USERS
   return validate(config)
 

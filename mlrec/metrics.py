@@ -448,19 +448,19 @@ def _dot_scores_are_finite(states: Array, items: Array) -> Array:
   return jnp.isfinite(bound)
 
 
-def hit_rate(ranks: Array | np.ndarray, k: int) -> Array | np.ndarray:
+def hit_rate(ranks: Array | np.ndarray, k: int) -> Array | np.floating:
   """The share of targets within the first `k` places (HR@k; scalar)."""
   return (ranks <= k).mean()
 
 
-def ndcg(ranks: Array | np.ndarray, k: int) -> Array | np.ndarray:
+def ndcg(ranks: Array | np.ndarray, k: int) -> Array | np.floating:
   """Mean of 1 / log2(rank + 1) over targets within the first `k` places, 0 for the others (NDCG@k; scalar)."""
   xp = _namespace(ranks)
   gain = 1.0 / xp.log2(ranks.astype(xp.float32) + 1.0)
   return xp.where(ranks <= k, gain, 0.0).mean()
 
 
-def mean_reciprocal_rank(ranks: Array | np.ndarray) -> Array | np.ndarray:
+def mean_reciprocal_rank(ranks: Array | np.ndarray) -> Array | np.floating:
   """Mean of 1 / rank over the full ranking (MRR; scalar)."""
   return (1.0 / ranks.astype(_namespace(ranks).float32)).mean()
 

@@ -7,6 +7,7 @@ little-endian.
 
 import collections
 from collections.abc import Iterator
+from collections.abc import Mapping
 import json
 import math
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 _LONGEST_HEADER = 100_000_000  # the format's own limit
 _MOST_AXES = 64  # of NumPy
-_DTYPES = {
+_DTYPES: Mapping[str, Any] = {
   "BOOL": np.uint8, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "U32": np.uint32, "I32": np.int32,
   "U64": np.uint64, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64, "C64": np.complex64,
   "BF16": jnp.bfloat16, "F8_E4M3": jnp.float8_e4m3fn, "F8_E5M2": jnp.float8_e5m2, "F8_E8M0": jnp.float8_e8m0fnu,
