@@ -2,9 +2,9 @@
 
   python benchmarks/kills.py [--kills 20] [--seed 0]
 
-The unbroken run is timed first. Each following process gets SIGKILL after up to a third of the time that a whole run
-takes, be it while it imports, compiles, trains, validates or saves; then the same command goes on until it ends. Runs
-are of a drawn log, and save every few steps.
+The unbroken run is timed first. Each following process gets SIGKILL after a tenth to a half of the time that a whole
+run takes, be it while it imports, compiles, trains, validates or saves; then the same command goes on until it ends.
+Runs are of a drawn log, and save every few steps.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mlrec import files
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _LOG = ("--users=4000", "--items=1500", "--interactions=40_000")
 _OPTIONS = (
-  "--config.train.epochs=12", "--config.model.dim=32", "--config.train.batch_size=64", "--config.log.every_steps=1",
+  "--config.train.epochs=40", "--config.model.dim=32", "--config.train.batch_size=64", "--config.log.every_steps=1",
   "--config.checkpoint.every_steps=16", "--config.train.patience=0", "--config.log.tensorboard=False",
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def main() -> None:
     for _ in range(arguments.kills):
       process = _run(pairs, broken)
       try:
-        process.wait(moments.uniform(0, 0.33) * seconds)
+        process.wait(moments.uniform(0.1, 0.45) * seconds)
         break  # it has ended by itself
       except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)

@@ -9,14 +9,28 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import gc
-import itertools
+import multiprocessing
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+import queue
 import signal
+import threading
+import time
+from typing import Any
 from typing import TypeVar
 
+from absl import logging
 import jax
 import numpy as np
 
 from mlrec import terminal
+from mlrec.data.interactions import DataError
+
+# Seconds between looks at workers that are waited for, after which it is said that nothing comes, and after which they
+# count as hanging.
+_LOOK, _TOLD, _STALLED = 1.0, 60.0, 300.0
+# So often are workers that died, or hang, replaced.
+_REPLACED = 3
 
 _Host = TypeVar("_Host")
 _Placed = TypeVar("_Placed")
@@ -40,34 +54,158 @@ def ahead(
     threads: that `make` at the same time.
     workers: processes that `make` instead; 0 for none. Worth it where Python's lock is held for long.
     buffered: elements that wait, or are being made, while one is used.
+
+  Raises:
+    DataError: workers died or hung again and again. Until then others take their place, and make the same.
   """
+  if workers:
+    yield from _by_workers(make, number, place, workers)
+    return
   # Grain takes 0.4 s to import, which commands that read no batch do without.
   import grain
 
-  elements = grain.MapDataset.range(number).map(make)
-  if workers:
+  elements = grain.MapDataset.range(number).map(make).map(place)
+  iterator = iter(
+    elements.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(buffered, threads)))
+  )
+  try:
+    yield from iterator
+  finally:
+    iterator.close()
+
+
+def _by_workers(
+  make: Callable[[int], _Host], number: int, place: Callable[[_Host], _Placed], workers: int
+) -> Iterator[_Placed]:
+  """`ahead` with worker processes."""
+  first, replaced = 0, 0
+  while first < number:
+    stream = _Workers(make, first, number, place, workers)
+    try:
+      for element in stream:
+        first += 1
+        yield element
+    except _WorkersLost as lost:
+      replaced += 1
+      if replaced > _REPLACED:
+        raise DataError(
+          f"{lost}, for the {replaced}th time: give fewer config.data.workers than {workers}, each of which needs "
+          "memory of its own, or 0 for threads"
+        ) from None
+      logging.warning("%s: others take the place of all, and make what is still to come.", lost)
+    finally:
+      stream.close()
+
+
+class _WorkersLost(Exception):
+  """Worker processes have died, or hang."""
+
+
+class _Workers:
+  """Elements from `first` on, made by worker processes, which are watched while they are waited for.
+
+  Grain tells of a worker that has died only if it did not die while it was handing an element over, and of one that
+  hangs never.
+  """
+
+  def __init__(
+    self, make: Callable[[int], Any], first: int, number: int, place: Callable[[Any], Any], workers: int
+  ) -> None:
+    import grain
+
     # Grain hands absl's flags to its workers.
     terminal.mark_flags_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     threaded = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    made = elements.to_iter_dataset(threaded).mp_prefetch(options).map(_copied).map(place)
-    stream = grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
-  else:
-    stream = elements.map(place).to_iter_dataset(
-      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(buffered, threads))
-    )
-  iterator = iter(stream)
-  try:
-    with _interrupts_blocked() if workers else contextlib.nullcontext():
-      started = list(itertools.islice(iterator, 1))
-    yield from started
-    yield from iterator
-  finally:
-    iterator.close()
-    if workers:
-      # Cycles within Grain keep each worker's last element, which would be told as leaked when the process ends.
-      del iterator, stream, made, started
-      gc.collect()
+    elements = grain.MapDataset.range(first, number).map(make).to_iter_dataset(threaded)
+    self._others = set(multiprocessing.active_children())
+    self._iterator: Any = iter(elements.mp_prefetch(options).map(_copied).map(place))
+    # Whoever starts it, as Grain would, is no longer deaf to Ctrl-C: Python then lets that signal through again.
+    resource_tracker.ensure_running()
+    self._children: set[BaseProcess] = set()
+    self._elements: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=1)
+    self._closed = threading.Event()
+    self._thread = threading.Thread(target=self._fetch, name="elements of workers", daemon=True)
+
+  def __iter__(self) -> Iterator[Any]:
+    with _interrupts_blocked():
+      self._thread.start()
+      element, error = self._next()
+    while error is None:
+      yield element
+      element, error = self._next()
+    if not isinstance(error, StopIteration):
+      raise error
+
+  def close(self) -> None:
+    """Ends the workers."""
+    self._closed.set()
+    self._drain()
+    if not self._lost():
+      self._thread.join(_TOLD)
+    if self._lost() or self._thread.is_alive():
+      # Grain would wait for them.
+      self._kill()
+      return
+    self._drain()
+    self._iterator.close()
+    # Cycles within Grain keep each worker's last element, which would be told as leaked when the process ends.
+    del self._iterator
+    gc.collect()
+
+  def _fetch(self) -> None:
+    while not self._closed.is_set():
+      try:
+        element, error = next(self._iterator), None
+      except BaseException as raised:
+        element, error = None, raised
+      self._elements.put((element, error))
+      if error is not None:
+        return
+
+  def _next(self) -> tuple[Any, BaseException | None]:
+    """The next element, or the error in its place.
+
+    Raises:
+      _WorkersLost: there will be none.
+    """
+    start, told = time.monotonic(), False
+    while True:
+      try:
+        element, error = self._elements.get(timeout=_LOOK)
+      except queue.Empty:
+        self._children |= set(multiprocessing.active_children()) - self._others
+        waited = time.monotonic() - start
+        if lost := self._lost():
+          raise _WorkersLost(lost) from None
+        if waited > _STALLED:
+          self._kill()
+          raise _WorkersLost(f"data workers have made nothing for {waited:.0f} s") from None
+        if waited > _TOLD and not told:
+          logging.warning("Data workers have made nothing for %.0f s: a disk, or one of them, may hang.", waited)
+          told = True
+        continue
+      if error is not None and (lost := self._lost()):
+        raise _WorkersLost(lost) from error
+      return element, error
+
+  def _lost(self) -> str:
+    """What is to be said of a worker that has died; nothing where none has."""
+    for child in self._children:
+      if child.exitcode:
+        how = f"by signal {-child.exitcode}" if child.exitcode < 0 else f"with status {child.exitcode}"
+        return f"a data worker (process {child.pid}) has ended {how}"
+    return ""
+
+  def _kill(self) -> None:
+    for child in self._children:
+      child.kill()
+      child.join()
+
+  def _drain(self) -> None:
+    with contextlib.suppress(queue.Empty):
+      while True:
+        self._elements.get_nowait()
 
 
 def _copied(element: _Host) -> _Host:

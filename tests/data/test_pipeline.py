@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 
+from mlrec.data import DataError
+from mlrec.data import pipeline
 from mlrec.data.pipeline import ahead
 
 
@@ -118,3 +120,30 @@ def test_worker_processes_make_the_same_elements_and_hand_on_their_errors():
   assert {placed for _, _, placed in found} == {os.getpid()}
   with pytest.raises(Exception, match="element 7 cannot be made"):
     next(elements)
+
+
+def _ending(number: int, *, at: int, by: int, told: str) -> int:
+  """Signals its process at that number, the first time; at every time if nothing is `told`."""
+  if number == at and not (told and os.path.exists(told)):
+    if told:
+      with open(told, "w"):
+        pass
+    os.kill(os.getpid(), by)
+  return number
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost(by, tmp_path, monkeypatch, caplog):
+  if by == signal.SIGSTOP:
+    monkeypatch.setattr(pipeline, "_STALLED", 8.0)
+  make = functools.partial(_ending, at=5, by=by, told=str(tmp_path / "told"))
+  assert list(ahead(make, 9, _same, workers=2)) == list(range(9))
+  assert "others take the place of all, and make what is still to come" in caplog.text
+  assert ("has ended by signal 9" if by == signal.SIGKILL else "data workers have made nothing for") in caplog.text
+
+
+@pytest.mark.slow
+def test_workers_that_die_each_time_end_the_stream_with_what_to_try():
+  made = []
+  with pytest.raises(DataError, match=r"ended by signal 9, for the 4th time: give fewer config\.data\.workers than 2"):
+    made.extend(ahead(functools.partial(_ending, at=5, by=signal.SIGKILL, told=""), 9, _same, workers=2))
