@@ -125,7 +125,7 @@ class Evaluator:
     for n, chunk in enumerate(chunks):
       vectors = self.encode(params, rest, *chunk)
       if table is None:
-        table = self._room(jax.eval_shape(lambda x: x, vectors))
+        table = self._room(vectors)
       table = self._fill(table, vectors, n * size)
     return table
 
@@ -140,10 +140,13 @@ class Evaluator:
     number = self.split.num_items + 1
     return rows_over(self.mesh, (MODEL,), number) if self.mesh.shape[MODEL] > 1 else number
 
-  def _room(self, like: Any) -> Any:
-    """A table of zeros for vectors of that kind."""
-    make = lambda: jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape[1:]), x.dtype), like)  # noqa: E731
-    return jax.jit(make, out_shardings=over_items(self.mesh))()
+  @functools.cached_property
+  def _room(self) -> Callable[[Any], Any]:
+    def room(vectors: Any) -> Any:
+      """A table of zeros for vectors of that kind."""
+      return jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape[1:]), x.dtype), vectors)
+
+    return jax.jit(room, out_shardings=over_items(self.mesh))
 
   @functools.cached_property
   def _fill(self) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from mlrec.train.evaluator import Evaluator
 from mlrec.train.state import StateSpec
 
 _KEPT = 32
-_OF_EVALUATORS = ("_fill", "encode", "encode_all", "encode_users", "rank_batch")
+_OF_EVALUATORS = ("_fill", "_room", "encode", "encode_all", "encode_users", "rank_batch")
 
 
 class SharedPrograms:
