@@ -212,7 +212,8 @@ def test_keys_that_may_change_do_not_change_the_hash():
     "data.content": "/titles.csv", "data.features_dir": "/cache", "data.splits_dir": "/kept",
     "data.features": "/v.npy", "seeds": (3, 4),
     "log.tensorboard": False, "log.wandb": "p", "log.mlflow": "sqlite:///x", "eval.per_user": False,
-    "baselines": ("popularity",), "eval.buckets": (1000, 100_000), "sharding.rules": (("table", "rows:model"),), "data.skip_damaged": True,
+    "baselines": ("popularity",), "eval.buckets": (1000, 100_000), "sharding.rules": (("table", "rows:model"),),
+    "data.skip_damaged": True,
   }  # fmt: skip
   for key in MUTABLE:
     assert key in known

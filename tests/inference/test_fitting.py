@@ -27,6 +27,7 @@ def columns() -> dict[str, list]:
   }
 
 
+@pytest.mark.slow
 def test_a_table_becomes_a_recommender_whose_workdir_is_that_of_the_command(columns, tmp_path, program):
   recommender = mlrec.fit(pa.table(columns), workdir=tmp_path / "run", overrides=_QUICK)
   first = [item for user, item in zip(columns["user"], columns["item"]) if user == "u3"]

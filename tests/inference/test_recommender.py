@@ -314,6 +314,7 @@ def test_new_items_are_recommended_by_their_content_alone(titled):
   assert 101 not in known.recommend([[1, 2]], k=ITEMS + 2).items[0]
 
 
+@pytest.mark.slow
 def test_new_items_of_a_later_log_are_known_by_their_texts(tmp_path, tiny_config):
   (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nblue\n")
   rows = [(f"u{user}", f"clip {(user + place) % 12} 🎬") for user in range(30) for place in range(6)]

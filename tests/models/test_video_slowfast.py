@@ -71,10 +71,12 @@ def test_gradient_reaches_every_parameter():
     assert "running" in key or np.abs(value).max() > 1e-6, key
 
 
+@pytest.mark.slow
 def test_gradients_and_statistics_stop_at_the_first_trained_stage():
   checks.assert_gradients_stop(_tiny(), _clips(), 4)
 
 
+@pytest.mark.slow
 def test_half_precision_is_near_the_exact_output():
   checks.assert_near_in_half_precision(_tiny, _clips())
 

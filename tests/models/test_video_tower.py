@@ -35,6 +35,7 @@ def test_evaluation_takes_no_parts():
   np.testing.assert_array_equal(whole, in_parts)
 
 
+@pytest.mark.slow
 def test_eight_devices_find_the_statistics_and_gradients_of_one(eight_devices):
   eight_devices.call("dense_tower:devices_agree")
 

@@ -86,6 +86,7 @@ def command(*arguments) -> list[str]:
   return [sys.executable, "-m", "mlrec.sweep", *map(str, arguments)]
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_the_best_on_validation_and_never_looks_at_the_test_split(tiny_config, tmp_path, monkeypatch):
   from mlrec.runs import experiment
   from mlrec.train import evaluator

@@ -351,6 +351,7 @@ def test_the_command_says_that_the_disk_is_full(program, pairs_file, tmp_path):
   assert "the run has saved nothing yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_says_that_a_run_is_resumed_once_the_disk_has_room(program, command, copied, pairs_file):
   (copied / "result.json").unlink()
   arguments = tiny_arguments(pairs_file, copied, **{"train.epochs": 9})

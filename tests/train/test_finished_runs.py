@@ -80,6 +80,7 @@ def popularity_hit_rate(source: str, data_dir: pathlib.Path) -> float:
   return float(((scores >= targets[:, None]).sum(axis=1) <= 10).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "lr"), [("sasrec", 1e-2), ("gru4rec", 2e-2), ("nextitnet", 2e-2)])
 def test_each_user_encoder_learns_more_than_popularity_on_the_demo_data(encoder, lr, demo_folder, tmp_path):
   from mlrec.runs import experiment

@@ -6,6 +6,8 @@ import re
 import select
 import subprocess
 
+import pytest
+
 from support.tiny_runs import environment
 from support.tiny_runs import main_command
 from support.tiny_runs import metric_lines
@@ -17,6 +19,7 @@ from support.tiny_runs import tiny_arguments
 RATE = r"epoch \d+ · step \d+/\d+ \(\d+ %\) · loss \d+\.\d{4} · [\d.]+ steps/s, [\d,]+ users/s · \d+:\d\d left"
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_the_workdir_of_the_contract(command, tmp_path):
   workdir = tmp_path / "run"
   done = command(

@@ -86,7 +86,9 @@ def run_model(tiny_config):
   return run
 
 
-@pytest.mark.parametrize("name", ["dssm", "vbpr", "youtube_v", "fused"])
+@pytest.mark.parametrize(
+  "name", ["dssm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vbpr", "youtube_v", "fused"))]
+)
 def test_a_stopped_run_learns_and_is_resumed_bit_for_bit(name, run_model, vectors_file, tmp_path):
   settings = {"train.epochs": 4, "optimizer.lr": 2e-2}
   if name == "fused":
@@ -147,6 +149,7 @@ def test_of_models_of_vectors_only_the_projection_of_dssm_is_in_the_encoders_gro
   assert found == ({"projection.kernel.value": ENCODER} if name == "dssm_v" else {})
 
 
+@pytest.mark.slow
 def test_each_form_of_vectors_gives_the_same_run(run_model, vectors_file, tmp_path):
   folder = tmp_path / "folder"
   folder.mkdir()

@@ -62,7 +62,7 @@ def run(tiny_config, folder):
   return run
 
 
-@pytest.mark.parametrize("mode", ["frozen", "top", "full"])
+@pytest.mark.parametrize("mode", ["frozen", pytest.param("top", marks=pytest.mark.slow), "full"])
 def test_each_mode_learns_and_items_without_a_title_are_told(mode, run, folder, tmp_path, caplog):
   item = {"mode": mode, "weights": str(folder / "model.safetensors")}
   if mode == "top":

@@ -35,6 +35,7 @@ def test_it_is_resumed_bit_for_bit(run_tiny, tmp_path):
   assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_lazy_tables_are_brought_up_to_date_for_it(run_tiny, tmp_path):
   settings = {"train.epochs": 1, "eval.every_steps": 4, "train.ema_decay": 0.9}
   dense = run_tiny(tmp_path / "dense", **settings)

@@ -181,6 +181,7 @@ def test_frozen_vectors_are_made_once_for_all_heads(run_video, clips, tmp_path):
   assert clips.reads > reads
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(run_video, tmp_path):
   options = {"train.epochs": 2, "checkpoint.every_steps": 4, "train.steps_per_dispatch": 2}
   run_video(tmp_path / "whole", **options)
@@ -190,6 +191,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_is_resumed_bit_for_bit(run_vide
   assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_rematerialised_stages_give_the_same_losses(run_video, tmp_path):
   for name, remat in (("kept", False), ("again", True)):
     run_video(tmp_path / name, **{"item.remat": remat, "train.epochs": 1})
@@ -288,6 +290,7 @@ def test_frames_of_a_small_set_are_decoded_once(kept_bytes, reads):
   assert clips.reads == reads
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_popularity_and_with_item_ids(run_video, run_tiny, tmp_path):
   lines = []
   options = {"train.epochs": 1, "baselines": ("popularity", "id"), "seeds": (0, 1)}

@@ -131,7 +131,9 @@ def test_rows_of_users_follow_their_ids_too(run_tiny, tiny_config, logs, tmp_pat
 
 
 @pytest.mark.parametrize(
-  "options", [{"item": _FUSED}, {"item": _FUSED["towers"]["age"]}, {"model": _LIGHTGCN}], ids=["fused", "age", "graph"]
+  "options",
+  [pytest.param({"item": _FUSED}, marks=pytest.mark.slow), {"item": _FUSED["towers"]["age"]}, {"model": _LIGHTGCN}],
+  ids=["fused", "age", "graph"],
 )
 def test_arrays_that_come_from_the_data_are_this_run_s(options, run_tiny, tiny_config, logs, tmp_path):
   run_tiny(tmp_path / "first", **{"data.source": str(logs["first"]), "train.epochs": 1}, **options)
