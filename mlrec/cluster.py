@@ -9,7 +9,6 @@ import atexit
 from collections.abc import Callable
 import contextlib
 import ctypes
-import os
 import signal
 import socket
 import threading
@@ -18,17 +17,13 @@ from typing import Any
 
 import jax
 
-from mlrec import terminal
 from mlrec.config import ConfigError
 
 # Signs of life that a process gives within the time after which it would count as gone.
 _SIGNS_IN_TIME = 12
-# How long that is, in seconds, by default.
-PATIENCE = 60.0
 # Until the processes have found each other.
 _JOINING = 300
 _SIGNS, _LEFT = "mlrec/alive", "left"
-FAILED = 1
 # Seconds in which process 0 answers, if it is there.
 _CONNECTING = 3.0
 # The handler of aborts, of which C has but the address.
@@ -36,9 +31,8 @@ _kept: list[Any] = []
 
 
 def join(
-  coordinator: str | None = None, processes: int | None = None, process: int | None = None, *,
-  patience: float = PATIENCE,
-) -> None:  # fmt: skip
+  coordinator: str | None, processes: int | None, process: int | None, *, patience: float, end: Callable[[str], None]
+) -> "Watch | None":
   """Joins the other processes of a run, before anything else is asked of JAX, and watches them from then on.
 
   Args:
@@ -47,6 +41,11 @@ def join(
     processes: how many there are.
     process: this one's number, from 0.
     patience: seconds without a sign of life after which a process counts as gone.
+    end: ends this process at once, with a message; called in another thread than the main one, which waits for one that
+      is gone.
+
+  Returns:
+    The watch; None where there are no others.
 
   Raises:
     ConfigError: there is no cluster to ask, or what is given cannot be.
@@ -67,15 +66,19 @@ def join(
         "--coordinator=HOST:PORT, --processes=N and --process=NUMBER"
       ) from error
     raise ConfigError(f"--coordinator={coordinator}: {error}") from error
-  if jax.process_count() > 1:
-    store = Store()
-    if jax.process_index():
-      _on_abort(store.address, _gone(0, jax.process_count(), "has ended, or cannot be reached any more"))
-    Watch(store, jax.process_index(), jax.process_count(), patience=patience).start()
+  if jax.process_count() == 1:
+    return None
+  store = Store()
+  if jax.process_index():
+    message = _gone(0, jax.process_count(), "has ended, or cannot be reached any more")
+    _on_abort(store.address, lambda: end(message))
+  watch = Watch(store, jax.process_index(), jax.process_count(), patience=patience, end=end)
+  watch.start()
+  return watch
 
 
-def _on_abort(coordinator: str, message: str) -> None:
-  """Has this process end with a line where JAX aborts it because process 0, and its store with it, is gone.
+def _on_abort(coordinator: str, end: Callable[[], None]) -> None:
+  """Has this process `end` where JAX aborts it because process 0, and its store with it, is gone.
 
   JAX's client has a callback for that, which fails before it is called; and Python's handlers of signals run in the
   main thread, which waits for process 0. So the handler is one of the C library's.
@@ -86,7 +89,7 @@ def _on_abort(coordinator: str, message: str) -> None:
     try:
       socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING).close()
     except OSError:
-      _end(message)
+      end()
     # It is there: this abort is of another cause, and goes on.
     set_handler(number, None)
 
@@ -128,7 +131,7 @@ class Watch(threading.Thread):
     processes: int,
     *,
     patience: float,
-    end: Callable[[str], None] | None = None,
+    end: Callable[[str], None],
   ):
     """Plans.
 
@@ -141,7 +144,7 @@ class Watch(threading.Thread):
     """
     super().__init__(name="watch of the other processes", daemon=True)
     self._store, self._process, self._processes = store, process, processes
-    self._patience, self._end = patience, end or _end
+    self._patience, self._end = patience, end
     self._stopped = threading.Event()
 
   def start(self) -> None:
@@ -194,9 +197,3 @@ def _gone(process: int, processes: int, what: str) -> str:
     f"process {process} of {processes} {what}. This one ends too. Run the same command in all of them again: the run "
     "is resumed from its last checkpoint"
   )
-
-
-def _end(message: str) -> None:
-  """Ends this process at once: its main thread waits for one that is gone."""
-  terminal.tell(f"error: {message}")
-  os._exit(FAILED)

@@ -13,7 +13,12 @@ if __name__ == "__main__":
 
   startup.prepare()
 
+from collections.abc import Callable
+import os
 import pathlib
+import sys
+import traceback
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -73,20 +78,22 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> int:
   # JAX, Flax and Orbax come in here: mistakes in flags and config are told at once.
   import jax
 
-  _join_processes()
-  from mlrec.runs import experiment
-
   def say(text: str) -> None:
     if jax.process_index() == 0:
       terminal.say(text)
 
-  return command_line.run_reporting(
-    lambda: experiment.run(
-      config, workdir, evaluate_only=_EVALUATE_ONLY.value, step=_STEP.value, profile=_steps(), say=say
-    ),
-    workdir,
-    say,
-  )
+  def work() -> int:
+    from mlrec.runs import experiment
+
+    return command_line.run_reporting(
+      lambda: experiment.run(
+        config, workdir, evaluate_only=_EVALUATE_ONLY.value, step=_STEP.value, profile=_steps(), say=say
+      ),
+      workdir,
+      say,
+    )
+
+  return _with_others(work) if _others_are_named() else work()
 
 
 def _steps() -> tuple[int, int] | None:
@@ -108,14 +115,42 @@ def _workdir(config: ConfigDict) -> pathlib.Path:
   return workdir.default(file, argument, config)
 
 
-def _join_processes() -> None:
-  from mlrec import cluster
-
+def _others_are_named() -> bool:
   given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
   if any(given) and not all(given):
     raise ConfigError("--coordinator, --processes and --process go together")
-  if any(given) or _DISTRIBUTED.value:
-    cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, patience=_PEER_TIMEOUT.value)
+  return any(given) or _DISTRIBUTED.value
+
+
+def _with_others(work: Callable[[], int]) -> int:
+  """Does the work together with the other processes of the run; returns 0, or ends this process.
+
+  One that fails ends at once: it would wait for the others to come to their end, and they for it in their next step.
+  """
+  import jax
+
+  from mlrec import cluster
+
+  def end(message: str) -> NoReturn:
+    os._exit(command_line.report(message, command_line.FAILED))
+
+  watch = cluster.join(
+    _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, patience=_PEER_TIMEOUT.value, end=end
+  )  # fmt: skip
+  try:
+    status = work()
+  except (ConfigError, DataError) as error:
+    status = command_line.report(error, command_line.REFUSED)
+  except Exception as error:
+    if watch and isinstance(error, jax.errors.JaxRuntimeError):
+      # Where it is of another process, which is gone, the watch says so, and ends this one.
+      watch.join(2 * _PEER_TIMEOUT.value)
+    traceback.print_exc()
+    status = command_line.FAILED
+  if status:
+    sys.stdout.flush()
+    os._exit(status)
+  return status
 
 
 def listing() -> str:

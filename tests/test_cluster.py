@@ -94,10 +94,10 @@ def test_one_that_has_left_because_it_is_done_is_not_missed(started):
 @pytest.mark.parametrize("address", ["localhost", "localhost:", ":1234", "localhost:0", "localhost:70000", "a:b"])
 def test_an_address_that_is_none_is_told(address):
   with pytest.raises(ConfigError, match=f"--coordinator={address}: expected HOST:PORT of process 0"):
-    cluster.join(address, 2, 0)
+    cluster.join(address, 2, 0, patience=60.0, end=print)
 
 
 @pytest.mark.parametrize("process", [-1, 2])
 def test_a_number_that_no_process_has_is_told(process):
   with pytest.raises(ConfigError, match=f"--process={process}: expected 0 to 1, for --processes=2"):
-    cluster.join("localhost:1234", 2, process)
+    cluster.join("localhost:1234", 2, process, patience=60.0, end=print)

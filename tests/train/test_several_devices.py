@@ -215,3 +215,23 @@ def test_where_one_process_is_killed_the_other_says_so_and_the_run_is_resumed(
   done = command(*arguments, devices=8)
   assert done.returncode == 0, done.stderr[-2000:]
   assert_same_losses(workdir, finished)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_alone_ends_at_once_and_the_other_says_that_it_is_gone(pairs_file, tmp_path):
+  """Its data lie where only the first process has them."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    together = [f"--coordinator=localhost:{free.getsockname()[1]}", "--processes=2", "--peer_timeout=5"]
+  commands = [
+    main_command(*tiny_arguments(source, tmp_path / "run"), *together, f"--process={number}")
+    for number, source in enumerate((pairs_file, tmp_path / "Missing_pairs.tsv"))
+  ]
+  with contextlib.ExitStack() as stack:
+    first, second = [stack.enter_context(started(one, env=environment(devices=4))) for one in commands]
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert "Missing_pairs.tsv" in errors.splitlines()[-1]
+    _, errors = first.communicate(timeout=120)
+  assert first.returncode == 1
+  assert errors.splitlines()[-1].startswith("error: process 1 of 2 has not been heard of for 5 s")
