@@ -49,8 +49,8 @@ def default_config() -> ConfigDict:
   # The items, for towers that read titles, covers or sound: a TFDS name, which says what media it has
   # (microlens/50k-items, microlens/demo-items-cover224-audio10s); for titles alone also the path of a *_titles.csv.
   config.data.content = ""
-  # Whether an item of `videos` or `content` whose record cannot be read counts as one that has none. All records are
-  # read beforehand to find them; otherwise the first that is met ends the run.
+  # Whether an item whose video, cover or sound cannot be read counts as one that has none. All records are read
+  # beforehand to find them; otherwise the first that is met ends the run.
   config.data.skip_damaged = False
   # Where vectors of frozen encoders are kept; empty for mlrec/features in the user's cache folder.
   config.data.features_dir = ""

@@ -71,28 +71,26 @@ class Media(Source):
   def _unreadable(self) -> list[int]:
     """The places of records that cannot be read."""
 
-    def readable(places: list[int]) -> bool:
+    def problem(places: list[int]) -> str:
       try:
         self._records(places)
-      except (DataError, ValueError, RuntimeError) as error:
-        if len(places) == 1 and not found:
-          logging.warning(
-            "%s: item %d is skipped: %s", self.source, self.items[places[0]], terminal.shortened(str(error), 200)
-          )
-        return False
-      return True
+      except (ValueError, RuntimeError) as error:
+        return terminal.shortened(str(error), 200)
+      return ""
 
-    found: list[int] = []
+    found: dict[int, str] = {}
     for start in range(0, len(self.items), _TRIED):
       places = list(range(start, min(start + _TRIED, len(self.items))))
-      if not readable(places):
-        found += [place for place in places if not readable([place])]
+      if problem(places):
+        found |= {place: why for place in places if (why := problem([place]))}
     if found:
+      first, why = next(iter(found.items()))
+      logging.warning("%s: item %d is skipped: %s", self.source, self.items[first], why)
       logging.warning(
         "%s: %d of %d records cannot be read; their items count as having no %s.",
         self.source, len(found), len(self.items), self.noun,
       )  # fmt: skip
-    return found
+    return list(found)
 
   def _leave_out(self, damaged: Sequence[int]) -> None:
     if damaged:

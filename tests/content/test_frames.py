@@ -194,6 +194,7 @@ def test_a_damaged_record_ends_the_reading_unless_it_is_to_be_skipped(data_dir, 
   with pytest.raises(DataError, match="item 500 is none of the 3 items that have a video"):
     skipping.read([500])
   assert "item 4 is skipped: Shard-00000: it is not what was written" in caplog.text
+  assert "item 500 is skipped" not in caplog.text
   assert "2 of 5 records cannot be read; their items count as having no video" in caplog.text
 
 
