@@ -186,8 +186,7 @@ def _on_tables(named: Collection[str], change: Callable[..., Array], tree: Any, 
   """`tree` with its item tables changed, given those of the `others`; an optimiser's arrays have their names too."""
 
   def one(path: Any, leaf: Array, *further: Array) -> Array:
-    name = variables.name_of(path)
-    return change(leaf, *further) if any(f".{name}".endswith(f".{table}") for table in named) else leaf
+    return change(leaf, *further) if variables.parameter_of(variables.name_of(path), named) else leaf
 
   return jax.tree_util.tree_map_with_path(one, tree, *others)
 

@@ -10,6 +10,7 @@ from typing import Self
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -29,6 +30,7 @@ from mlrec.sharding_rules import WHOLE
 # Tables that are cut have so many rows or a multiple, the last of which are nobody's: whatever power of two of devices,
 # up to it, a run goes on with, it finds the same arrays.
 _ROWS_MULTIPLE = 512
+# Along which a table may have been cut that a checkpoint holds.
 _MOST_DEVICES = 4096
 # Arrays of fewer numbers stay whole under `fsdp`: to gather them costs more than to hold them.
 _LEAST_CUT = 1 << 16
@@ -87,11 +89,10 @@ class Placement:
     specs = {name: self._spec(name, leaf.shape) for name, leaf in leaves.items()}
 
     def choose(path: Any, leaf: Any) -> NamedSharding:
-      # A moment's path ends as its parameter's does.
-      parts = variables.name_of(path).split(".")
-      names = (".".join(parts[start:]) for start in range(len(parts)))
-      name = next((name for name in names if name in leaves and leaves[name].shape == leaf.shape), None)
-      return NamedSharding(self.mesh, specs[name] if name else PartitionSpec())
+      name = variables.parameter_of(variables.name_of(path), leaves)
+      if name is None or leaves[name].shape != leaf.shape:
+        return replicated(self.mesh)
+      return NamedSharding(self.mesh, specs[name])
 
     return jax.tree_util.tree_map_with_path(choose, state)
 
@@ -120,7 +121,7 @@ class Placement:
 _NO_RULE = Rule(re.compile(""), WHOLE, ())
 
 
-def size_of(mesh: Mesh, axes: Sequence[str]) -> int:
+def size_of(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
   """Devices along the axes."""
   return math.prod(mesh.shape[axis] for axis in axes)
 
@@ -138,7 +139,7 @@ def is_filled_up(number: int, rows: int) -> bool:
 def parts_of_rows(sharding: NamedSharding) -> int:
   """Into how many parts the first axis of an array is cut."""
   axes = sharding.spec[0] if sharding.spec else None
-  return math.prod(sharding.mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+  return size_of(sharding.mesh, (axes,) if isinstance(axes, str) else axes or ())
 
 
 def put(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:

@@ -3,6 +3,7 @@
 What a parameter says is metadata of its `nnx.Param`, so it survives splitting, tracing and merging.
 """
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,12 @@ def read_in_batches(variable: nnx.Variable) -> None:
 def name_of(path: Any) -> str:
   """What a parameter of a state is called, by the path that JAX gives of it: `items.table.value`, say."""
   return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def parameter_of(name: str, parameters: Collection[str]) -> str | None:
+  """The parameter that an array of a training state is of: an optimiser's, say, whose name ends in the parameter's."""
+  parts = name.split(".")
+  return next((end for start in range(len(parts)) if (end := ".".join(parts[start:])) in parameters), None)
 
 
 def groups(params: Any) -> dict[str, str]:
