@@ -12,10 +12,9 @@ import pytest
 from support.tiny_runs import environment
 from support.tiny_runs import losses
 from support.tiny_runs import ROOT
-from support.tiny_runs import SASREC
 from support.tiny_runs import saved_steps
 from support.tiny_runs import started
-from support.tiny_runs import TINY
+from support.tiny_runs import tiny_settings
 from support.tiny_runs import wait_for
 
 # The first port that JAX takes for a job, and how many it tells apart.
@@ -49,13 +48,11 @@ def submitted(pairs_file, tmp_path):
   """Starts the page's script as a job of the tiny run."""
   text = (ROOT / "docs" / "scale" / "slurm.md").read_text()
   (tmp_path / "job.sh").write_text(re.search(r"```sh\n(#!/bin/bash.*?)```", text, re.DOTALL)[1])
-  user = {f"model.user.{key}": value for key, value in SASREC.items()}
-  settings = {**TINY, "data.source": str(pairs_file), **user}
   (tmp_path / "FILE.py").write_text(
     "from mlrec.config import default_config\n"
     "def get_config():\n"
     "  config = default_config()\n"
-    f"  with config.unlocked(): config.update_from_flattened_dict({settings!r})\n"
+    f"  with config.unlocked(): config.update_from_flattened_dict({tiny_settings(pairs_file)!r})\n"
     "  return config\n"
   )
   for name, script in (("srun", _SRUN), ("scontrol", _SCONTROL)):

@@ -100,11 +100,15 @@ def environment(*, devices: int = 1, **variables: str) -> dict[str, str]:
   return {**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": os.pathsep.join(paths), **variables}
 
 
+def tiny_settings(source: pathlib.Path | str, **overrides: Any) -> dict[str, Any]:
+  """What `tiny_arguments` sets, by key."""
+  user = {f"model.user.{key}": value for key, value in SASREC.items()}
+  return {**TINY, "data.source": str(source), **user, **overrides}
+
+
 def tiny_arguments(source: pathlib.Path | str, workdir: pathlib.Path | str, **overrides: Any) -> list[str]:
   """The command line that makes `configs/id_sasrec.py` the same experiment as the fixture `tiny_config` makes."""
-  user = {f"model.user.{key}": value for key, value in SASREC.items()}
-  settings = {**TINY, "data.source": source, **user, **overrides}
-  flags = [f"--config.{key}={value}" for key, value in settings.items()]
+  flags = [f"--config.{key}={value}" for key, value in tiny_settings(source, **overrides).items()]
   return [f"--config={ROOT / 'configs' / 'id_sasrec.py'}", f"--workdir={workdir}", *flags]
 
 
