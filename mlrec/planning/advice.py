@@ -35,8 +35,8 @@ def _of_memory(config: ConfigDict, plan: Plan, one: Estimate) -> list[str]:
   ]
   if one.memory is not None and one.memory.arguments > one.room / 2:
     out.append(
-      f"parameters, moments and batch alone take {one.memory.arguments / _GIB:.1f} GiB of each device: what is copied "
-      "to all of them does not shrink with more chips; a smaller config.model.dim, or chips with more memory, helps"
+      f"parameters, moments and batch alone take {one.memory.arguments / _GIB:.1f} GiB of each device: what lies whole "
+      f"on all does not shrink with more chips; {_cut(config)}"
     )
   for large in one.largest:
     if large.padded_bytes > _MUCH_PADDED * large.bytes and large.padded_bytes > one.room / 50:
@@ -45,6 +45,16 @@ def _of_memory(config: ConfigDict, plan: Plan, one: Estimate) -> list[str]:
         "last axis up to 128; a config.model.dim of a multiple of 128 wastes nothing"
       )
   return out
+
+
+def _cut(config: ConfigDict) -> str:
+  """What lessens what each device holds for good."""
+  if config.sharding.rules:
+    return "a larger share of the mesh for `model`, a smaller config.model.dim, or chips with more memory, helps"
+  return (
+    "config.sharding.rules cut tables and encoders over them (docs/scale/sharding.md); a smaller config.model.dim, or "
+    "chips with more memory, helps, too"
+  )
 
 
 def _change(config: ConfigDict, one: Estimate) -> str:

@@ -22,6 +22,7 @@ from mlrec import files
 from mlrec import machine
 from mlrec.models.layers import variables
 from mlrec.train.checksum import checksum
+from mlrec.train.checksum import earlier_checksum
 from mlrec.train.record import Record
 from mlrec.train.sharding import is_filled_up
 from mlrec.train.sharding import replicated
@@ -30,8 +31,8 @@ from mlrec.train.state import TrainState
 _LATEST_KEPT = 2
 # What evaluation needs, what only a continuation needs, and JSON.
 _MODEL, _TRAINING, _RECORD = "model", "training", "record"
-# Keys of the JSON: checksums of the arrays, and of everything else in it.
-_ARRAYS, _ITSELF = "checksums", "digest"
+# Keys of the JSON: checksums of the arrays, as they are now and as earlier versions had them, and of everything else.
+_ARRAYS, _EARLIER, _ITSELF = "checksums", "digests", "digest"
 # The steps that rows of item tables are of, by `_by_name`.
 _CLOCK = "clock.current"
 
@@ -214,10 +215,9 @@ class Checkpoints:
     arguments = {name: ocp.args.StandardRestore(_by_name(tree)) for name, tree in as_saved.items()}
     saved = self._manager.restore(step, args=ocp.args.Composite(**arguments))
     restored = {name: _refill(tree, saved[name]) for name, tree in trees.items()}
-    # Records of older versions have others.
-    checksums = record.get(_ARRAYS, {})
+    of, key = (checksum, _ARRAYS) if _ARRAYS in record else (earlier_checksum, _EARLIER)
     for name, tree in restored.items():
-      if name in checksums and checksum(_by_name(tree)) != checksums[name]:
+      if of(_by_name(tree)) != record[key][name]:
         raise ValueError(f"the arrays of {name!r} are not those that were saved")
     return {name: _fitted(tree, trees[name]) for name, tree in restored.items()} | {_RECORD: record}
 
@@ -316,7 +316,7 @@ def _with_rows(tree: Any, saved: dict[str, tuple[int, ...]], tables: Collection[
 
 def _has_rows(name: str, tables: Collection[str]) -> bool:
   """Whether an array of a state has a row for each item or user: a table, or what an optimiser keeps for its rows."""
-  return name == _CLOCK or any(f".{name}".endswith(f".{table}") for table in tables)
+  return name == _CLOCK or variables.parameter_of(name, tables) is not None
 
 
 def _differ_in_filler(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -35,6 +35,15 @@ def checksum(arrays: Mapping[str, Any]) -> int:
   return digest
 
 
+def earlier_checksum(arrays: Mapping[str, Any]) -> int:
+  """The checksum in records of earlier versions: the CRC-32 of all arrays that this process holds whole, by name."""
+  digest = 0
+  for name, array in sorted(arrays.items()):
+    if array.is_fully_addressable or array.is_fully_replicated:
+      digest = zlib.crc32(np.asarray(array).tobytes(), zlib.crc32(name.encode(), digest))
+  return digest
+
+
 def _of(array: Any) -> int:
   if np.dtype(array.dtype).itemsize not in (1, 2, 4):
     raise TypeError(f"a checksum is of elements of 1, 2 or 4 bytes, not of {array.dtype}")

@@ -6,7 +6,9 @@ import os
 import pathlib
 import shutil
 from typing import Any
+import zlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from mlrec import files
 from mlrec.train import checkpoint
 from mlrec.train import loop
 from mlrec.train.checkpoint import CheckpointError
+from mlrec.train.checksum import earlier_checksum
 from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.record import Record
 from mlrec.train.session import Session
@@ -163,6 +166,33 @@ def test_a_changed_record_is_a_damaged_checkpoint(changed, interrupted, finished
   run_tiny(interrupted)
   assert_same_run(interrupted, finished)
   assert "falling back to the checkpoint before it" in caplog.text
+
+
+def as_earlier_versions_wrote_it(workdir: pathlib.Path, step: int) -> None:
+  """Makes the record of a checkpoint what versions wrote whose checksums were of whole arrays."""
+  path = workdir / "checkpoints" / str(step) / "record" / "metadata"
+  record = {key: value for key, value in read_json(path).items() if key not in ("checksums", "digest")}
+  arrays = saved_arrays(workdir, step)
+  of = lambda item: {  # noqa: E731
+    name.removeprefix(f"{item}/"): jnp.asarray(array) for name, array in arrays.items() if name.startswith(f"{item}/")
+  }
+  record["digests"] = {item: earlier_checksum(of(item)) for item in ("model", "training")}
+  path.write_text(json.dumps(record | {"digest": zlib.crc32(files.canonical_json(record).encode())}))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(interrupted, finished, run_tiny, caplog):
+  as_earlier_versions_wrote_it(interrupted, 30)
+  run_tiny(interrupted)
+  assert_same_run(interrupted, finished)
+  assert "falling back" not in caplog.text
+
+
+def test_a_damaged_checkpoint_of_an_earlier_version_is_found_out(interrupted, finished, run_tiny, caplog):
+  as_earlier_versions_wrote_it(interrupted, 30)
+  flip_a_byte(interrupted / "checkpoints" / "30")
+  run_tiny(interrupted)
+  assert_same_run(interrupted, finished)
+  assert "the arrays of 'model' are not those that were saved" in caplog.text
 
 
 def test_a_damaged_best_is_told_with_what_can_still_be_evaluated_on_request(run_tiny, tmp_path, monkeypatch):
