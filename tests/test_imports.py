@@ -33,6 +33,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.search_space": _BASE | {"mlrec.config"},
   "mlrec.losses": set(),
   "mlrec.metrics": set(),
+  "mlrec.metrics_on_host": {"mlrec.metrics"},
   "tfds_microlens": _BASE | {"mlrec.data"},
   "mlrec.content": _BASE | {"mlrec.config", "mlrec.data", "tfds_microlens"},
   "mlrec.sources": _BASE | {"mlrec.data", "tfds_microlens"},
@@ -50,10 +51,10 @@ _MAY_IMPORT: dict[str, set[str]] = {
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE
   | {"mlrec.config", "mlrec.search_space", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources"}
-  | {"mlrec.models", "mlrec.train"},
+  | {"mlrec.metrics_on_host", "mlrec.models", "mlrec.train"},
   "mlrec.inference": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources", "mlrec.models", "mlrec.train"}
-  | {"mlrec.runs", "tfds_microlens"},
+  | {"mlrec.metrics_on_host", "mlrec.runs", "tfds_microlens"},
   "mlrec.serving": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.inference", "tfds_microlens"},
 }

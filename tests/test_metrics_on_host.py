@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mlrec import metrics
+from mlrec import metrics_on_host
 from mlrec.metrics import MISS
 
 
@@ -37,7 +38,7 @@ def _by_hand(scores, targets, seen, length=metrics.LIST_LENGTH):
 def test_ranks_and_lists_equal_a_stable_sort_among_ties(num_items, levels):
   scores, targets, seen = _case(25, num_items, levels=levels, seed=num_items)
   wanted_ranks, wanted_lists = _by_hand(scores, targets, seen)
-  ranks, lists = metrics.rank_scores(scores, targets, seen)
+  ranks, lists = metrics_on_host.rank_scores(scores, targets, seen)
   assert ranks.dtype == lists.dtype == np.int32
   np.testing.assert_array_equal(ranks, wanted_ranks)
   np.testing.assert_array_equal(lists, wanted_lists)
@@ -48,7 +49,7 @@ def test_lists_of_mostly_equal_scores_hold_the_lowest_ids():
   scores = np.zeros((3, 5001), np.float32)
   scores[1, [4999, 17]] = 1
   scores[2, 5000] = -1
-  ranks, lists = metrics.rank_scores(scores, np.array([7, 17, 5000]), np.array([[1, 2], [0, 3], [0, 0]]))
+  ranks, lists = metrics_on_host.rank_scores(scores, np.array([7, 17, 5000]), np.array([[1, 2], [0, 3], [0, 0]]))
   np.testing.assert_array_equal(ranks, [4998, 2, 5000])
   assert lists.tolist() == [[*range(3, 13)], [17, 4999, 1, 2, *range(4, 10)], [*range(1, 11)]]
 
@@ -57,13 +58,13 @@ def test_lists_of_mostly_equal_scores_hold_the_lowest_ids():
 def test_lists_have_the_length_asked_for(length):
   scores, targets, seen = _case(20, 700, seed=3)
   wanted = _by_hand(scores, targets, seen, length)[1]
-  lists = metrics.rank_scores(scores, targets, seen, length=length)[1]
+  lists = metrics_on_host.rank_scores(scores, targets, seen, length=length)[1]
   np.testing.assert_array_equal(lists, wanted.reshape(20, length))
 
 
 def test_lists_are_filled_with_nothing_where_candidates_run_out():
   scores = np.arange(8, dtype=np.float32)[None]
-  ranks, lists = metrics.rank_scores(scores, np.array([2]), np.array([[3, 5, 0]]))
+  ranks, lists = metrics_on_host.rank_scores(scores, np.array([2]), np.array([[3, 5, 0]]))
   assert lists.tolist() == [[7, 6, 4, 2, 1, 0, 0, 0, 0, 0]]
   assert ranks.tolist() == [4]
 
@@ -75,7 +76,7 @@ def test_ranks_equal_those_of_states_and_vectors():
   targets, seen = rng.integers(1, 1401, 130), rng.integers(0, 1401, (130, 9))
   seen[::7, 3] = targets[::7]
   wanted = np.asarray(metrics.target_ranks(states, items, targets=targets, seen=seen))
-  np.testing.assert_array_equal(metrics.rank_scores(states @ items.T, targets, seen)[0], wanted)
+  np.testing.assert_array_equal(metrics_on_host.rank_scores(states @ items.T, targets, seen)[0], wanted)
   assert (wanted == MISS).sum() == 19
 
 
@@ -85,14 +86,14 @@ def test_scores_that_are_not_finite_are_refused(value, item):
   scores, targets, seen = _case(5, 300)
   scores[3, item] = value
   with pytest.raises(ValueError, match="not finite"):
-    metrics.rank_scores(scores, targets, seen)
+    metrics_on_host.rank_scores(scores, targets, seen)
 
 
 def test_the_score_of_the_padding_means_nothing():
   scores, targets, seen = _case(5, 300)
-  wanted = metrics.rank_scores(scores.copy(), targets, seen)
+  wanted = metrics_on_host.rank_scores(scores.copy(), targets, seen)
   scores[:, 0] = np.nan
-  found = metrics.rank_scores(scores, targets, seen)
+  found = metrics_on_host.rank_scores(scores, targets, seen)
   for part, other in zip(found, wanted):
     np.testing.assert_array_equal(part, other)
 
@@ -100,12 +101,12 @@ def test_the_score_of_the_padding_means_nothing():
 def test_scores_near_the_largest_float32_are_finite():
   scores, targets, seen = _case(5, 300)
   wanted = _by_hand(scores, targets, seen)
-  ranks, lists = metrics.rank_scores(scores * np.float32(5e37), targets, seen)
+  ranks, lists = metrics_on_host.rank_scores(scores * np.float32(5e37), targets, seen)
   np.testing.assert_array_equal(ranks, wanted[0])
   np.testing.assert_array_equal(lists, wanted[1])
 
 
 def test_no_users_have_no_ranks():
-  ranks, lists = metrics.rank_scores(np.zeros((0, 301), np.float32), np.zeros(0, int), np.zeros((0, 3), int))
+  ranks, lists = metrics_on_host.rank_scores(np.zeros((0, 301), np.float32), np.zeros(0, int), np.zeros((0, 3), int))
   assert ranks.shape == (0,)
   assert lists.shape == (0, metrics.LIST_LENGTH)

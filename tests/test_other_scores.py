@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlrec import metrics
+from mlrec import metrics_on_host
 from mlrec.metrics import MISS
 
 _CHUNKS = (1, 512, 700, 10**6)
@@ -156,7 +157,7 @@ def test_a_cosine_may_be_undefined_for_the_padding_item_and_for_no_one():
 def test_scores_on_the_host_are_ranked_by_the_same_rule(num_users, num_items):
   (states, items, targets, seen), wanted, left = _wanted(num_users, num_items)
   scores = np.asarray(nearness(states, items)).T.copy()
-  ranks, recommended = metrics.rank_scores(scores, np.asarray(targets), np.asarray(seen))
+  ranks, recommended = metrics_on_host.rank_scores(scores, np.asarray(targets), np.asarray(seen))
   assert ranks.dtype == recommended.dtype == np.int32
   np.testing.assert_array_equal(ranks, wanted)
   for user, row in enumerate(left):
@@ -166,7 +167,7 @@ def test_scores_on_the_host_are_ranked_by_the_same_rule(num_users, num_items):
 
 def test_a_matrix_of_equal_scores_earns_nothing():
   targets, seen = np.arange(1, 31), np.zeros((30, 2), int)
-  ranks, recommended = metrics.rank_scores(np.ones((30, 31), np.float32), targets, seen)
+  ranks, recommended = metrics_on_host.rank_scores(np.ones((30, 31), np.float32), targets, seen)
   assert (ranks == 30).all()
   assert (recommended == np.arange(1, 11)).all()
 
@@ -176,7 +177,7 @@ def test_a_matrix_of_scores_that_are_not_finite_is_refused(value):
   def rank(item):
     scores = np.zeros((3, 8), np.float32)
     scores[2, item] = value
-    return metrics.rank_scores(scores, np.array([1, 2, 3]), np.zeros((3, 1), int))
+    return metrics_on_host.rank_scores(scores, np.array([1, 2, 3]), np.zeros((3, 1), int))
 
   with pytest.raises(ValueError, match="not finite"):
     rank(5)

@@ -16,6 +16,7 @@ from absl import logging
 import numpy as np
 
 from mlrec import metrics
+from mlrec import metrics_on_host
 from mlrec.config import ConfigError
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
@@ -291,7 +292,7 @@ class Recommender:
       scores = self._unit_vectors[part] @ self._unit_vectors.T
       scores[:, ~candidates] = -np.inf
       scores[np.arange(len(part)), part] = -np.inf
-      best[first : first + len(part)], found[first : first + len(part)] = metrics.best_of_scores(scores, k)
+      best[first : first + len(part)], found[first : first + len(part)] = metrics_on_host.best_of_scores(scores, k)
     return Recommendations(found, best, self.items)
 
   def why(self, history: Iterable[Id], items: Sequence[Id], most: int = 2) -> list[list[tuple[Id, float]]]:

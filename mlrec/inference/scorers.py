@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlrec import metrics
+from mlrec import metrics_on_host
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.data.batches import laid_out
@@ -102,11 +103,11 @@ class FittedScorer(Scorer):
     def best_of_part(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       # Fitted models know no users: rows of the split stand for nobody.
       scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
-      metrics.require_finite(scores[:, 1:])
+      metrics_on_host.require_finite(scores[:, 1:])
       scores[:, out_of_question] = -np.inf
       left_out = excluded.take(part)
       scores[np.repeat(np.arange(len(part)), left_out.lengths), left_out.values] = -np.inf
-      return metrics.best_of_scores(scores, length)
+      return metrics_on_host.best_of_scores(scores, length)
 
     return in_chunks(best_of_part, len(users), self._num_items)
 
@@ -115,7 +116,7 @@ class FittedScorer(Scorer):
 
     def rank(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       scores = self._model.scores(histories.take(part), np.maximum(users[part], 0))
-      return metrics.rank_scores(scores, targets[part], seen.take(part).padded(width))
+      return metrics_on_host.rank_scores(scores, targets[part], seen.take(part).padded(width))
 
     return in_chunks(rank, len(users), self._num_items)
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import metrics
+from mlrec import metrics_on_host
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
 from mlrec.machine import usable_cores
@@ -121,7 +122,7 @@ def rank(model: FittedRecommender, split: Split, name: str, *, chunk_bytes: int 
 
   def rank_chunk(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores = model.scores(inputs.take(part), whom[part])
-    return metrics.rank_scores(scores, targets[part], seen.take(part).padded(split.most_seen))
+    return metrics_on_host.rank_scores(scores, targets[part], seen.take(part).padded(split.most_seen))
 
   return Ranked(*in_chunks(rank_chunk, len(whom), split.num_items, chunk_bytes=chunk_bytes))
 
