@@ -126,6 +126,10 @@ def default_config() -> ConfigDict:
   config.optimizer.item_tables_lr = 0.0
 
   config.train = ConfigDict()
+  # Parts that a batch is made in, each of users, items and negatives of its own: each process then makes what its own
+  # devices train on, and no device reads another's items. They divide `batch_size` and `loss.negative_groups`, and are
+  # a multiple of the devices. With 1 a batch is one, and each of its items is encoded once.
+  config.train.parts = 1
   # Passes over the training data, at most.
   config.train.epochs = 50
   # Users in a global batch, whatever the number of devices.
@@ -261,7 +265,8 @@ def _check_ranges(config: ConfigDict) -> None:
     raise ConfigError(str(error)) from error
   at_least = {
     "train.epochs": 1, "train.batch_size": 1, "train.patience": 0, "train.steps_per_dispatch": 1,
-    "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1, "eval.chunk": 1,
+    "train.parts": 1, "train.ema_decay": 0, "data.workers": 0, "eval.every_epochs": 1, "eval.batch_size": 1,
+    "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
     "data.cold_seed": 0, "data.in_memory_mib": 0, "seed": 0,
@@ -303,6 +308,11 @@ def _check_ranges(config: ConfigDict) -> None:
     raise ConfigError(
       f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
       f"config.loss.negative_groups = {config.loss.negative_groups}"
+    )
+  if config.train.batch_size % config.train.parts:
+    raise ConfigError(
+      f"config.train.batch_size = {config.train.batch_size} must be a multiple of config.train.parts = "
+      f"{config.train.parts}"
     )
   for name in config.baselines:
     if name not in BASELINES:

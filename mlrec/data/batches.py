@@ -8,12 +8,14 @@ any batch, and a run resumes on another number of hosts.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import Rows
@@ -32,6 +34,8 @@ _ROW_WIDTH = 16
 # Rows of an epoch that are put in order at once; of more, so many at a time, drawn by lot from all.
 _ORDERED_WHOLE = 1 << 20
 _ORDERED = 1 << 16
+# Standard deviations left for what varies from part to part of batches.
+_SPREAD_OF_PARTS = 6.0
 # Batches of an evaluation of which each is looked at for the rows that it needs.
 _EVAL_LOOKED_AT = 1024
 # A NumPy array on the host; a JAX array once it is on devices.
@@ -54,6 +58,8 @@ class History(NamedTuple):
 
 class Batch(NamedTuple):
   """A training batch of B users, or windows of users' rows, in G groups that see only their own negatives.
+
+  Of a batch that is made in parts each part is such a batch, and all arrays have an axis of parts in front.
 
   Attributes:
     items: `[U]` int32, distinct dense item ids; column 0 is the padding item, as are filler columns.
@@ -153,6 +159,7 @@ class TrainBatches:
     negatives_by_popularity: bool = False,
     popularity_power: float = 1.0,
     multiple_of: int = 1,
+    parts: int = 1,
   ):
     """Plans the static sizes.
 
@@ -162,29 +169,40 @@ class TrainBatches:
       batch_size: users in a global batch.
       seed: of the order of users.
       negative_groups: groups that see only their own negatives; divides the batch size.
-      negatives: items drawn for each batch, each for itself.
+      negatives: items drawn for each batch, or each part of one, each for itself.
       negatives_by_popularity: whether by their popularity shares, not uniformly.
       popularity_power: the exponent of the item counts in the popularity shares.
-      multiple_of: what every sharded axis must be divisible by (the number of devices).
+      multiple_of: what every sharded axis must be divisible by (the number of devices); of parts that is theirs alone.
+      parts: that a batch is made in, each of users and items of its own, which are groups of their own: they divide
+        `negative_groups`, unless that is 1. All parts of all batches have one size. The last users of one that does not
+        fit, of which there is hardly any, are left out of that epoch.
 
     Raises:
       ValueError: sizes that do not divide, or are not positive.
     """
     if batch_size < 1 or negative_groups < 1 or batch_size % negative_groups:
       raise ValueError(f"batch_size {batch_size} must be a positive multiple of negative_groups {negative_groups}")
+    if parts < 1 or batch_size % parts or (negative_groups > 1 and negative_groups % parts):
+      raise ValueError(
+        f"batch_size {batch_size} and negative_groups {negative_groups} must be multiples of parts {parts}"
+      )
     self.split, self.layout, self.batch_size, self.seed = split, layout, batch_size, seed
-    self.negative_groups, self._negatives = negative_groups, negatives
+    self.parts, self._negatives = parts, negatives
+    self._groups = max(negative_groups // parts, 1)
     self._rows = split.train_sequences
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     # Up to which share of all each item reaches, the padding's 0 first.
     self._reach: np.ndarray | None = None
     if negatives_by_popularity:
       self._reach = np.cumsum(popularity_shares(split.train_counts, popularity_power))
-    self._users = round_up(batch_size, math.lcm(multiple_of, negative_groups))
+    self._users = round_up(batch_size // parts, 1 if parts > 1 else math.lcm(multiple_of, negative_groups))
     planned = np.arange(min(self.steps_per_epoch, PLANNED_BATCHES))
     if self._blocks > 1:
       planned = planned * self.steps_per_epoch // len(planned)
-    columns, rows = np.transpose([self._raw(int(step)).sizes for step in planned])
+    columns, rows = np.transpose([self._raw(int(step), int(step) % parts).sizes for step in planned])
+    if parts > 1:
+      self._fixed = self._size_of_parts(columns, rows)
+      return
     # Within a block batches have about as many rows each.
     self._sizes = StaticSizes([most(columns), most(rows) if self._blocks > 1 else rows.max()], multiple_of)
 
@@ -192,31 +210,59 @@ class TrainBatches:
   def steps_per_epoch(self) -> int:
     return -(-len(self._rows) // self.batch_size)
 
-  def batch(self, step: int) -> Batch:
-    """The batch of one step, arrays in host memory."""
-    raw = self._raw(step)
-    return self._sized(raw, self._sizes.holding([raw.sizes]))
+  def batch(self, step: int, parts: Sequence[int] | None = None) -> Batch:
+    """The batch of one step, arrays in host memory; of one that is made in parts those of the numbers, or all."""
+    if self.parts == 1:
+      raw = self._raw(step)
+      return self._sized(raw, self._sizes.holding([raw.sizes]))
+    numbers = range(self.parts) if parts is None else parts
+    return stacked([self._sized(self._fitting(step, part), self._fixed) for part in numbers], len(numbers))
 
-  def stack(self, first: int, count: int, size: int) -> Batch:
+  def stack(self, first: int, count: int, size: int, parts: Sequence[int] | None = None) -> Batch:
     """The batches of `count` steps from `first` on, on a new leading axis of `size` (zeros after the last)."""
-    raws = [self._raw(first + n) for n in range(count)]
+    steps = range(first, first + count)
+    if self.parts > 1:
+      return stacked([self.batch(step, parts) for step in steps], size)
+    raws = [self._raw(step) for step in steps]
     sizes = self._sizes.holding([raw.sizes for raw in raws])
     return stacked([self._sized(raw, sizes) for raw in raws], size)
 
-  def _raw(self, step: int) -> "_Raw":
-    users = self._users_of(step)
+  def _size_of_parts(self, columns: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
+    """The columns and rows of each part, of the sizes of some: all processes must know them, none of which has all."""
+    least = 2 + self.layout.max_length + self._negatives, 1
+    there = self.split.num_items + 1, self._users
+    found = (max(math.ceil(most(sizes, spread=_SPREAD_OF_PARTS)), int(sizes.max())) for sizes in (columns, rows))
+    num_columns, num_rows = (min(max(size, low), high) for size, low, high in zip(found, least, there))
+    return num_columns, num_rows
+
+  def _fitting(self, step: int, part: int) -> "_Raw":
+    """A part of a batch, of as many of its users as fit."""
+    users = self._users_of(step)[part :: self.parts]
+    raw = self._raw(step, part)
+    while raw.sizes[0] > self._fixed[0] or raw.sizes[1] > self._fixed[1]:
+      logging.log_first_n(
+        logging.WARNING, "Step %d: a part of the batch has no room for all of its users; the last is left out.", 1, step
+      )  # fmt: skip
+      users = users[:-1]
+      raw = self._raw_of(users, step, part)
+    return raw
+
+  def _raw(self, step: int, part: int = 0) -> "_Raw":
+    return self._raw_of(self._users_of(step)[part :: self.parts], step, part)
+
+  def _raw_of(self, users: np.ndarray, step: int, part: int) -> "_Raw":
     rows = self._rows.take(users)
     # Pages that were read come with their neighbours: those of some hundred batches would fill memory.
     self.split.release()
-    negatives = self._drawn(np.random.default_rng([self.seed, step, 1]))
+    negatives = self._drawn(np.random.default_rng([self.seed, step, 1, *([part] if part else [])]))
     distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
     columns = (columns + 1).astype(np.int32)
     slots, drawn = Rows(columns[: len(rows.values)], rows.offsets), columns[len(rows.values) :]
-    groups = np.arange(len(users)) % self.negative_groups
+    groups = np.arange(len(users)) % self._groups
     lengths = slots.lengths - 1
     row, start = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
     num_rows = 0
-    for group in range(self.negative_groups):
+    for group in range(self._groups):
       inside = groups == group
       row[inside], start[inside], rows_here = self.layout.place(lengths[inside])
       num_rows = max(num_rows, rows_here)
@@ -229,7 +275,7 @@ class TrainBatches:
 
   def _sized(self, raw: "_Raw", sizes: tuple[int, ...]) -> Batch:
     num_columns, num_rows = sizes
-    groups, width, length = self.negative_groups, self.layout.width, self.layout.max_length
+    groups, width, length = self._groups, self.layout.width, self.layout.max_length
     items = np.zeros(num_columns, np.int32)
     items[1 : len(raw.distinct) + 1] = raw.distinct
     slot_group = np.repeat(raw.groups, raw.columns.lengths)

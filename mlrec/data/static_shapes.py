@@ -32,9 +32,9 @@ class StaticSizes:
     return size
 
 
-def most(sampled: Sequence[int]) -> float:
-  """What hardly a batch passes whose sizes vary as those `sampled`."""
-  return float(np.mean(sampled) + _SPREAD_PLANNED * np.std(sampled))
+def most(sampled: Sequence[int] | np.ndarray, *, spread: float = _SPREAD_PLANNED) -> float:
+  """What hardly a batch passes whose sizes vary as those `sampled`: so many standard deviations above their mean."""
+  return float(np.mean(sampled) + spread * np.std(sampled))
 
 
 def stacked(batches: Sequence[Any], size: int) -> Any:

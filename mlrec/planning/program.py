@@ -86,7 +86,7 @@ def training(run: TrainingRun) -> Program:
   group = run.config.train.steps_per_dispatch
   stacked = run.batches.stack(0, min(group, run.batches.steps_per_epoch), group)
   batches = put_shapes(run.mesh, stacked, axis=1)
-  content = _content(run, stacked.items.shape)
+  content = _content(run, stacked.items.shape, axis=1)
   if content:
     batches = batches._replace(content=content)
   return Program(TRAINING, run.train_steps, (run.spec.abstract, batches, ShapeDtypeStruct((), np.int32)))
@@ -129,17 +129,17 @@ def filler_share(run: TrainingRun) -> float:
 def slots(run: TrainingRun) -> dict[str, int]:
   """What a training step holds, over all devices."""
   batch: Any = run.batches.batch(0)
-  held = {"items": batch.items.shape[0]}
+  held = {"items": batch.items.size}
   if isinstance(run.batches, InteractionBatches):
     return held | {"interactions": batch.targets.shape[0]}
-  return held | {"users": batch.slots.shape[0], "places": batch.targets.size}
+  return held | {"users": batch.slots[..., 0].size, "places": batch.targets.size}
 
 
-def _content(run: TrainingRun, shape: tuple[int, ...]) -> dict[str, ShapeDtypeStruct]:
-  """Shapes of what the model reads of items of a `shape [..., U]`, as training gives it."""
+def _content(run: TrainingRun, shape: tuple[int, ...], axis: int = 0) -> dict[str, ShapeDtypeStruct]:
+  """Shapes of what the model reads of items of a `shape [..., U]`, cut along an axis of it, as training gives it."""
   needs = run.abstract_model().reads
   arrays = {name: ShapeDtypeStruct((*shape, *need.shape), np.dtype(need.dtype)) for name, need in needs.items()}
-  return put_shapes(run.mesh, arrays, axis=len(shape) - 1)
+  return put_shapes(run.mesh, arrays, axis=axis)
 
 
 def _laid(arrays: Any, sharding: NamedSharding) -> Any:

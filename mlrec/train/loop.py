@@ -38,6 +38,7 @@ from mlrec.data.pipeline import ahead
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
 from mlrec.data.splits import VALID
+from mlrec.data.static_shapes import round_up
 from mlrec.metrics import ScoresNotFinite
 from mlrec.models.recommenders.recommender import Recommender
 from mlrec.train import pretrained
@@ -59,6 +60,7 @@ from mlrec.train.session import Session
 from mlrec.train.sharding import make_mesh
 from mlrec.train.sharding import put
 from mlrec.train.sharding import put_content
+from mlrec.train.sharding import put_parts
 from mlrec.train.sharding import Shares
 from mlrec.train.state import average_decay
 from mlrec.train.state import make_settle
@@ -270,12 +272,16 @@ class TrainingRun:
     for every in (config.eval.every_steps, config.checkpoint.every_steps):
       if every:
         ends |= set(range(step // every * every + every, end, every))
-    make = _Groups(self.batches, [step, *sorted(ends)], size, self.content, Shares.of(self.mesh))
+    shares, number = Shares.of(self.mesh), config.train.parts
+    make = _Groups(self.batches, [step, *sorted(ends)], size, self.content, shares, number)
 
     def place(group: _Group) -> tuple[int, Any]:
-      batches = put(self.mesh, group.stacked, axis=1)
+      if number > 1:
+        batches = put_parts(self.mesh, group.stacked, shares.of_parts(number), number)
+      else:
+        batches = put(self.mesh, group.stacked, axis=1)
       if group.content is not None:
-        content = put_content(self.mesh, group.stacked.items.shape, group.content)
+        content = put_content(self.mesh, batches.items.shape, group.content, axis=1)
         batches = batches._replace(content=content)
       return group.steps, batches
 
@@ -396,12 +402,17 @@ class _Groups:
   size: int
   content: Content | None
   shares: Shares
+  parts: int
 
   def __call__(self, number: int) -> _Group:
     first = self.bounds[number]
     count = self.bounds[number + 1] - first
-    stacked = self.batches.stack(first, count, self.size)
-    content = None if self.content is None else self.shares.read(self.content, stacked.items)
+    # A process makes its own parts alone.
+    options = {"parts": self.shares.of_parts(self.parts)} if self.parts > 1 else {}
+    stacked = self.batches.stack(first, count, self.size, **options)
+    content = None
+    if self.content is not None:
+      content = self.shares.read(self.content, stacked.items, axis=1, held=self.parts > 1)
     return _Group(count, stacked, content)
 
 
@@ -457,6 +468,7 @@ def _train_batches(
 ) -> TrainBatches | InteractionBatches:
   """The stream of batches."""
   on_interactions = model.batches_of == INTERACTIONS
+  _check_parts(config, model, mesh)
   shared: dict[str, Any] = {
     "batch_size": config.train.batch_size,
     "seed": config.seed,
@@ -470,5 +482,22 @@ def _train_batches(
     raise ConfigError(f"config.loss.negative_groups = {config.loss.negative_groups}: {config.model.name} {why}; give 1")
   if on_interactions:
     return InteractionBatches(split, inputs=model.reads_inputs, **shared)
-  shared |= {"negatives_by_popularity": model.negatives_by_popularity}
+  shared |= {"negatives_by_popularity": model.negatives_by_popularity, "parts": config.train.parts}
   return TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
+
+
+def _check_parts(config: ConfigDict, model: Recommender, mesh: jax.sharding.Mesh) -> None:
+  """Refuses parts of batches that the model, or the devices, cannot have."""
+  parts, groups = config.train.parts, config.loss.negative_groups
+  if parts == 1:
+    return
+  said = f"config.train.parts = {parts}"
+  if model.batches_of == INTERACTIONS:
+    raise ConfigError(f"{said}: {config.model.name} is trained on interactions, not on users; give 1")
+  if parts % mesh.size:
+    raise ConfigError(f"{said} must be a multiple of the {mesh.size} devices; give {round_up(parts, mesh.size)}")
+  if groups % parts and not (model.negatives or model.scores_all_items):
+    raise ConfigError(
+      f"{said}: users of a part see its own negatives alone, so that config.loss.negative_groups = {groups} must be a "
+      f"multiple of it; give {round_up(groups, parts)}"
+    )

@@ -186,16 +186,58 @@ class Shares(NamedTuple):
       tuple(place for place, device in enumerate(mesh.devices.flat) if device.process_index == here), mesh.size
     )
 
-  def read(self, content: Content, items: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
-    """By place, the content of its part of the last axis of dense ids `[..., U]`; `number` divides U."""
-    size = items.shape[-1] // self.number
-    return {place: content.read(items[..., place * size : (place + 1) * size]) for place in self.places}
+  def of_parts(self, number: int) -> tuple[int, ...]:
+    """Those of so many parts, a multiple of `self.number`, that are here."""
+    each = number // self.number
+    return tuple(place * each + n for place in self.places for n in range(each))
+
+  def read(
+    self, content: Content, items: np.ndarray, *, axis: int = -1, held: bool = False
+  ) -> dict[int, dict[str, np.ndarray]]:
+    """By place, the content of its part of an axis of dense ids.
+
+    Args:
+      content: what is read.
+      items: `[..., U]`, the places dividing the `axis`.
+      axis: which is cut.
+      held: whether `items` has along it what is here alone.
+    """
+    pieces = np.split(items, len(self.places) if held else self.number, axis)
+    return {place: content.read(pieces[n if held else place]) for n, place in enumerate(self.places)}
 
 
-def put_content(mesh: Mesh, shape: tuple[int, ...], shares: dict[int, dict[str, np.ndarray]]) -> dict[str, jax.Array]:
-  """The content of dense ids of a `shape [..., U]`, cut along U, from the parts that `Shares.read` gave."""
-  sharding = NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), AXES))
-  size, axis = shape[-1] // mesh.size, len(shape) - 1
+def put_parts(mesh: Mesh, arrays: Any, parts: Sequence[int], number: int) -> Any:
+  """Global arrays `[S, number, ...]`, cut along the second axis, from host arrays `[S, len(parts), ...]`.
+
+  Args:
+    mesh: whose devices divide `number`.
+    arrays: what this process has.
+    parts: those of the `number` that are this process's, as `Shares.of_parts` says.
+    number: of parts.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(None, AXES))
+  local = {part: n for n, part in enumerate(parts)}
+
+  def place(array: np.ndarray) -> jax.Array:
+    if jax.process_count() == 1:
+      return jax.device_put(array, sharding)
+
+    def piece(index: Any) -> np.ndarray:
+      start = local[index[1].start or 0]
+      return array[:, start : start + number // mesh.size]
+
+    return jax.make_array_from_callback((array.shape[0], number, *array.shape[2:]), sharding, piece)
+
+  return jax.tree.map(place, arrays)
+
+
+def put_content(
+  mesh: Mesh, shape: tuple[int, ...], shares: dict[int, dict[str, np.ndarray]], *, axis: int = -1
+) -> dict[str, jax.Array]:
+  """The content of dense ids of a `shape [..., U]`, cut along an axis, from the parts that `Shares.read` gave."""
+  axis %= len(shape)
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
+  size = shape[axis] // mesh.size
 
   def array(name: str, like: np.ndarray) -> jax.Array:
     whole = (*shape, *like.shape[len(shape) :])

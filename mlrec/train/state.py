@@ -135,30 +135,49 @@ def make_train_steps(
     return jax.lax.with_sharding_constraint(array, replicated(mesh))
 
   def read(params: nnx.State, items: Array) -> Any:
-    """The parameters, with the rows of the batch's items in place of whole item tables."""
+    """The parameters, with the rows of `items` in place of whole item tables."""
 
     def one(path: Any, param: Array) -> Array:
       return jnp.take(param, items, axis=0, mode="clip") if variables.name_of(path) in tables else param
 
     return jax.tree_util.tree_map_with_path(one, params)
 
-  def loss_fn(params: Any, rest: nnx.State, batch: Batch, step: Array) -> tuple[Array, nnx.State]:
+  def built(params: Any, rest: nnx.State) -> Any:
     model: Any = nnx.merge(spec.graphdef, params, rest, copy=True)
     for name, table in item_tables(model):
       table.gathered, table.parts = not whole_tables, parts[name]
-    loss = model.loss(batch, rngs=nnx.Rngs(dropout=jax.random.fold_in(key, step)))
-    return loss, split_model(model)[2]
+    return model
+
+  def loss_fn(params: Any, rest: nnx.State, batch: Batch, columns: Array, step: Array) -> tuple[Array, nnx.State]:
+    dropout = jax.random.fold_in(key, step)
+    if batch.items.ndim == 1:
+      model = built(params, rest)
+      return model.loss(batch, rngs=nnx.Rngs(dropout=dropout)), split_model(model)[2]
+
+    def of_part(batch: Batch, columns: Array, number: Array) -> tuple[Array, Array, nnx.State]:
+      model = built(read(params, columns), rest)
+      rngs = nnx.Rngs(dropout=jax.random.fold_in(dropout, number))
+      return *model.loss_sums(batch, rngs=rngs), split_model(model)[2]
+
+    totals, weights, rests = jax.vmap(of_part)(batch, columns, jnp.arange(len(batch.items)))
+    # Each part has statistics of its own, as a device of several has where they are not synchronised.
+    rest = jax.tree.map(lambda x: x.mean(0).astype(x.dtype), rests)
+    return totals.sum() / jnp.maximum(weights.sum(), 1.0), rest
 
   def step(batches: Batch, n: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
     whole, losses = carry
     batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, n, keepdims=False), batches)
-    state = whole if lazy is None else _rows_of(whole, lazy, batch.items)
+    items, columns = batch.items, jnp.zeros(0, jnp.int32)
+    if items.ndim > 1:
+      # Parts may have an item in common, whose row is read, and moved, once.
+      items, columns = jnp.unique(items, size=items.size, fill_value=0, return_inverse=True)
+    state = whole if lazy is None else _rows_of(whole, lazy, items)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    params = state.params if lazy else read(state.params, batch.items)
-    (loss, rest), grads = gradient(params, state.rest, batch, state.step)
+    params = state.params if lazy else read(state.params, items)
+    (loss, rest), grads = gradient(params, state.rest, batch, columns, state.step)
     # A gradient that is not finite spoils the parameters a step before the loss shows it.
     loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)
-    rows = {} if lazy else dict.fromkeys(tables, everywhere(batch.items))
+    rows = {} if lazy else dict.fromkeys(tables, everywhere(items))
     if rows:
       # What is added to whole tables is whole on each device: cut over them, each would add its part, and whole tables
       # of sums would be sent in place of a batch's rows.
@@ -172,7 +191,7 @@ def make_train_steps(
       decay = average_decay(ema_decay, state.step)
       average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
     state = TrainState(state.step + 1, params, rest, opt_state, average, state.clock)
-    return state if lazy is None else _put_back(whole, state, lazy, batch.items, mesh), losses.at[n].set(loss)
+    return state if lazy is None else _put_back(whole, state, lazy, items, mesh), losses.at[n].set(loss)
 
   def steps(state: TrainState, batches: Batch, count: Array) -> tuple[TrainState, Array]:
     losses = jnp.zeros(batches.items.shape[0], jnp.float32)

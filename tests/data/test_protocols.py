@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from mlrec import mapped
 from mlrec.data import cold_start
 from mlrec.data import DataError
 from mlrec.data import leave_one_out
@@ -17,6 +18,7 @@ from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.interactions import Interactions
 from mlrec.data.names import Names
+from mlrec.data.protocols import protocol
 from mlrec.data.protocols.users import lots
 from mlrec.data.splits import windows
 from mlrec.registry import OptionError
@@ -319,3 +321,12 @@ def test_lengths_that_leave_no_split_are_refused():
     _split("none", interactions, train_windows=-1)
   with pytest.raises(DataError, match="none of 20 users has 5 items"):
     _split("none", interactions, min_length=5)
+
+
+@given(st.lists(st.integers(1, 30)), st.lists(st.integers(1, 30), unique=True), st.integers(1, 7))
+@settings(max_examples=60)
+def test_users_who_are_too_short_are_counted_once_and_not_where_another_line_of_theirs_counts(others, users, at_once):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mapped, "AT_ONCE", at_once)
+    found = protocol.number_beside(np.array(others, np.int64), np.array(users, np.int64))
+  assert found == len(set(others) - set(users))

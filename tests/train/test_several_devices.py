@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from support.several_processes import ended
+from support.several_processes import two_processes
 from support.tiny_runs import assert_same_arrays
 from support.tiny_runs import environment
 from support.tiny_runs import losses
@@ -108,31 +110,6 @@ def test_only_the_first_process_writes_to_the_workdir(tiny_config, tmp_path, mon
   with Workdir(tmp_path / "run").locked():
     Workdir(tmp_path / "run").claim(tiny_config())
   assert not (tmp_path / "run").exists()
-
-
-@contextlib.contextmanager
-def two_processes(*arguments: str, **options):
-  """The command in two processes of four devices each."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  together = [f"--coordinator=localhost:{port}", "--processes=2"]
-  with contextlib.ExitStack() as stack:
-    yield [
-      stack.enter_context(
-        started(main_command(*arguments, *together, f"--process={number}"), env=environment(devices=4), **options)
-      )
-      for number in (0, 1)
-    ]
-
-
-def ended(processes) -> list[tuple[str, str]]:
-  """What the processes printed; both must have succeeded."""
-  printed = [process.communicate(timeout=240) for process in processes]
-  for process, (_, errors) in zip(processes, printed):
-    assert process.returncode == 0, errors[-2000:]
-    assert "Traceback" not in errors
-  return printed
 
 
 @pytest.mark.slow

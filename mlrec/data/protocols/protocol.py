@@ -7,6 +7,7 @@ from typing import NoReturn
 from absl import logging
 import numpy as np
 
+from mlrec import mapped
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
@@ -152,7 +153,7 @@ class Protocol:
     """
     source, lines, times = kept.source, kept.lines, kept.times
     users, rows = merged(kept.line_users)
-    everybody = len(np.union1d(users, kept.others)) if len(kept.others) else len(users)
+    everybody = len(users) + number_beside(kept.others, users)
     if not self.by_line:
       long_enough = (lines.lengths if rows is None else lines.lengths_of(rows)) >= min_length
       if not long_enough.all():
@@ -227,6 +228,16 @@ def merged(line_users: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
   del in_order
   first, last = first_and_last(line_users)
   return line_users[first], last
+
+
+def number_beside(others: np.ndarray, users: np.ndarray) -> int:
+  """How many distinct `others` are none of the `users`, of whom there may be so many that no copy is made."""
+  others = np.unique(others)
+  alone = np.ones(len(others), bool)
+  for piece in mapped.pieces(users) if len(others) else ():
+    place = np.searchsorted(others, piece).clip(max=len(others) - 1)
+    alone[place[others[place] == piece]] = False
+  return int(alone.sum())
 
 
 def _numbered(lines: Rows, rows: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:

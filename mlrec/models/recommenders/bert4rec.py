@@ -118,8 +118,8 @@ class BERT4Rec(TowerRecommender):
     masked = jnp.broadcast_to(jnp.arange(tokens.shape[1]) == tokens.shape[1] - 1, tokens.shape)
     return self.row_states(table, tokens, masked)[:, -1]
 
-  def loss(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> Array:
-    """The mean loss over a batch's masked items (scalar float32); without `rngs` those are the rows' last."""
+  def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
+    """The sum of losses over a batch's masked items, and their number; without `rngs` those are the rows' last."""
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
     vectors = self.item_vectors(batch.items, batch.content, context)
     # A group's users are every G-th row of `slots`; the loss wants each group's together.
@@ -133,8 +133,7 @@ class BERT4Rec(TowerRecommender):
       users=jnp.broadcast_to(users[:, None], tokens.shape),
       weights=masked.astype(jnp.float32),
     )
-    total, weight = in_batch_sums(states, vectors, places)
-    return total / jnp.maximum(weight, 1.0)
+    return in_batch_sums(states, vectors, places)
 
   def masked_places(self, tokens: Array, rngs: nnx.Rngs | None) -> Array:
     """`[R, S]` bool, the places of rows `tokens [R, S]` to be predicted: real ones, of each real row at least one."""

@@ -63,6 +63,11 @@ class Recommender(nnx.Module):
 
   def loss(self, batch: Any, *, rngs: nnx.Rngs | None = None) -> Array:
     """The loss of a batch (scalar float32), a mean over its real places; without `rngs` nothing is dropped."""
+    total, weight = self.loss_sums(batch, rngs=rngs)
+    return total / jnp.maximum(weight, 1.0)
+
+  def loss_sums(self, batch: Any, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
+    """The sum over a batch's real places, and their number: of sequences, whose batches may be made in parts."""
     raise NotImplementedError
 
   def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Any:

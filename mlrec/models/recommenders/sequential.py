@@ -120,22 +120,20 @@ class Sequential(TowerRecommender):
     states = self.user_states(table, batch.history)
     return states.reshape(-1, states.shape[-1])[batch.last]
 
-  def loss(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> Array:
-    """The loss of a batch: a mean over all its real positions, whatever the groups of negatives (scalar float32)."""
+  def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
+    """The sum of losses over all real positions of a batch, whatever the groups of negatives, and their number."""
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
     vectors = self.item_vectors(batch.items, batch.content, context)
     states = self.user_states(vectors, batch.history, rngs=rngs)
     if self.loss_name == IN_BATCH:
-      total, weight = in_batch_sums(states, vectors, batch)
-    elif self.loss_name == FULL:
-      total, weight = losses.full_softmax_sums(
+      return in_batch_sums(states, vectors, batch)
+    if self.loss_name == FULL:
+      return losses.full_softmax_sums(
         states.reshape(-1, states.shape[-1]), self.items.all_vectors(self.num_items, context),
         targets=batch.items[batch.targets.ravel()], weights=batch.weights.ravel(), block=self.block,
         num_items=self.num_items, parts=max((table.parts for _, table in item_tables(self)), default=1),
       )  # fmt: skip
-    else:
-      total, weight = self._drawn_sums(states, vectors, own_columns(batch.slots, batch.items.shape[0]), batch)
-    return total / jnp.maximum(weight, 1.0)
+    return self._drawn_sums(states, vectors, own_columns(batch.slots, batch.items.shape[0]), batch)
 
   def _drawn_sums(self, states: Array, vectors: Array, own: Array, batch: Batch) -> tuple[Array, Array]:
     places = {"targets": batch.targets.ravel(), "users": batch.users.ravel(), "weights": batch.weights.ravel()}
