@@ -1,5 +1,10 @@
 """The machine that a process runs on: its cores, what it has used, how it gives memory back, and what it waits for."""
 
+import collections
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterable
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -8,7 +13,10 @@ import os
 import pathlib
 import resource
 import sys
+from typing import TypeVar
 
+_Job = TypeVar("_Job")
+_Done = TypeVar("_Done")
 # From glibc's <malloc.h>.
 _M_ARENA_MAX = -8
 
@@ -16,6 +24,31 @@ _M_ARENA_MAX = -8
 def usable_cores() -> int:
   """The cores that this process may run on."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(
+  work: Callable[[_Job], _Done], jobs: Iterable[_Job], workers: int | None = None, *, ahead: int = 4
+) -> Generator[_Done, None, None]:
+  """`map` over threads, of each of which a few jobs are under way: for work that leaves Python's lock alone.
+
+  Args:
+    work: done in a thread.
+    jobs: what it is done to; gone through in this thread.
+    workers: threads; None for as many as there are cores.
+    ahead: jobs under way for each thread, that which it does among them.
+  """
+  workers = workers or usable_cores()
+  under_way: collections.deque[concurrent.futures.Future[_Done]] = collections.deque()
+  with concurrent.futures.ThreadPoolExecutor(workers, "mlrec") as pool:
+    try:
+      for job in jobs:
+        under_way.append(pool.submit(work, job))
+        if len(under_way) >= ahead * workers:
+          yield under_way.popleft().result()
+      while under_way:
+        yield under_way.popleft().result()
+    finally:
+      pool.shutdown(wait=True, cancel_futures=True)
 
 
 def cache_folder(name: str) -> pathlib.Path:

@@ -13,9 +13,9 @@ import pathlib
 
 import numpy as np
 
+from mlrec.machine import in_order
 from tfds_microlens import decoding
 from tfds_microlens import demo
-from tfds_microlens import media
 
 SIDE = 128
 NUM_FRAMES = 24
@@ -65,7 +65,7 @@ def _write_each(
     item = int(made.items[place])
     write_one(draw(made.attributes[place], item), folder / f"{item}.{suffix}")
 
-  for _ in media.in_order(make, range(len(made.items)), workers):
+  for _ in in_order(make, range(len(made.items)), workers):
     pass
   return folder
 

@@ -5,12 +5,8 @@ packed, in order of item id. An item of which nothing can be used is listed, wit
 records; so is one that was kept although it is odd.
 """
 
-import collections
-from collections.abc import Callable
-from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -22,14 +18,13 @@ import time
 from typing import ClassVar
 from typing import NamedTuple
 from typing import Protocol
-from typing import TypeVar
 
 from absl import logging
 import numpy as np
 import tqdm
 
 from mlrec import files
-from mlrec.machine import usable_cores
+from mlrec.machine import in_order
 from tfds_microlens import decoding
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import ANOTHER_IS_USED
@@ -38,8 +33,6 @@ from tfds_microlens.media_sources import MISSING
 from tfds_microlens.media_sources import Problem
 from tfds_microlens.media_sources import Source
 
-Job = TypeVar("Job")
-Done = TypeVar("Done")
 # Of what is odd about an item that has a record.
 KEPT = "kept: "
 # Ids of the records of a data set, ascending, in a file beside them.
@@ -271,24 +264,6 @@ class Cache:
 
 def _digest(item: int, rest: bytes) -> bytes:
   return hashlib.sha256(item.to_bytes(8, "little") + rest).digest()
-
-
-def in_order(
-  work: Callable[[Job], Done], jobs: Iterable[Job], workers: int | None = None
-) -> Generator[Done, None, None]:
-  """`map` over threads, with a few jobs a thread under way; decoding, scaling and coding leave Python's lock alone."""
-  workers = workers or usable_cores()
-  under_way: collections.deque[concurrent.futures.Future[Done]] = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(workers, "media") as pool:
-    try:
-      for job in jobs:
-        under_way.append(pool.submit(work, job))
-        if len(under_way) >= 4 * workers:
-          yield under_way.popleft().result()
-      while under_way:
-        yield under_way.popleft().result()
-    finally:
-      pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _on_one_line(value: object) -> str:

@@ -1,8 +1,11 @@
 """Evaluation: users' targets ranked among all items, on all devices."""
 
+import collections
 from collections.abc import Callable
+from collections.abc import Iterator
 import dataclasses
 import functools
+import itertools
 import math
 from typing import Any
 from typing import NamedTuple
@@ -23,6 +26,8 @@ from mlrec.data.batches import Layout
 from mlrec.data.pipeline import ahead
 from mlrec.data.splits import Split
 from mlrec.data.static_shapes import round_up
+from mlrec.machine import in_order
+from mlrec.machine import usable_cores
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
 from mlrec.sharding_rules import AXES
@@ -39,6 +44,8 @@ from mlrec.train.summary import Ranked
 
 # Batches of users that may be under way on the devices before what was found of them is looked at.
 _BATCHES_IN_FLIGHT = 4
+# At the most so many are ranked at the same time, where there are as many cores.
+_MOST_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,22 +96,37 @@ class Evaluator:
     """
     table, users = self.item_table(params, rest), self.encode_users(params, rest)
     trained = self.split.trained
-    outputs: list[Any] = []
     # Where all users were trained, which is the rule, nobody is asked whether he was.
     asked = not trained.all()
-    for batch in eval_batches(
-      self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.users_multiple
-    ):
+
+    def rank(batch: EvalBatch) -> tuple[Array, Array, Array]:
       folds = put(self.mesh, ~trained[batch.users]) if asked else None
-      outputs.append(self.rank_batch(params, rest, table, users, put(self.mesh, batch), folds))
-      if len(outputs) > _BATCHES_IN_FLIGHT:
-        # What is asked of the devices must not be all users.
-        outputs[-1 - _BATCHES_IN_FLIGHT] = jax.device_get(outputs[-1 - _BATCHES_IN_FLIGHT])
-    ranks, recommended, finite = zip(*jax.device_get(outputs))
+      return self.rank_batch(params, rest, table, users, put(self.mesh, batch), folds)
+
+    batches = eval_batches(self.split, name, self.layout, batch_size=self.batch_size, multiple_of=self.users_multiple)
+    ranks, recommended, finite = zip(*self._found(rank, batches))
     if not all(finite):
       raise metrics.ScoresNotFinite("scores are not finite: a user state or an item vector holds NaN or infinity")
     number = len(self.split.evaluated(name))
     return Ranked(np.concatenate(ranks)[:number], np.concatenate(recommended)[:number])
+
+  def _found(self, rank: Callable[[EvalBatch], Any], batches: Iterator[EvalBatch]) -> Iterator[Any]:
+    """What `rank` gives of each batch, on the host; of those that are under way there are not so many as all."""
+    if self.mesh.size == 1 and self.mesh.devices.flat[0].platform == "cpu":
+      # A CPU does what one thread asks for one after another, and few of its operations on several cores.
+      ranked = lambda batch: jax.device_get(rank(batch))  # noqa: E731
+      if not self._compiled:
+        # By the first batch alone.
+        yield from map(ranked, itertools.islice(batches, 1))
+        self._compiled.append(True)
+      yield from in_order(ranked, batches, min(usable_cores(), _MOST_AT_ONCE), ahead=2)
+      return
+    under_way: collections.deque[Any] = collections.deque()
+    for batch in batches:
+      under_way.append(rank(batch))
+      if len(under_way) > _BATCHES_IN_FLIGHT:
+        yield jax.device_get(under_way.popleft())
+    yield from map(jax.device_get, under_way)
 
   def item_table(self, params: Any, rest: Any) -> Any:
     """The vectors `[rows, D]` of all items, the padding item first, cut over the axis `model`.
@@ -139,6 +161,11 @@ class Evaluator:
     """Of arrays with a row for each item: `num_items + 1`, and, if they are cut, some that are nobody's."""
     number = self.split.num_items + 1
     return rows_over(self.mesh, (MODEL,), number) if self.mesh.shape[MODEL] > 1 else number
+
+  @functools.cached_property
+  def _compiled(self) -> list[bool]:
+    """Holds something once users have been ranked."""
+    return []
 
   @functools.cached_property
   def _room(self) -> Callable[[Any], Any]:

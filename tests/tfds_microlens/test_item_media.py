@@ -10,6 +10,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from mlrec import machine
 from support import clips
 from support import sounds
 from support.pictures import BAD_COVERS
@@ -23,7 +24,6 @@ from tfds_microlens import demo
 from tfds_microlens import demo_tones
 from tfds_microlens import demo_videos
 from tfds_microlens import fetch
-from tfds_microlens import media
 from tfds_microlens import video_frames
 from tfds_microlens.configs import MediaSettings
 
@@ -237,7 +237,7 @@ class _Killed(BaseException):
 def test_a_run_that_was_cut_off_is_resumed_where_it_stopped(tmp_path, manual, monkeypatch):
   """Notes come back as well as records."""
   (manual / "MicroLens-1M_covers" / "2.png").write_bytes(coded(Image.new("RGB", (3, 2))))
-  monkeypatch.setattr(media, "usable_cores", lambda: 1)
+  monkeypatch.setattr(machine, "usable_cores", lambda: 1)
   read, whole = [], audio.read_audio
 
   def noted(path, seconds, stop_after=None):

@@ -12,6 +12,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from mlrec import machine
 from support import clips
 import tfds_microlens
 from tfds_microlens import __main__ as command
@@ -248,7 +249,7 @@ def _read_paths(monkeypatch, stop_after=None) -> list[str]:
     return whole(path, **settings)
 
   monkeypatch.setattr(video_frames, "read_frames", noted)
-  monkeypatch.setattr(media, "usable_cores", lambda: 1)
+  monkeypatch.setattr(machine, "usable_cores", lambda: 1)
   return read
 
 
@@ -306,21 +307,6 @@ def test_only_whole_files_of_the_same_videos_are_taken_from_the_cache(tmp_path, 
   assert builder.as_data_source("train")[1]["num_frames"] == (30 if damage == "another video" else 21)
   said = "1 of the kept frames of single items were damaged, 9.frames first; they are made again"
   assert (said in caplog.text) == (damage not in ("another video", "a part"))
-
-
-def test_jobs_come_back_in_order_and_an_error_stops_them():
-  started = []
-
-  def work(job):
-    started.append(job)
-    if job == 50:
-      raise KeyError(job)
-    return -job
-
-  assert list(media.in_order(abs, range(-30, 0), workers=3)) == list(range(30, 0, -1))
-  with pytest.raises(KeyError):
-    list(media.in_order(work, range(10_000), workers=2))
-  assert len(started) < 100
 
 
 def test_a_builder_of_any_settings_survives_pickling(tmp_path, manual):
