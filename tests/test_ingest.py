@@ -137,7 +137,7 @@ def test_a_run_that_stops_leaves_no_folder_and_the_same_command_takes_up_its_med
     return keep(medium, item)
 
   monkeypatch.setattr(covers.Covers, "keep", keep_some)
-  monkeypatch.setattr("tfds_microlens.media.usable_cores", lambda: 1)
+  monkeypatch.setattr("mlrec.machine.usable_cores", lambda: 1)
   stop_after = 4
   with pytest.raises(Stopped):
     ingest.ingest(log, to=out, media=media, cover=16)

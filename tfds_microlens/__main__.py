@@ -7,6 +7,7 @@ from mlrec import terminal
 from mlrec.data.interactions import DataError
 from tfds_microlens import item_media
 from tfds_microlens import videos
+from tfds_microlens.beam import Beam
 from tfds_microlens.tfds_microlens_dataset_builder import Builder
 from tfds_microlens.tfds_microlens_dataset_builder import prepare
 
@@ -23,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("name", nargs="?", metavar="NAME", help="a name out of the list printed without one")
   parser.add_argument("--data_dir", help="where prepared data lies (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)")
   parser.add_argument("--manual_dir", help="files put there by hand (default: DATA_DIR/downloads/manual)")
+  parser.add_argument(
+    "--beam", metavar="FLAGS", help="makes it by Apache Beam with these flags of Beam's, such as --runner=FlinkRunner"
+  )
   args = parser.parse_args(argv)
   if not args.name:
     parser.print_usage()
@@ -31,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   terminal.log_plainly()
   try:
-    builder = prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+    beam = None if args.beam is None else Beam.of_flags(args.beam)
+    builder = prepare(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir, beam=beam)
   except DataError as error:
     print(f"error: {terminal.printable(str(error))}", file=sys.stderr)
     return 1

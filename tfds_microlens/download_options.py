@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 import tensorflow_datasets.public_api as tfds
 
+from tfds_microlens.beam import Beam
 from tfds_microlens.errors import PrepareError
 
-_EFFECTIVE = ("manual_dir", "download_mode", "max_examples_per_split", "num_shards")
+_EFFECTIVE = (
+  "manual_dir", "download_mode", "max_examples_per_split", "num_shards", "beam_runner", "beam_options",
+)  # fmt: skip
 # Options that ask for what is so in any case.
 _FULFILLED = {"try_download_gcs": False, "force_checksums_validation": False}
 
@@ -22,6 +25,13 @@ class Extent(NamedTuple):
 
   most_examples: int | None = None
   num_shards: int | None = None
+
+
+def beam(config: tfds.download.DownloadConfig) -> Beam | None:
+  """Where pipelines run that were asked for; None for none."""
+  if config.beam_runner is None and config.beam_options is None:
+    return None
+  return Beam(config.beam_runner, config.beam_options)
 
 
 def extent(config: tfds.download.DownloadConfig) -> Extent:

@@ -13,6 +13,7 @@ from tfds_microlens import audio
 from tfds_microlens import covers
 from tfds_microlens import media
 from tfds_microlens import media_sources
+from tfds_microlens.beam import Beam
 from tfds_microlens.configs import PATH
 from tfds_microlens.errors import PrepareError
 
@@ -85,6 +86,7 @@ def column(
   cache_dir: pathlib.Path,
   folder: str | os.PathLike[str],
   report_at: pathlib.Path,
+  beam: Beam | None = None,
 ) -> Column:
   """Prepares a medium of the items `ids`, and writes its tables into `folder`.
 
@@ -94,11 +96,12 @@ def column(
     cache_dir: a folder for this data set and this medium alone.
     folder: where the tables go.
     report_at: where `folder` will be in the end, for messages.
+    beam: as of `media.prepare`.
 
   Raises:
     PrepareError: no file at all could be used, or PyAV or Pillow is not installed.
   """
-  prepared = media.prepare(medium, cache_dir=cache_dir, expected=ids.tolist(), only_expected=True)
+  prepared = media.prepare(medium, cache_dir=cache_dir, expected=ids.tolist(), only_expected=True, beam=beam)
   has = set(prepared.items.tolist())
   np.save(pathlib.Path(folder) / items_file(medium.name), prepared.items)
   prepared.write_report(pathlib.Path(folder) / report(medium.name))

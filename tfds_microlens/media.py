@@ -18,6 +18,7 @@ import time
 from typing import ClassVar
 from typing import NamedTuple
 from typing import Protocol
+import uuid
 
 from absl import logging
 import numpy as np
@@ -26,6 +27,7 @@ import tqdm
 from mlrec import files
 from mlrec.machine import in_order
 from tfds_microlens import decoding
+from tfds_microlens.beam import Beam
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import ANOTHER_IS_USED
 from tfds_microlens.media_sources import MediaError
@@ -120,6 +122,7 @@ def prepare(
   only_expected: bool = False,
   most: int | None = None,
   workers: int | None = None,
+  beam: Beam | None = None,
 ) -> Prepared:
   """Makes the records of all items that are not yet in the cache.
 
@@ -130,6 +133,7 @@ def prepare(
     only_expected: other items of the source are ignored.
     most: so many records are enough; None for all.
     workers: threads; as many as there are cores if None.
+    beam: where records are made first; here they are then only looked at.
 
   Raises:
     PrepareError: no file at all could be used, or PyAV or Pillow is not installed.
@@ -140,6 +144,8 @@ def prepare(
   problems = [each for each in source.problems if not only_expected or each.item == "" or each.item in wanted]
   notes = []
   cache = Cache(cache_dir, medium)
+  if beam is not None:
+    beam.each(cache.fill, there[:most], medium.name)
   items: list[int] = []
   with _Progress(medium, len(there)) as progress, contextlib.closing(in_order(cache.fill, there, workers)) as filled:
     for item, has_record, note in filled:
@@ -253,7 +259,8 @@ class Cache:
     if path.is_dir():
       files.remove(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # Others may make the same, on other machines, too.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
       part.write_bytes(_digest(item, rest) + rest)
       os.replace(part, path)

@@ -17,6 +17,7 @@ from mlrec.data.interactions import Rows
 from mlrec.data.lines import Chunk
 from mlrec.data.lines import LineSource
 from mlrec.data.names import Names
+from tfds_microlens import interaction_rows
 from tfds_microlens import item_media
 from tfds_microlens import items as items_lib
 from tfds_microlens import media_sources
@@ -111,13 +112,9 @@ class OwnFiles:
       if len(items) >= sequences.MIN_LENGTH:
         yield {"user": user, "items": items[:-hidden], "target": int(items[-hidden]) if has_target else 0}
 
-  def chunks(self) -> tuple[Callable[[], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]], bool]:
-    """As of `SourceFiles`; interactions are in the order of users and their times."""
-    return self._chunks, self._material.timed
-
-  def _chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    for user, items, times in self._material.histories:
-      yield np.full(len(items), user), items, times
+  def interactions(self) -> "_Interactions":
+    """All interactions in the order of users and their times."""
+    return _Interactions(self._material)
 
   def items(self) -> tuple[items_lib.Items, list[str]]:
     return self._needed(self._material.items, "items"), []
@@ -145,6 +142,19 @@ class OwnFiles:
         f"there are no {what}: python -m mlrec.ingest makes data sets of them, with --items or --media"
       )
     return found
+
+
+class _Interactions:
+  """As `interaction_rows.InteractionRows`, of histories that are gone through again and again."""
+
+  def __init__(self, material: Material):
+    self._histories, self.timed = material.histories, material.timed
+    self.count = sum(len(items) for _, items, _ in material.histories)
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    return interaction_rows.examples(
+      (np.full(len(items), user), items, times) for user, items, times in self._histories
+    )
 
 
 def of_prepared(builder: dataset_builder.DatasetBuilder) -> OwnFiles:

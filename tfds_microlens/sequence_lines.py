@@ -1,15 +1,18 @@
-"""The lines of a log that `…-sequences` is made of, gone through again and again instead of held."""
+"""The lines of a pairs file that `…-sequences` is made of, gone through again and again instead of held."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+import dataclasses
+import itertools
 import pathlib
+from typing import Any
 
 from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Rows
-from mlrec.data.lines import LineSource
+from mlrec.data.lines import of_pairs
 from tfds_microlens import sequences
 
 
@@ -24,36 +27,43 @@ class SequenceLines:
     users: `[users]` int64, in the order of their first lines.
   """
 
-  def __init__(self, log: LineSource, folder: pathlib.Path):
-    """Goes through the log once.
+  def __init__(self, path: pathlib.Path, folder: pathlib.Path):
+    """Goes through the file once.
 
     Args:
-      log: a pairs file.
+      path: a pairs file.
       folder: for what is large, where a log is in no order.
 
     Raises:
       DataError: no user has enough items, or a line is malformed.
     """
-    self._log, self._folder = log, folder
+    self._log, self._path, self._folder = of_pairs(path), path, folder
     counted, short = [], []
-    for chunk in log.chunks([], folder):
+    positions: list[list[int]] = [[]]
+    for chunk in self._log.chunks([], folder):
       long_enough = chunk.lines.lengths >= sequences.MIN_LENGTH
       counted.append(chunk.users[long_enough])
       short.append(chunk.users[~long_enough])
+      positions.append(chunk.position)
+    lines_before = np.cumsum([0, *map(len, counted)])[:-1]
     line_users, others = np.concatenate(counted), np.concatenate(short)
     del counted, short
     if not len(line_users):
-      raise DataError(f"{log.name}: no user has {sequences.MIN_LENGTH} items")
+      raise DataError(f"{self._log.name}: no user has {sequences.MIN_LENGTH} items")
     self._several = _named_twice(line_users)
     again = np.isin(line_users, self._several)
     # Of users with several lines, the first.
-    again[np.flatnonzero(again)[np.unique(line_users[again], return_index=True)[1]]] = False
+    first = np.flatnonzero(again)[np.unique(line_users[again], return_index=True)[1]]
+    self._first_lines = dict(zip(line_users[first].tolist(), first.tolist()))
+    again[first] = False
     if again.any():
       logging.warning(
         "%s: %d lines name a user again (user %d first); the later line of each wins.",
-        log.name, again.sum(), self._several[0],
+        self._log.name, again.sum(), self._several[0],
       )  # fmt: skip
     self.users = line_users[~again]
+    users_before = lines_before - np.concatenate([[0], np.cumsum(again)])[lines_before]
+    self._starts = list(zip(users_before.tolist(), lines_before.tolist(), positions))
     self.skipped = len(np.setdiff1d(others, self.users))
 
   def repeats(self, number: int) -> dict[str, list]:
@@ -72,18 +82,24 @@ class SequenceLines:
         line += len(kept)
     return {sequences.PLACES: places, sequences.USERS: users, sequences.ITEMS: items}
 
-  def histories(self, number: int, repeated: Mapping[str, list]) -> Iterator[tuple[int, np.ndarray]]:
-    """`(user, items)` of the first `number` of `users`, of whom `repeated` is what `repeats` gives."""
-    last = {user: np.array(row) for user, row in zip(repeated[sequences.USERS], repeated[sequences.ITEMS])}
-    given: set[int] = set()
-    for users, rows, kept in self._lines(number):
-      for row in kept.tolist():
-        user = int(users[row])
-        if user not in last:
-          yield user, rows[row]
-        elif user not in given:
-          given.add(user)
-          yield user, last[user]
+  def rows(
+    self, number: int, repeated: Mapping[str, list], hidden: int, *, has_target: bool
+  ) -> "SequenceRows | Iterator[dict[str, Any]]":
+    """The examples of the first `number` of `users`; parts of a log in no order are not made by themselves.
+
+    Args:
+      number: how many.
+      repeated: what `repeats` gives of them.
+      hidden: items at the end of each history that an example does not have, the first of which is the target.
+      has_target: whether it names that.
+    """
+    last = dict(zip(repeated[sequences.USERS], repeated[sequences.ITEMS]))
+    found = SequenceRows(
+      self._path, self._folder, number, self._starts, {user: (self._first_lines[user], last[user]) for user in last},
+      hidden, has_target,
+    )  # fmt: skip
+    # Each part would sort all of it.
+    return found if self._path.suffix == ".tsv" else iter(found)
 
   def _lines(self, number: int) -> Iterator[tuple[np.ndarray, Rows, np.ndarray]]:
     """`(users, items)` of a chunk's lines, and the places of those that count and are of the first `number` users."""
@@ -93,6 +109,50 @@ class SequenceLines:
       if wanted is not None:
         kept &= np.isin(chunk.users, wanted)
       yield chunk.users, chunk.lines, np.flatnonzero(kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceRows:
+  """The examples of a split of `…-sequences`; picklable, for whoever makes a part of it elsewhere.
+
+  Attributes:
+    path: the pairs file.
+    folder: for what is large, where it is in no order.
+    count: how many there are.
+    starts: of some places from which on the file is read, ascending: users and lines that come before, and the place.
+    several: of each user who has several lines the first that counts, by its number, and the items of the last.
+    hidden: as of `SequenceLines.rows`, as is `has_target`.
+  """
+
+  path: pathlib.Path
+  folder: pathlib.Path
+  count: int
+  starts: list[tuple[int, int, list[int]]]
+  several: Mapping[int, tuple[int, list[int]]]
+  hidden: int
+  has_target: bool
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    return self.between(0, self.count)
+
+  def between(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """The examples of users `start` to `stop` - 1."""
+    before, line, position = max((one for one in self.starts if one[0] <= start), key=lambda one: one[:2])
+    for user, history in itertools.islice(self._histories(line, position), start - before, stop - before):
+      target = int(history[-self.hidden]) if self.has_target else 0
+      yield {"user": user, "items": history[: -self.hidden], "target": target}
+
+  def _histories(self, line: int, position: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """`(user, items)` from a place on, before which there are so many lines that count."""
+    for chunk in of_pairs(self.path).chunks(position, self.folder):
+      kept = np.flatnonzero(chunk.lines.lengths >= sequences.MIN_LENGTH).tolist()
+      for number, row in enumerate(kept, start=line):
+        user = int(chunk.users[row])
+        if user not in self.several:
+          yield user, chunk.lines[row]
+        elif number == self.several[user][0]:
+          yield user, np.array(self.several[user][1])
+      line += len(kept)
 
 
 def _named_twice(users: np.ndarray) -> np.ndarray:

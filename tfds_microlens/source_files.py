@@ -1,17 +1,10 @@
 """The source files of a data set: those of a release, checked, from wherever they are available; or the demo's."""
 
 from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-import functools
-import os
 import pathlib
 
 from absl import logging
-import numpy as np
 
-from mlrec.data.interactions import iter_csv
-from mlrec.data.interactions import iter_tsv
 from tfds_microlens import audio
 from tfds_microlens import covers
 from tfds_microlens import demo
@@ -26,11 +19,9 @@ from tfds_microlens.configs import MicroLensConfig
 from tfds_microlens.configs import PATH
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.errors import UnavailableError
+from tfds_microlens.interaction_rows import InteractionRows
 from tfds_microlens.media_sources import FileSource
 from tfds_microlens.media_sources import Folder
-
-# Users, items and times, `[n]` int64 each.
-Chunks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 class SourceFiles:
@@ -119,11 +110,9 @@ class SourceFiles:
       return self.optional("likes", "likes and views are -1")
     return self.file("likes")
 
-  def chunks(self) -> tuple[Callable[[], Chunks], bool]:
-    """Interactions in the order of the file, and whether they have times, or places in their users' lines instead."""
-    pairs = self.any_of("pairs_csv", "pairs_tsv")
-    timed = pairs.suffix == ".csv"
-    return functools.partial(iter_csv if timed else _placed_chunks, pairs), timed
+  def interactions(self) -> InteractionRows:
+    """All interactions in the order of the file."""
+    return InteractionRows.of(self.any_of("pairs_csv", "pairs_tsv"))
 
   def items(self) -> tuple[items_lib.Items, list[str]]:
     """All items, and which lists of them the release has."""
@@ -198,10 +187,3 @@ class SourceFiles:
   def _places(self) -> list[pathlib.Path]:
     """Where files may have been put."""
     return [self._manual_dir, self._download_dir]
-
-
-def _placed_chunks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """As `iter_csv`, of a TSV file: each item's place in its line takes the place of the time."""
-  for users, lines, _ in iter_tsv(path):
-    places = np.arange(len(lines.values)) - np.repeat(lines.offsets[:-1], lines.lengths)
-    yield np.repeat(users, lines.lengths), lines.values, places

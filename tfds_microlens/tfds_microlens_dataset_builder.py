@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import io
-import itertools
 import os
 import pathlib
 import shutil
@@ -17,12 +16,10 @@ from typing import ClassVar
 from absl import logging
 import numpy as np
 from tensorflow_datasets.core import dataset_builder
-from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import file_utils
 import tensorflow_datasets.public_api as tfds
 
 from mlrec import files
-from mlrec.data.lines import of_pairs
 from tfds_microlens import audio
 from tfds_microlens import configs
 from tfds_microlens import covers
@@ -42,11 +39,11 @@ from tfds_microlens import releases
 from tfds_microlens import sequences
 from tfds_microlens import tf_reader
 from tfds_microlens import videos as videos_lib
+from tfds_microlens.beam import Beam
 from tfds_microlens.errors import DamagedError
 from tfds_microlens.errors import PrepareError
 from tfds_microlens.media_sources import MISSING
 from tfds_microlens.sequence_lines import SequenceLines
-from tfds_microlens.source_files import Chunks
 from tfds_microlens.source_files import SourceFiles
 
 # Of what is made meanwhile of a log in no order.
@@ -63,6 +60,7 @@ class Builder(dataset_builder.FileReaderBuilder):
   name = "microlens"
   VERSION = tfds.core.Version(fetch.VERSION)
   _source_files: SourceFiles | own.OwnFiles
+  _beam: Beam | None
   RELEASE_NOTES: ClassVar = {
     "1.0.0": (
       "Interactions, leave-one-out sequences, items and videos of every release, and a demo; covers and sound tracks "
@@ -175,7 +173,7 @@ class Builder(dataset_builder.FileReaderBuilder):
       self._source_files = own_files or own.of_prepared(Builder(config=histories, data_dir=self.data_dir_root))
     else:
       self._source_files = SourceFiles(self.builder_config, download_dir=downloads / self.name, manual_dir=manual_dir)
-    self._asked = asked
+    self._asked, self._beam = asked, download_options.beam(download_config)
     place = self._place  # TFDS has it elsewhere while it is being made
     self._final_dir = place.folder
     if own_files and own_files.root:
@@ -233,7 +231,6 @@ class Builder(dataset_builder.FileReaderBuilder):
       shard_rows = _VIDEO_SHARD_ROWS
     if self._asked.most_examples is not None:
       self.info.metadata[prepared_lib.MOST_EXAMPLES] = self._asked.most_examples
-    writer = writer_lib.ExampleWriter(self.info.file_format)
     infos = []
     with tempfile.TemporaryDirectory(prefix="microlens_demo_") as folder:
       if isinstance(self._source_files, own.OwnFiles):
@@ -243,8 +240,8 @@ class Builder(dataset_builder.FileReaderBuilder):
       for split, (count, examples) in makers[kind]().items():
         infos.append(
           records.write_split(
-            split, count, examples, template=self._get_filename_template(split), writer=writer, shard_rows=shard_rows,
-            num_shards=self._asked.num_shards,
+            split, count, examples, template=self._get_filename_template(split), file_format=self.info.file_format,
+            shard_rows=shard_rows, num_shards=self._asked.num_shards, beam=self._beam,
           )
         )  # fmt: skip
     if self._source_files.used:
@@ -252,10 +249,9 @@ class Builder(dataset_builder.FileReaderBuilder):
     self.info.set_splits(tfds.core.SplitDict(infos))
 
   def _interactions(self) -> dict[str, _Split]:
-    chunks, timed = self._source_files.chunks()
-    self.info.metadata["timestamps"] = sequences.TIMED if timed else sequences.PLACED
-    count = self._limited(sum(len(users) for users, _, _ in chunks()))
-    return {"train": (count, itertools.islice(_interaction_examples(chunks()), count))}
+    found = self._source_files.interactions()
+    self.info.metadata["timestamps"] = sequences.TIMED if found.timed else sequences.PLACED
+    return {"train": (self._limited(found.count), found)}
 
   def _histories(self) -> dict[str, _Split]:
     assert isinstance(self._source_files, own.OwnFiles)
@@ -266,7 +262,7 @@ class Builder(dataset_builder.FileReaderBuilder):
       return self._source_files.sequences(self.info.metadata, self._limited)
     pairs = self._source_files.any_of("pairs_tsv", "pairs_csv")
     self._cache(_LINES).mkdir(exist_ok=True)
-    lines = SequenceLines(of_pairs(pairs), self._cache(_LINES))
+    lines = SequenceLines(pairs, self._cache(_LINES))
     if lines.skipped:
       logging.warning(
         "%s: skipped %d of %d users, who have fewer than %d items.",
@@ -278,7 +274,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     skipped_users = {f"fewer than {sequences.MIN_LENGTH} items": lines.skipped}
     self.info.metadata.update(repeated, skipped_users=skipped_users)
     return {
-      split: (count, _sequence_examples(lines.histories(count, repeated), hidden, split != "train"))
+      split: (count, lines.rows(count, repeated, hidden, has_target=split != "train"))
       for split, hidden in (("train", 2), ("validation", 2), ("test", 1))
     }
 
@@ -306,8 +302,9 @@ class Builder(dataset_builder.FileReaderBuilder):
 
   def _media_column(self, medium: media.Medium, ids: np.ndarray) -> item_media.Column:
     column = item_media.column(
-      medium, ids, cache_dir=self._cache(medium.name), folder=self.data_path, report_at=self._final_dir
-    )
+      medium, ids, cache_dir=self._cache(medium.name), folder=self.data_path, report_at=self._final_dir,
+      beam=self._beam,
+    )  # fmt: skip
     made_of = pathlib.Path(str(medium.source)).name
     self.info.metadata.update({f"without_{medium.name}": column.without, f"{medium.name}_made_of": made_of})
     return column
@@ -317,7 +314,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     frames = videos_lib.Frames(source, settings)
     prepared = media.prepare(
       frames, cache_dir=self._cache(frames.name), expected=self._source_files.expected_items(),
-      most=self._asked.most_examples,
+      most=self._asked.most_examples, beam=self._beam,
     )  # fmt: skip
     np.save(self.data_path / media.ITEMS, prepared.items)
     prepared.write_report(self.data_path / videos_lib.REPORT)
@@ -355,12 +352,22 @@ class Builder(dataset_builder.FileReaderBuilder):
 
 
 def prepare(
-  name: str, *, data_dir: str | os.PathLike[str] | None = None, manual_dir: str | os.PathLike[str] | None = None
+  name: str,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  manual_dir: str | os.PathLike[str] | None = None,
+  beam: Beam | None = None,
 ) -> Builder:
   """The builder of `microlens/…` or of a bare config name, its data prepared.
 
   What is there already is compared with its digests, whole, and kept if it is what was written. Otherwise it is made
   again, which is logged, and the damaged one is removed once that has succeeded.
+
+  Args:
+    name: which.
+    data_dir: where prepared data lies; None for TFDS's own folder.
+    manual_dir: files put there by hand; None for `downloads/manual` there.
+    beam: where it is made, by pipelines; None for this process.
 
   Raises:
     PrepareError: there is no such config (the nearest names are given), or its data is not available.
@@ -371,7 +378,8 @@ def prepare(
     near = difflib.get_close_matches(name.removeprefix(f"{Builder.name}/"), Builder.builder_configs, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(Builder.builder_configs)}"
     raise PrepareError(f"{name}: no such data set; {hint}")
-  download_config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+  runner, options = beam or Beam()
+  download_config = tfds.download.DownloadConfig(manual_dir=manual_dir, beam_runner=runner, beam_options=options)
   place = _place(config, data_dir)
   if _problem(place):
     with _alone(place):
@@ -471,21 +479,6 @@ def _set_aside(folder: pathlib.Path) -> Iterator[None]:
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:
   return folder.with_name(f".{folder.name}.damaged")
-
-
-def _interaction_examples(chunks: Chunks) -> Iterator[dict[str, Any]]:
-  rows = itertools.chain.from_iterable(zip(*(part.tolist() for part in chunk)) for chunk in chunks)
-  for user, item, timestamp in rows:
-    yield {"user": user, "item": item, "timestamp": timestamp}
-
-
-def _sequence_examples(
-  histories: Iterable[tuple[int, np.ndarray]], hidden: int, has_target: bool
-) -> Iterator[dict[str, Any]]:
-  """Users' histories without their last `hidden` items, of which the first is the target."""
-  for user, history in histories:
-    target = int(history[-hidden]) if has_target else 0
-    yield {"user": user, "items": history[:-hidden], "target": target}
 
 
 def _item_examples(

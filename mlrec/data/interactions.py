@@ -301,8 +301,20 @@ def iter_csv(
   Raises:
     DataError: as `read_pairs`.
   """
-  rows = False
-  for first_line, text, _ in _chunks(path, chunk_bytes):
+  for users, items, timestamps, _ in iter_csv_places(path, chunk_bytes):
+    yield users, items, timestamps
+
+
+def iter_csv_places(
+  path: str | os.PathLike, chunk_bytes: int = _CHUNK_BYTES, *, start: Place = BEGINNING
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Place]]:
+  """As `iter_csv`, from its beginning, or after a chunk, on; and the place after each chunk.
+
+  Raises:
+    DataError: as `read_pairs`.
+  """
+  rows = start != BEGINNING
+  for first_line, text, after in _chunks(path, chunk_bytes, start):
     if first_line == 1:
       header, _, text = text.partition(b"\n")
       if header.strip().lower() != _CSV_HEADER:
@@ -317,7 +329,7 @@ def iter_csv(
     tokens.require(tokens.separators == np.resize(expected, len(tokens.separators)))
     user, item, timestamp = tokens.values.reshape(-1, 3).T
     tokens.require(np.repeat((user > 0) & (item > 0), 3), "ids are positive integers")
-    yield user, item, timestamp
+    yield user, item, timestamp, after
   if not rows:
     raise DataError(f"{path}: no interactions after the header")
 

@@ -96,7 +96,7 @@ def test_there_are_as_many_shards_as_are_asked_for(tmp_path, num_shards, lengths
     ({"max_shard_size": 5}, r"DownloadConfig\(max_shard_size=5\) has no effect on microlens, so it is refused"),
     ({"verify_ssl": False}, r"DownloadConfig\(verify_ssl=False\) has no effect"),
     ({"extract_dir": "x"}, r"DownloadConfig\(extract_dir='x'\) has no effect"),
-    ({"beam_options": {}}, r"DownloadConfig\(beam_options={}\) has no effect"),
+    ({"register_checksums": True}, r"DownloadConfig\(register_checksums=True\) has no effect"),
     ({"force_checksums_validation": True}, r"DownloadConfig\(force_checksums_validation=True\) has no effect"),
   ],
 )

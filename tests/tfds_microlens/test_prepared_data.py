@@ -7,7 +7,6 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.writer import ExampleWriter
 
 from mlrec.data import DataError
 from mlrec.data import read_pairs
@@ -194,7 +193,7 @@ def test_a_shard_holds_no_more_rows_than_it_may(tmp_path):
   )
   written = [f"{number}".encode() for number in range(20)]
   split = records.write_split(
-    "train", 20, iter(written), template=template, writer=ExampleWriter(tfds.core.FileFormat.ARRAY_RECORD), shard_rows=6
+    "train", 20, iter(written), template=template, file_format=tfds.core.FileFormat.ARRAY_RECORD, shard_rows=6
   )
   assert split.shard_lengths == [6, 6, 6, 2]
   assert list(ArrayRecordDataSource(sorted(map(str, tmp_path.iterdir())))) == written

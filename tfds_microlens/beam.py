@@ -1,0 +1,64 @@
+"""Work of a data set spread by Apache Beam over the workers of any runner (extra `beam`).
+
+What workers make lies on a disk that all of them see, in files that are whole or not there: a runner may do a job
+twice, or begin one again. What is made is what one process would make.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import shlex
+from typing import Any
+from typing import NamedTuple
+
+from tfds_microlens.errors import PrepareError
+
+
+class Beam(NamedTuple):
+  """Where pipelines run.
+
+  Attributes:
+    runner: as of `tfds.download.DownloadConfig.beam_runner`: a name, a `PipelineRunner`, or None for what the options
+      say.
+    options: Beam's `PipelineOptions`, or None.
+  """
+
+  runner: Any = None
+  options: Any = None
+
+  @classmethod
+  def of_flags(cls, text: str) -> "Beam":
+    """Of Beam's own flags, such as `--runner=FlinkRunner --flink_master=localhost:8081`.
+
+    Raises:
+      PrepareError: Beam is not installed.
+    """
+    return cls(options=_imported().options.pipeline_options.PipelineOptions(shlex.split(text)))
+
+  def each(self, work: Callable[[Any], Any], jobs: Iterable[Any], what: str) -> None:
+    """Does `work` to each of the `jobs`, in any order.
+
+    Args:
+      work: picklable; may be called twice with one job.
+      jobs: picklable, too.
+      what: is done, for the runner's pages.
+
+    Raises:
+      PrepareError: Beam is not installed.
+    """
+    beam = _imported()
+    with beam.Pipeline(runner=self.runner, options=self.options) as pipeline:
+      # What is not dealt out again stays with the worker that it was made in.
+      _ = pipeline | f"jobs: {what}" >> beam.Create(list(jobs)) | beam.Reshuffle() | what >> beam.Map(_done, work)
+
+
+def _done(job: Any, work: Callable[[Any], Any]) -> None:
+  work(job)
+
+
+def _imported() -> Any:
+  try:
+    import apache_beam
+    import apache_beam.options.pipeline_options
+  except ImportError as error:
+    raise PrepareError(f'Apache Beam is not installed ({error}): pip install "mlrec[beam]"') from error
+  return apache_beam
