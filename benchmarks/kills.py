@@ -3,8 +3,9 @@
   python benchmarks/kills.py [--kills 20] [--seed 0]
 
 The unbroken run is timed first. Each following process gets SIGKILL after a tenth to a half of the time that a whole
-run takes, be it while it imports, compiles, trains, validates or saves; then the same command goes on until it ends.
-Runs are of a drawn log, and save every few steps.
+run takes, be it while it imports, compiles, trains, validates or saves; then the same command goes on until it ends. A
+run that ends before all kills are spent is compared, and another begins. Runs are of a drawn log, and save every few
+steps.
 """
 
 import argparse
@@ -38,26 +39,32 @@ def main() -> None:
   arguments = parser.parse_args()
   moments = random.Random(arguments.seed)
   with tempfile.TemporaryDirectory() as folder:
-    pairs, whole, broken = (pathlib.Path(folder, name) for name in ("Drawn_pairs.tsv", "whole", "broken"))
+    pairs, whole = pathlib.Path(folder, "Drawn_pairs.tsv"), pathlib.Path(folder, "whole")
     subprocess.run([sys.executable, "-m", "mlrec.data.synthetic", *_LOG, f"--to={pairs}"], check=True, cwd=_ROOT)
     start = time.monotonic()
     _run(pairs, whole).wait()
     seconds = time.monotonic() - start
-    killed_at: list[int] = []
-    for _ in range(arguments.kills):
+    runs: list[list[int]] = []
+    equal = []
+    while (left := arguments.kills - sum(map(len, runs))) or len(equal) < len(runs):
+      broken = pathlib.Path(folder, f"broken_{len(equal)}")
+      if len(equal) == len(runs):
+        runs.append([])
       process = _run(pairs, broken)
       try:
-        process.wait(moments.uniform(0.1, 0.45) * seconds)
-        break  # it has ended by itself
+        process.wait(moments.uniform(0.1, 0.45) * seconds if left else None)
       except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
-      killed_at.append(max(_steps(broken), default=0))
-      print(f"killed, last checkpoint {killed_at[-1]}", flush=True)
-    ended = _run(pairs, broken).wait()
+        runs[-1].append(max(_steps(broken), default=0))
+        print(f"killed, last checkpoint {runs[-1][-1]}", flush=True)
+        continue
+      if process.returncode:
+        sys.exit(f"the run ended with status {process.returncode}")
+      equal.append(_arrays(whole) == _arrays(broken) and _figures(whole) == _figures(broken))
+      print(f"ended, {'as' if equal[-1] else 'not as'} the unbroken one", flush=True)
     found = {
-      "kills": len(killed_at), "last_checkpoints": killed_at, "exit_status": ended,
-      "steps": max(_steps(whole)), "equal": _arrays(whole) == _arrays(broken) and _figures(whole) == _figures(broken),
+      "kills": sum(map(len, runs)), "last_checkpoints": runs, "steps": max(_steps(whole)), "equal": all(equal),
     }  # fmt: skip
   print(json.dumps(found))
   RESULTS.mkdir(exist_ok=True)

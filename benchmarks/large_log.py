@@ -22,8 +22,10 @@ import time
 from compare import RESULTS
 import numpy as np
 
-_PARTS = ("split", "open", "batches", "train", "evaluate")
+_PARTS = ("split", "open", "batches", "train", "save", "evaluate")
 _STEPS, _USERS, _BATCHES = 200, 4096, 2000
+# Of the part `save`: the width, and the steps before, while and after a checkpoint is written.
+_WIDE, _SPAN = 128, 240
 
 
 def main() -> None:
@@ -131,11 +133,12 @@ def _batches(arguments):
   return {"median_ms": float(np.median(taken)), "mean_ms": float(np.mean(taken)), "largest_ms": max(taken)}
 
 
-def _run(arguments):
+def _run(arguments, dim=64):
   from mlrec.runs.workdir import Workdir
   from mlrec.train.loop import TrainingRun
 
   config = _config(arguments)
+  config.model.dim = dim
   split = _loaded(arguments).sampling(_USERS)
   run = TrainingRun(config, split, Workdir(pathlib.Path(tempfile.mkdtemp(dir=arguments.folder))).files)
   run.plan()
@@ -162,6 +165,49 @@ def _train(arguments):
     at = now
   state_mib = round(parameters / (1 << 20))
   return {"first_step_s": first, "median_step_ms": float(np.median(taken[2:])), "state_mib": state_mib}
+
+
+def _save(arguments):
+  """What an asynchronous checkpoint costs steps: how long it holds them up, and how much longer they take beside it."""
+  import jax
+
+  from mlrec.train.checkpoint import Checkpoints
+  from mlrec.train.record import Record
+
+  run, state = _run(arguments, _WIDE)
+  nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  groups = run.groups(0, 3 * _SPAN)
+
+  def steps(number):
+    nonlocal state
+    start, done = time.perf_counter(), 0
+    while done < number:
+      count, batches = next(groups)
+      state, losses = run.train_steps(state, batches, count)
+      jax.block_until_ready(losses)
+      done += count
+    return time.perf_counter() - start, done
+
+  with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    checkpoints = Checkpoints(pathlib.Path(folder))
+    # The first compiles, and has files and threads made.
+    steps(2 * run.config.train.steps_per_dispatch)
+    checkpoints.save(state, Record("", "", {}))
+    checkpoints.wait()
+    before, number = steps(_SPAN)
+    start = time.perf_counter()
+    checkpoints.save(state, Record("", "", {}))
+    held_up = time.perf_counter() - start
+    during, _ = steps(number)
+    waited = time.perf_counter()
+    checkpoints.wait()
+    waited = time.perf_counter() - waited
+    checkpoints.close()
+  return {
+    "state_mib": nbytes >> 20, "step_ms": 1e3 * before / number, "held_up_s": held_up,
+    "steps_beside_it_s": during - before, "still_written_s": waited,
+    "steps_for_5_percent": round((held_up + during - before) / (0.05 * before / number)),
+  }  # fmt: skip
 
 
 def _evaluate(arguments):

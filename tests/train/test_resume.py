@@ -6,6 +6,7 @@ import pathlib
 import random
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +78,26 @@ def test_a_run_with_a_moving_average_is_resumed_bit_for_bit(run_tiny, tmp_path):
   run_tiny(tmp_path / "whole", **settings)
   run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(2), stops=1, **settings)
   assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("years", [-30, 30])
+def test_a_clock_that_is_set_to_another_year_changes_nothing(years, run_tiny, finished, tmp_path, monkeypatch):
+  """In the midst of a run, and again while it is stopped."""
+  real, calls = time.time, 0
+
+  def jumping() -> float:
+    nonlocal calls
+    calls += 1
+    return real() + (years * 365 * 86400 if calls % 3 else 0)
+
+  monkeypatch.setattr(time, "time", jumping)
+  workdir = tmp_path / "run"
+  run_to_the_end(run_tiny, workdir, stop=StopAt(3), stops=1)
+  monkeypatch.setattr(time, "time", lambda: real() - years * 365 * 86400)
+  run_tiny(workdir, **{"train.epochs": 3})
+  assert calls > 3
+  assert_same_run(workdir, finished)
+  assert 0 < read_json(workdir / "result.json")["seconds"] < 300
 
 
 def test_patience_and_the_best_survive_a_stop(run_tiny, tmp_path, monkeypatch):
