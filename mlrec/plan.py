@@ -45,6 +45,10 @@ _MEAN_LENGTH = flags.DEFINE_float("mean_length", 0.0, "The mean length of histor
 _USERS_PER_CHIP = flags.DEFINE_integer(
   "users_per_chip", 0, "Sets config.train.batch_size to so many users for each chip: weak scaling.", lower_bound=0
 )
+_PARTS_PER_CHIP = flags.DEFINE_integer(
+  "parts_per_chip", 0, "Sets config.train.parts, and as many groups of negatives, to so many for each chip.",
+  lower_bound=0,
+)  # fmt: skip
 _TIMEOUT = flags.DEFINE_float("timeout", 0.0, "Seconds that a program may take to compile; 0 for no bound.")
 _TO = flags.DEFINE_string("to", None, "A .json file to write, with all figures.")
 
@@ -66,7 +70,7 @@ def main(argv: list[str]) -> int:
     terminal.log_plainly()
     # Programs are compiled for what is not here: what is here is left alone.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    plans = _plans(config_lib.validate(_CONFIG.value), *sizes)
+    plans = _plans(_CONFIG.value, *sizes)
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)
   if _TO.value:
@@ -88,12 +92,9 @@ def _plans(config: ConfigDict, items: int, users: int) -> list[dict[str, Any]]:
   from mlrec.planning.topology import Topology
 
   topologies = [Topology.parse(name) for name in _TOPOLOGY.value]
+  configs = [_of_chips(config, topology.chips) for topology in topologies]
   out: list[dict[str, Any]] = []
-  for topology in topologies:
-    one = config.copy_and_resolve_references()
-    if _USERS_PER_CHIP.value:
-      one.train.batch_size = _USERS_PER_CHIP.value * topology.chips
-      one = config_lib.validate(one)
+  for topology, one in zip(topologies, configs):
     split = population(one, items=items, users=users, mean_length=_MEAN_LENGTH.value, say=terminal.tell)
     made = plan(one, topology, split, timeout=_TIMEOUT.value, say=terminal.tell)
     sentences = advice.advice(one, made)
@@ -102,6 +103,16 @@ def _plans(config: ConfigDict, items: int, users: int) -> list[dict[str, Any]]:
     if made.unfinished:
       break
   return out
+
+
+def _of_chips(config: ConfigDict, chips: int) -> ConfigDict:
+  """The config, validated, with what is asked for of each chip."""
+  config = config.copy_and_resolve_references()
+  if _USERS_PER_CHIP.value:
+    config.train.batch_size = _USERS_PER_CHIP.value * chips
+  if _PARTS_PER_CHIP.value:
+    config.train.parts = config.loss.negative_groups = _PARTS_PER_CHIP.value * chips
+  return config_lib.validate(config)
 
 
 def _size(name: str, value: str) -> int:

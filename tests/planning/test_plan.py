@@ -102,8 +102,9 @@ def described(arguments):
   return jax.tree.map(lambda x: (np.shape(x), jax.numpy.result_type(x)), arguments)
 
 
-def test_programs_are_planned_for_what_training_and_evaluation_hand_to_them(pairs_file):
-  config = tiny(**{"data.source": str(pairs_file)})
+@pytest.mark.parametrize("parts", [1, 2])
+def test_programs_are_planned_for_what_training_and_evaluation_hand_to_them(parts, pairs_file):
+  config = tiny(**{"data.source": str(pairs_file), "train.parts": parts, "loss.negative_groups": parts})
   run = planned_run(config, population(config, say=silent), jax.devices()[:1])
   training, items, ranking = programs(run)
   state = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), run.spec.abstract)

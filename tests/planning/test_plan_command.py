@@ -19,6 +19,11 @@ _CONFIG = f"--config={ROOT / 'configs' / 'id_sasrec.py'}"
     ([_CONFIG, "--topology=v5q:2x2"], r"there is no accelerator 'v5q'; did you mean 'v5"),
     ([_CONFIG, "--topology=v5e:2x2", "v5e:4x4"], r"unexpected argument 'v5e:4x4'"),
     ([_CONFIG, "--topology=v5e:2x2", "--config.train.batch=3"], r"did you mean 'train\.batch_size'"),
+    ([_CONFIG, "--topology=v5e:2x2", "--config.train.parts=3"], r"batch_size = \d+ must be a multiple of .*parts = 3"),
+    (
+      [_CONFIG, "--topology=v5e:16x16", "--users_per_chip=45", "--parts_per_chip=2"],
+      r"batch_size = 11520 must be a multiple of config\.loss\.negative_groups = 512",
+    ),
   ],
 )
 def test_a_mistake_is_refused_by_name(arguments, pattern, forked, tmp_path):
