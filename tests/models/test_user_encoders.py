@@ -322,3 +322,14 @@ def test_parameters_differ_by_seed_and_not_otherwise(name):
   assert not any(np.array_equal(one[key], other[key]) for key in drawn)
   # No two parameters start alike.
   assert len({one[key].tobytes() for key in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("name", [*_NAMES, "hstu"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_states_at_some_places_are_those_of_all_places(name, blocks):
+  model = _encoder(name, blocks=blocks)
+  x, positions, segments = _inputs(), _places(3), jnp.asarray([[1] * 4 + [2] * 6, [0] * 3 + [1] * 7, [1] * 10])
+  places = jnp.asarray([29, 3, 9, 9, 19, 24])
+  wanted = _run(model, x, segments, positions).reshape(-1, _DIM)[np.asarray(places)]
+  at = nnx.jit(lambda model, *arguments: model.at(*arguments))
+  _close(np.asarray(at(model, x, positions, segments, places)), wanted, 1e-5)

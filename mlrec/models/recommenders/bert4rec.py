@@ -105,18 +105,25 @@ class BERT4Rec(TowerRecommender):
     Returns:
       `[R, S, D]`, to be multiplied with item vectors; those on padding mean nothing.
     """
+    return self._scored(self.layers(*self._rows(vectors, tokens, masked), rngs=rngs))
+
+  def _rows(self, vectors: Array, tokens: Array, masked: Array) -> tuple[Array, Array, Array]:
+    """What the layers read: vectors, positions and segments."""
     x = jnp.take(vectors, tokens, axis=0, mode="clip")
     x = jnp.where(masked[..., None], self.mask[...].astype(x.dtype), x)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    segments = ((tokens != 0) | masked).astype(jnp.int32)
-    return self.norm(nnx.gelu(self.out(self.layers(x, positions, segments, rngs=rngs))))
+    return x, positions, ((tokens != 0) | masked).astype(jnp.int32)
+
+  def _scored(self, x: Array) -> Array:
+    return self.norm(nnx.gelu(self.out(x)))
 
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
     """The states `[B, D]` of [MASK] after users' histories."""
     tokens = batch.history.tokens[batch.last // batch.history.tokens.shape[1]]
     tokens = jnp.pad(tokens, ((0, 0), (0, 1)))
     masked = jnp.broadcast_to(jnp.arange(tokens.shape[1]) == tokens.shape[1] - 1, tokens.shape)
-    return self.row_states(table, tokens, masked)[:, -1]
+    last = (jnp.arange(len(tokens)) + 1) * tokens.shape[1] - 1
+    return self._scored(self.layers.at(*self._rows(table, tokens, masked), last))
 
   def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
     """The sum of losses over a batch's masked items, and their number; without `rngs` those are the rows' last."""

@@ -117,8 +117,9 @@ class Sequential(TowerRecommender):
 
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
     """The states `[B, D]` of users after their newest items."""
-    states = self.user_states(table, batch.history)
-    return states.reshape(-1, states.shape[-1])[batch.last]
+    history = batch.history
+    x = jnp.take(table, history.tokens, axis=0, mode="clip")
+    return self.users.at(x, history.positions, history.segments, batch.last)
 
   def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
     """The sum of losses over all real positions of a batch, whatever the groups of negatives, and their number."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import xavier_normal
+from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import Attention
 from mlrec.models.layers.transformer import flattened
 from mlrec.models.registry import models
@@ -74,13 +75,25 @@ class SASRec(UserEncoder):
       `[R, W, D]` user states; those on padding mean nothing.
     """
     shape = x.shape
-    # All layers but the attention see one long list of places: gradients of their kernels are then plain products,
-    # which a compiler need not transpose for.
-    x = self.dropout(self.norm(flattened(x + self.position(positions))), rngs)
-    mask = attention_mask(segments, causal=self.causal)
+    x, mask = self._embedded(x, positions, segments, rngs)
     for block in self.blocks:
       x = block(x, mask, rngs)
     return x.reshape(shape)
+
+  def at(self, x: Array, positions: Array, segments: Array, places: Array) -> Array:
+    """States at some places, of which alone the last block runs its layers after the attention."""
+    x, mask = self._embedded(x, positions, segments, None)
+    *before, last = self.blocks
+    for block in before:
+      x = block(x, mask, None)
+    return last(x, mask, None, places)
+
+  def _embedded(self, x: Array, positions: Array, segments: Array, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
+    """What the first block gets, `[R * W, D]`, and the mask of all."""
+    # All layers but the attention see one long list of places: gradients of their kernels are then plain products,
+    # which a compiler need not transpose for.
+    x = self.dropout(self.norm(flattened(x + self.position(positions))), rngs)
+    return x, attention_mask(segments, causal=self.causal)
 
 
 def attention_mask(segments: Array, *, causal: bool) -> Array:
@@ -106,8 +119,13 @@ class Block(nnx.Module):
     self.feed_forward_norm = nnx.LayerNorm(dim, epsilon=_EPSILON, rngs=rngs)
     self.dropout = Dropout(dropout)
 
-  def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
-    """`x [R * W, D]` and a bool `mask [R, 1, W, W]` to `[R * W, D]`."""
-    mixed = self.attention(rearrange(x, "(r w) d -> r w d", r=len(mask)), mask, rngs)
-    x = self.attention_norm(x + self.dropout(flattened(mixed), rngs))
+  def __call__(self, x: Array, mask: Array, rngs: nnx.Rngs | None, places: Array | None = None) -> Array:
+    """`x [R * W, D]` and a bool `mask [R, 1, W, W]` to `[R * W, D]`; or to `[B, D]`, at `places [B]` alone."""
+    rows = rearrange(x, "(r w) d -> r w d", r=len(mask))
+    if places is None:
+      mixed = flattened(self.attention(rows, mask, rngs))
+    else:
+      heads = attend(*self.attention.projected(rows), mask, dropout=self.attention.dropout, rngs=rngs)
+      mixed, x = self.attention.joined(rearrange(heads, "r w h c -> (r w) h c")[places]), x[places]
+    x = self.attention_norm(x + self.dropout(mixed, rngs))
     return self.feed_forward_norm(x + self.dropout(self.down(self.activation(self.up(x))), rngs))

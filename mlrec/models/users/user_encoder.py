@@ -28,3 +28,11 @@ class UserEncoder(nnx.Module):
       `[R, W, D]`, each state of its own segment's places up to there.
     """
     raise NotImplementedError
+
+  def at(self, x: Array, positions: Array, segments: Array, places: Array) -> Array:
+    """States `[B, D]` at some `places [B]` of the rows laid end to end, in evaluation; as of `__call__`.
+
+    An encoder whose last layer mixes no places any more need not run that on all of them.
+    """
+    states = self(x, positions, segments)
+    return states.reshape(-1, states.shape[-1])[places]
