@@ -36,6 +36,9 @@ def default_config() -> ConfigDict:
   config.init_from = ""
   # What the run is compared with at its end: `popularity`, and `id` for the same model on item IDs.
   config.baselines = ()
+  # MiB of compiled programs that are kept in the user's cache folder, so that a command that was run before starts
+  # without compiling them; 0 for none. JAX_COMPILATION_CACHE_DIR, where it is set, counts instead.
+  config.compiled_mib = 1024
 
   config.data = ConfigDict()
   # A TFDS name (microlens/50k-sequences, or with timestamps microlens/50k-interactions), the path of a *_pairs.tsv or,
@@ -200,7 +203,8 @@ TABLE_OPTIMIZERS = (ADAMW, LAZY_ADAMW, SGD, ADAGRAD)
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
-  "baselines", "seeds", "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
+  "baselines", "compiled_mib", "seeds",
+  "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir", "data.skip_damaged",
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
@@ -269,7 +273,7 @@ def _check_ranges(config: ConfigDict) -> None:
     "eval.chunk": 1,
     "eval.item_batch": 1, "log.every_steps": 1, "checkpoint.every_steps": 0, "loss.negative_groups": 1,
     "data.max_length": 1, "data.min_length": protocol.least, "data.train_windows": 0, "data.cold_share": 0,
-    "data.cold_seed": 0, "data.in_memory_mib": 0, "seed": 0,
+    "data.cold_seed": 0, "data.in_memory_mib": 0, "compiled_mib": 0, "seed": 0,
     "train.steps_per_epoch": 0, "eval.every_steps": 0, "eval.users": 0, "sharding.model": 1,
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,

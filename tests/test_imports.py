@@ -26,6 +26,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.files": set(),
   "mlrec.mapped": {"mlrec.files"},
   "mlrec.machine": set(),
+  "mlrec.compiled": {"mlrec.files", "mlrec.machine"},
   "mlrec.sharding_rules": _BASE,
   "mlrec.data": _BASE,
   "mlrec.config": _BASE | {"mlrec.data", "mlrec.sharding_rules"},
@@ -46,7 +47,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": _BASE
   | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"}
-  | {"mlrec.sharding_rules"},
+  | {"mlrec.compiled", "mlrec.sharding_rules"},
   "mlrec.planning": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE

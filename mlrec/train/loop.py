@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
+from mlrec import compiled
 from mlrec import config as config_lib
 from mlrec import machine
 from mlrec import sharding_rules
@@ -131,6 +132,8 @@ class TrainingRun:
       ConfigError, OptionError, ValueError: an option is wrong; the message names it.
       DataError: what the model asks of the data cannot be had.
     """
+    if devices is None:
+      compiled.keep(self.config.compiled_mib)
     # What is only to be used serves on other devices than those that it was trained on.
     self.mesh = make_mesh(devices, self.config.sharding.model if training else 1)
     self._builder = ModelBuilder(self.config, self.split)
