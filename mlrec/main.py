@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from mlrec import command_line
 from mlrec import config as config_lib
+from mlrec import listing
 from mlrec import machine
 from mlrec import terminal
 from mlrec.config import ConfigError
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
       raise ConfigError(f"unexpected argument {argv[1]!r}: options start with --, such as --config=configs/demo.py")
     if _LIST.value:
-      terminal.say(listing())
+      terminal.say(listing.listing())
       return 0
     if _CONFIG.value is None:
       raise ConfigError("--config=FILE.py is required, such as --config=configs/demo.py (--list shows what there is)")
@@ -151,21 +152,6 @@ def _with_others(work: Callable[[], int]) -> int:
     sys.stdout.flush()
     os._exit(status)
   return status
-
-
-def listing() -> str:
-  """What there is to choose from: models by kind, data sources, splits, shipped configs."""
-  from mlrec.data.protocols import protocols
-  from mlrec.models.registry import models
-  from mlrec.sources import sources
-
-  lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
-  lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, {', '.join(f'{name}/…' for name in sources.names())}")
-  lines.append(f"splits: {', '.join(protocols.names())}")
-  folder = config_lib.shipped()
-  configs = sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*.py"))
-  lines.append(f"configs: {', '.join(configs)}")
-  return "\n".join(lines)
 
 
 if __name__ == "__main__":

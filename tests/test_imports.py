@@ -113,6 +113,7 @@ def test_every_module_has_its_place():
     "export",
     "features",
     "ingest",
+    "listing",
     "main",
     "plan",
     "recommend",
