@@ -1,7 +1,7 @@
 """What a log of any size costs on one machine: its split, a host batch, training and evaluation; kept in results/.
 
   python -m mlrec.data.synthetic --users=34_492_051 --items=1_142_528 --interactions=1_006_528_709 --to=FULL_pairs.tsv
-  python benchmarks/large_log.py --pairs FULL_pairs.tsv --folder DIR --interactions 1_006_528_709
+  python benchmarks/large_log.py --pairs FULL_pairs.tsv --folder DIR --interactions 998_859_020
 
 Each part has a process of its own, whose peak memory is then its own: `anonymous` is what it allocated, `peak` counts
 pages of mapped files, too, which the system takes back when it needs them. Parameters are counted apart: a table and
@@ -34,7 +34,7 @@ def main() -> None:
   parser.add_argument("--folder", required=True, help="where the split is kept")
   parser.add_argument("--interactions", type=int, required=True, help="how many the log has")
   parser.add_argument("--table", default="adamw", help="config.optimizer.item_tables")
-  parser.add_argument("--name", default="large_log")
+  parser.add_argument("--name", help="of the file in results/ that keeps the figures, such as large_log; else none")
   parser.add_argument("--part", choices=_PARTS, help="measure one part, and print its figures")
   arguments = parser.parse_args()
   if arguments.part:
@@ -48,6 +48,8 @@ def main() -> None:
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     found[part] = json.loads(lines[-1])
     print(part, json.dumps(found[part]), flush=True)
+  if not arguments.name:
+    return
   RESULTS.mkdir(exist_ok=True)
   (RESULTS / f"{arguments.name}.json").write_text(json.dumps(found, indent=2) + "\n")
 

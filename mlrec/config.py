@@ -133,7 +133,7 @@ def default_config() -> ConfigDict:
   # devices train on, and no device reads another's items. They divide `batch_size` and `loss.negative_groups`, and are
   # a multiple of the devices. With 1 a batch is one, and each of its items is encoded once.
   config.train.parts = 1
-  # Passes over the training data, at most.
+  # Passes over the training data, at most; where `steps_per_epoch` is set, so many times that many steps.
   config.train.epochs = 50
   # Users in a global batch, whatever the number of devices.
   config.train.batch_size = 512

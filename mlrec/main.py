@@ -49,7 +49,9 @@ _PEER_TIMEOUT = flags.DEFINE_float(
   "peer_timeout", 60.0, "Seconds without a sign of life after which another process of the run counts as gone.",
   lower_bound=1.0,
 )  # fmt: skip
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of a TPU pod or a Slurm job.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Join the other processes of a TPU pod, a GKE job or a Slurm job."
+)
 
 # Takes the command line for `command_line.run`.
 _parse_flags = command_line.flags_parser(_CONFIG)
@@ -119,7 +121,8 @@ def _workdir(config: ConfigDict) -> pathlib.Path:
 def _others_are_named() -> bool:
   given = [flag.value is not None for flag in (_COORDINATOR, _PROCESSES, _PROCESS)]
   if any(given) and not all(given):
-    raise ConfigError("--coordinator, --processes and --process go together")
+    names = [f"--{flag.name}" for flag in (_COORDINATOR, _PROCESSES, _PROCESS) if flag.value is None]
+    raise ConfigError(f"--coordinator, --processes and --process go together: give {' and '.join(names)}, too")
   return any(given) or _DISTRIBUTED.value
 
 

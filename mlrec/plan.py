@@ -46,7 +46,7 @@ _USERS_PER_CHIP = flags.DEFINE_integer(
   "users_per_chip", 0, "Sets config.train.batch_size to so many users for each chip: weak scaling.", lower_bound=0
 )
 _PARTS_PER_CHIP = flags.DEFINE_integer(
-  "parts_per_chip", 0, "Sets config.train.parts, and as many groups of negatives, to so many for each chip.",
+  "parts_per_chip", 0, "Sets config.train.parts, and as many groups of a batch's negatives, to so many for each chip.",
   lower_bound=0,
 )  # fmt: skip
 _TIMEOUT = flags.DEFINE_float("timeout", 0.0, "Seconds that a program may take to compile; 0 for no bound.")
@@ -111,7 +111,12 @@ def _of_chips(config: ConfigDict, chips: int) -> ConfigDict:
   if _USERS_PER_CHIP.value:
     config.train.batch_size = _USERS_PER_CHIP.value * chips
   if _PARTS_PER_CHIP.value:
-    config.train.parts = config.loss.negative_groups = _PARTS_PER_CHIP.value * chips
+    from mlrec.models.recommenders.sequential import IN_BATCH
+
+    config.train.parts = _PARTS_PER_CHIP.value * chips
+    # Other losses have no groups.
+    if config.model.get("loss", IN_BATCH) == IN_BATCH:
+      config.loss.negative_groups = config.train.parts
   return config_lib.validate(config)
 
 

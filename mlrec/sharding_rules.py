@@ -9,7 +9,7 @@ import re
 from typing import Any
 from typing import NamedTuple
 
-from mlrec.registry import closest
+from mlrec.registry import near
 from mlrec.registry import OptionError
 
 # Axes of the mesh of devices.
@@ -47,6 +47,12 @@ def parse(rules: Iterable[Any]) -> tuple[Rule, ...]:
   return tuple(_parsed(rule) for rule in rules)
 
 
+def _hint(wrong: str, valid: Sequence[str], how: str) -> str:
+  """What a strategy may be meant for, of which one part is wrong, and what there is."""
+  meant = near(wrong, valid)
+  return f"did you mean {how.replace(wrong, meant[0], 1)!r}? {_SYNTAX}" if meant else _SYNTAX
+
+
 def _parsed(rule: Any) -> Rule:
   if not (isinstance(rule, Sequence) and len(rule) == 2 and all(isinstance(part, str) for part in rule)):
     raise OptionError("rules", f"holds {rule!r}: expected pairs of strings, such as ('table', '{ROWS}:{MODEL}')")
@@ -57,10 +63,10 @@ def _parsed(rule: Any) -> Rule:
     raise OptionError("rules", f"holds {pattern!r}, which is no regular expression: {error}") from error
   strategy, colon, axes = how.partition(":")
   if strategy not in _STRATEGIES:
-    raise OptionError("rules", f"holds {how!r}: {closest(strategy, _STRATEGIES)}; {_SYNTAX}")
+    raise OptionError("rules", f"holds {how!r}: {_hint(strategy, _STRATEGIES, how)}")
   named = tuple(axes.split("+")) if colon else ()
   if unknown := [axis for axis in named if axis not in AXES]:
-    raise OptionError("rules", f"holds {how!r}: {closest(unknown[0], AXES)}; {_SYNTAX}")
+    raise OptionError("rules", f"holds {how!r}: {_hint(unknown[0], AXES, how)}")
   if bool(named) == (strategy == WHOLE) or len(set(named)) < len(named):
     raise OptionError("rules", f"holds {how!r}: {_SYNTAX}")
   return Rule(compiled, strategy, tuple(axis for axis in AXES if axis in named))

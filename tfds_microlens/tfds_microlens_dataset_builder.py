@@ -265,8 +265,8 @@ class Builder(dataset_builder.FileReaderBuilder):
     lines = SequenceLines(pairs, self._cache(_LINES))
     if lines.skipped:
       logging.warning(
-        "%s: skipped %d of %d users, who have fewer than %d items.",
-        pairs, lines.skipped, len(lines.users) + lines.skipped, sequences.MIN_LENGTH,
+        "%s: skipped %s of %s users, who have fewer than %d items.",
+        pairs, f"{lines.skipped:,}", f"{len(lines.users) + lines.skipped:,}", sequences.MIN_LENGTH,
       )  # fmt: skip
     count = self._limited(len(lines.users))
     repeated = lines.repeats(count)

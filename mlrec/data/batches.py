@@ -34,8 +34,10 @@ _ROW_WIDTH = 16
 # Rows of an epoch that are put in order at once; of more, so many at a time, drawn by lot from all.
 _ORDERED_WHOLE = 1 << 20
 _ORDERED = 1 << 16
-# Standard deviations left for what varies from part to part of batches.
-_SPREAD_OF_PARTS = 6.0
+# Standard deviations left for what varies from part to part of batches, and of how many that is found.
+_SPREAD_OF_PARTS, _PARTS_LOOKED_AT = 6.0, 128
+# Of the permutation that draws them.
+_LOT = 0x9A57
 # Batches of an evaluation of which each is looked at for the rows that it needs.
 _EVAL_LOOKED_AT = 1024
 # A NumPy array on the host; a JAX array once it is on devices.
@@ -199,10 +201,10 @@ class TrainBatches:
     planned = np.arange(min(self.steps_per_epoch, PLANNED_BATCHES))
     if self._blocks > 1:
       planned = planned * self.steps_per_epoch // len(planned)
-    columns, rows = np.transpose([self._raw(int(step), int(step) % parts).sizes for step in planned])
     if parts > 1:
-      self._fixed = self._size_of_parts(columns, rows)
+      self._fixed = self._size_of_parts()
       return
+    columns, rows = np.transpose([self._raw(int(step)).sizes for step in planned])
     # Within a block batches have about as many rows each.
     self._sizes = StaticSizes([most(columns), most(rows) if self._blocks > 1 else rows.max()], multiple_of)
 
@@ -227,8 +229,12 @@ class TrainBatches:
     sizes = self._sizes.holding([raw.sizes for raw in raws])
     return stacked([self._sized(raw, sizes) for raw in raws], size)
 
-  def _size_of_parts(self, columns: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
-    """The columns and rows of each part, of the sizes of some: all processes must know them, none of which has all."""
+  def _size_of_parts(self) -> tuple[int, int]:
+    """The columns and rows of each part, by the sizes of some: all processes must know them, none of which has all."""
+    number = self.steps_per_epoch * self.parts
+    # By lot: neighbours are alike.
+    looked_at = KeyedPermutation(number, (_LOT,))(np.arange(min(number, _PARTS_LOOKED_AT))).tolist()
+    columns, rows = np.transpose([self._raw(*divmod(one, self.parts)).sizes for one in looked_at])
     least = 2 + self.layout.max_length + self._negatives, 1
     there = self.split.num_items + 1, self._users
     found = (max(math.ceil(most(sizes, spread=_SPREAD_OF_PARTS)), int(sizes.max())) for sizes in (columns, rows))

@@ -74,7 +74,10 @@ def split(
         logging.warning("%s; it is made again.", error)
         found = None
       if found is None:
-        terminal.tell(f"{log.name}: it is read into {place}, once, for memory does not hold it")
+        going_on = "goes on being" if (place / _UNDER_WAY / _PROGRESS).exists() else "is"
+        terminal.tell(
+          f"{log.name}: larger than config.data.in_memory_mib: its split {going_on} made in {place}, in passes, once"
+        )
         found = _Making(log, protocol, place, settings).split()
         terminal.tell(
           f"{log.name}: {found.num_users:,} users and {len(found.rows.values):,} interactions of "
@@ -102,7 +105,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
   """Holds a lock, for which it waits."""
   lock = files.try_lock(path)
   if lock is None:
-    terminal.tell(f"{path.parent}: waiting for {files.lock_holder(path)}, which makes what is there")
+    terminal.tell(f"{path.parent}: waiting for {files.lock_holder(path)}, which is making what belongs there")
   while lock is None:
     time.sleep(_WAIT_SECONDS)
     lock = files.try_lock(path)

@@ -6,6 +6,7 @@ from typing import Any
 from mlrec.planning.costs import Collective
 from mlrec.planning.estimate import Estimate
 from mlrec.planning.estimate import Plan
+from mlrec.planning.topology import GPU
 
 _GIB = 1 << 30
 _SHOWN = 4
@@ -21,6 +22,8 @@ def text(plan: Plan, advice: Sequence[str]) -> str:
     f"{plan.parameters:,} parameters, {plan.items:,} items, {plan.users:,} users; a step of {plan.batch_size:,} users "
     f"holds {held}",
   ]
+  if topology.chip.kind == GPU:
+    lines.append("no GPU is compiled for here: temporaries, and so what fits, and bytes moved are those of CPU devices")
   for one in plan.estimates:
     lines += ["", *_program(one)]
   lines += [f"{name}: not compiled in the time given" for name in plan.unfinished]

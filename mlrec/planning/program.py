@@ -70,6 +70,7 @@ def planned_run(config: ConfigDict, split: Split, devices: Sequence[jax.Device])
     nowhere = RunFiles(*[pathlib.Path(os.devnull)] * len(RunFiles._fields))
     run = TrainingRun(config, split, nowhere)
     run.plan(devices)
+    run.check_devices()
   except OptionError as error:
     raise ConfigError(str(error)) from error
   return run

@@ -248,6 +248,8 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
 def _told(split: Split) -> str:
   """The sizes of the data, and how it is split, in words."""
   sizes = f"{split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} interactions"
+  if split.sampled:
+    sizes += f", evaluated on a sample of {split.sampled:,} users"
   if split.protocol == LEAVE_ONE_OUT:
     most = split.train_windows * split.max_length + 3
     return sizes + (f" (the last {most} of a user)" if split.train_windows else "")

@@ -209,8 +209,10 @@ class TrainingRun:
     Raises:
       TrainingDiverged: a loss or a score is not finite.
       Interrupted: `stop` was set; the state has been saved.
+      ConfigError: as of `check_devices`.
       CheckpointError: checkpoints cannot be read.
     """
+    self.check_devices()
     with contextlib.closing(Checkpoints(self._files.checkpoints)) as checkpoints:
       state, record = self._restore_or_create(checkpoints)
       started()
@@ -224,6 +226,15 @@ class TrainingRun:
           self._train_epoch(session)
       checkpoints.wait()
       return self._finish(checkpoints, session.record)
+
+  def check_devices(self) -> None:
+    """Raises a ConfigError where training cannot be shared among the devices of the planned run."""
+    parts, devices = self.config.train.parts, self.mesh.size
+    if parts > 1 and parts % devices:
+      raise ConfigError(
+        f"config.train.parts = {parts} must be a multiple of the {devices} devices: train on as many as divide it, or, "
+        f"in another --workdir, in {round_up(parts, devices)} parts"
+      )
 
   def evaluate(self, step: int | None = None) -> Summary:
     """Evaluates parameters saved in the workdir, without training: the best, or those of a `step`.
@@ -471,7 +482,7 @@ def _train_batches(
 ) -> TrainBatches | InteractionBatches:
   """The stream of batches."""
   on_interactions = model.batches_of == INTERACTIONS
-  _check_parts(config, model, mesh)
+  _check_parts(config, model)
   shared: dict[str, Any] = {
     "batch_size": config.train.batch_size,
     "seed": config.seed,
@@ -489,16 +500,14 @@ def _train_batches(
   return TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
 
 
-def _check_parts(config: ConfigDict, model: Recommender, mesh: jax.sharding.Mesh) -> None:
-  """Refuses parts of batches that the model, or the devices, cannot have."""
+def _check_parts(config: ConfigDict, model: Recommender) -> None:
+  """Refuses parts of batches that the model cannot have."""
   parts, groups = config.train.parts, config.loss.negative_groups
   if parts == 1:
     return
   said = f"config.train.parts = {parts}"
   if model.batches_of == INTERACTIONS:
     raise ConfigError(f"{said}: {config.model.name} is trained on interactions, not on users; give 1")
-  if parts % mesh.size:
-    raise ConfigError(f"{said} must be a multiple of the {mesh.size} devices; give {round_up(parts, mesh.size)}")
   if groups % parts and not (model.negatives or model.scores_all_items):
     raise ConfigError(
       f"{said}: users of a part see its own negatives alone, so that config.loss.negative_groups = {groups} must be a "

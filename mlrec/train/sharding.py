@@ -44,9 +44,9 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, model: int = 1) -> Me
   """
   devices = jax.devices() if devices is None else devices
   if len(devices) % model:
+    fitting = [str(number) for number in range(1, len(devices) + 1) if len(devices) % number == 0]
     raise ConfigError(
-      f"config.sharding.model = {model} must divide the number of devices, {len(devices)}: give "
-      f"{math.gcd(model, len(devices))}"
+      f"config.sharding.model = {model} must divide the number of devices, {len(devices)}: give {' or '.join(fitting)}"
     )
   return jax.make_mesh(
     (len(devices) // model, model), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices

@@ -33,6 +33,10 @@ def _rows(batch) -> list[tuple[int, ...]]:
   return [tuple(item for item in row if item) for row in batch.items[batch.slots].tolist() if any(row)]
 
 
+def _parts(batch) -> list:
+  return [jax.tree.map(lambda x, n=n: x[n], batch) for n in range(len(batch.items))]
+
+
 def _pairs(batch) -> Counter:
   """Each place's user's items, the item read and the item that follows."""
   places = zip(*np.nonzero(batch.weights))
@@ -117,6 +121,16 @@ def test_users_for_whom_a_part_has_no_room_are_left_out_whoever_makes_it(split, 
     batches.batch(step).weights.sum() for step in range(batches.steps_per_epoch)
   )
   assert "has no room for all of its users" in caplog.text
+
+
+@pytest.mark.parametrize(
+  ("users", "size", "parts"), [(295, 320, 64), (295, 320, 8), (3000, 1024, 128), (3000, 1500, 500)]
+)
+def test_hardly_any_user_is_left_out_of_epochs_of_few_steps(users, size, parts):
+  split = _split(users, 100)
+  batches = TrainBatches(split, _LAYOUTS["packed"], batch_size=size, seed=0, negative_groups=parts, parts=parts)
+  steps = 3 * batches.steps_per_epoch
+  assert sum(len(_rows(part)) for step in range(steps) for part in _parts(batches.batch(step))) == 3 * users
 
 
 @pytest.mark.parametrize(("size", "groups", "parts"), [(16, 4, 8), (16, 4, 3), (12, 1, 8), (16, 4, 0)])

@@ -169,3 +169,21 @@ def test_without_beam_it_is_said_what_to_install(manual, tmp_path, monkeypatch, 
     _made("1m-sequences", tmp_path, manual, beam_runner="DirectRunner")
   assert command.main(["1m-sequences", f"--data_dir={tmp_path}", "--beam=--runner=DirectRunner"]) == 1
   assert 'pip install "mlrec[beam]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("flags", "problem"),
+  [
+    ("", "expected flags of Apache Beam's"),
+    ("runner=DirectRunner", "it does not know runner=DirectRunner"),
+    ("--runner=DirectRunner --flink_mster=x", "it does not know --flink_mster=x"),
+    ("--direct_num_workers=many", "argument --direct_num_workers: invalid int value: 'many'"),
+    ("--runner='Direct", "No closing quotation"),
+    ("--runner=DirectRuner", "Unexpected pipeline runner: DirectRuner"),
+  ],
+)
+def test_flags_that_beam_does_not_know_are_refused(flags, problem, manual, tmp_path, capsys):
+  pytest.importorskip("apache_beam")
+  assert command.main(["1m-sequences", f"--data_dir={tmp_path}", f"--manual_dir={manual}", f"--beam={flags}"]) == 1
+  assert problem in capsys.readouterr().err
+  assert not list(tmp_path.rglob("*.array_record*"))

@@ -108,7 +108,16 @@ def test_parts_that_cannot_be_are_refused(overrides, message, run_tiny, tmp_path
 def test_parts_that_the_devices_do_not_divide_are_refused(command, pairs_file, tmp_path):
   done = command(*tiny_arguments(pairs_file, tmp_path / "run", **GROUPED, **{"train.parts": 4}), devices=8)
   assert done.returncode == 2
-  assert "error: config.train.parts = 4 must be a multiple of the 8 devices; give 8" in done.stderr
+  assert (
+    "error: config.train.parts = 4 must be a multiple of the 8 devices: train on as many as divide it" in done.stderr
+  )
+
+
+def test_a_run_in_parts_is_evaluated_on_devices_that_do_not_divide_them(run_tiny, command, pairs_file, tmp_path):
+  result = run_tiny(tmp_path / "run", **PARTED)
+  done = command(*tiny_arguments(pairs_file, tmp_path / "run", **PARTED), "--evaluate_only", devices=3)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert read_json(tmp_path / "run" / "evaluation.json")["test"] == result["test"]
 
 
 def test_a_process_makes_its_own_parts_alone(tiny_config, pairs_file, tmp_path, monkeypatch):

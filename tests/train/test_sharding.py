@@ -48,8 +48,8 @@ def plan(tiny_config, pairs_file, tmp_path):
     ("table", "holds 'table': expected pairs of strings, such as ('table', 'rows:model')"),
     (("table", 3), "holds ('table', 3): expected pairs"),
     (("ta(ble", "rows:model"), "holds 'ta(ble', which is no regular expression"),
-    (("table", "row:model"), "holds 'row:model': did you mean 'rows'?; expected rows:AXES"),
-    (("table", "rows:modle"), "holds 'rows:modle': did you mean 'model'?"),
+    (("table", "row:model"), "holds 'row:model': did you mean 'rows:model'? expected rows:AXES"),
+    (("table", "rows:modle"), "holds 'rows:modle': did you mean 'rows:model'?"),
     (("table", "rows"), "holds 'rows': expected rows:AXES, fsdp:AXES or whole"),
     (("table", "whole:data"), "holds 'whole:data': expected"),
     (("table", "fsdp:data+data"), "holds 'fsdp:data+data': expected"),
@@ -70,7 +70,9 @@ def test_a_rule_that_fits_no_parameter_is_told_with_those_there_are(plan):
 
 
 def test_a_mesh_that_the_devices_do_not_divide_is_told():
-  with pytest.raises(ConfigError, match=r"config\.sharding\.model = 2 must divide the number of devices, 3: give 1"):
+  with pytest.raises(
+    ConfigError, match=r"config\.sharding\.model = 2 must divide the number of devices, 3: give 1 or 3"
+  ):
     make_mesh([*jax.devices()[:1]] * 3, 2)
 
 

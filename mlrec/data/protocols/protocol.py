@@ -260,7 +260,9 @@ def shares(text: str) -> list[float] | None:
 def tell_of_skipped(source: str, skipped: int, users: int, min_length: int) -> None:
   """Warns of users who are too short."""
   if skipped:
-    logging.warning("%s: skipped %d of %d users, who have fewer than %d items.", source, skipped, users, min_length)
+    logging.warning(
+      "%s: skipped %s of %s users, who have fewer than %d items.", source, f"{skipped:,}", f"{users:,}", min_length
+    )
 
 
 def warn_of_watched_again(split: Split, source: str) -> None:

@@ -11,7 +11,8 @@ from mlrec.models.layers.context import Context
 class BatchNorm(nnx.Module):
   """Normalises each channel (Ioffe and Szegedy, ICML 2015), in float32.
 
-  In training the statistics are those of all real examples of the global batch, whatever the number of devices, and
+  In training the statistics are those of all real examples of the global batch (of its part, where batches are made
+  in parts), whatever the number of devices, and
   the running ones move by `momentum` towards them; their variance is the unbiased one, as PyTorch keeps it.
   """
 
