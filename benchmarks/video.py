@@ -27,6 +27,7 @@ import numpy as np
 
 from mlrec.config import default_config
 from mlrec.config import validate
+from mlrec.content.base import Source
 from mlrec.content.videos import Frames
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
@@ -65,10 +66,10 @@ def main() -> None:
   print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
 
 
-class MadeUp:
+class MadeUp(Source):
   """Clips of noise for any items, at the cost of a copy."""
 
-  fingerprint = "made up"
+  fingerprint, in_memory = "made up", True
 
   def __init__(self, items: np.ndarray, frames: int, size: int):
     self.items = items
