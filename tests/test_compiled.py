@@ -68,6 +68,7 @@ def test_nothing_is_kept_where_it_is_not_asked_for_or_another_folder_is_named(ra
   assert not kept(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_or_is_not_this_users_alone_is_done_without(ran, tmp_path):
   (tmp_path / "mlrec").write_text("in the way")
   assert ran() == ("192.0 False", "")

@@ -132,7 +132,7 @@ def _ending(number: int, *, at: int, by: int, told: str) -> int:
   return number
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost(by, tmp_path, monkeypatch, caplog):
   if by == signal.SIGSTOP:
     monkeypatch.setattr(pipeline, "_STALLED", 8.0)

@@ -40,7 +40,9 @@ def test_a_batch_in_parts_has_the_loss_of_the_same_groups(parts, run_tiny, group
     np.testing.assert_allclose(found[name], array, err_msg=name, rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("item_tables", ["lazy_adamw", "sgd", "adagrad"])
+@pytest.mark.parametrize(
+  "item_tables", ["lazy_adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adagrad"))]
+)
 def test_a_row_that_several_parts_read_is_moved_once(item_tables, run_tiny, tmp_path):
   """Where each row is moved by the sum of its gradients, or each part's gradient moved it alone."""
   for name, options in (("grouped", GROUPED), ("parted", PARTED)):
@@ -48,6 +50,7 @@ def test_a_row_that_several_parts_read_is_moved_once(item_tables, run_tiny, tmp_
   assert_close(losses(tmp_path / "parted"), losses(tmp_path / "grouped"))
 
 
+@pytest.mark.slow
 def test_the_cloze_task_is_made_in_parts(run_tiny, tmp_path):
   model = {"name": "bert4rec", "dim": 8, "dropout": 0.0, "mask_probability": 0.0, "last_probability": 1.0}
   for name, parts in (("grouped", 1), ("parted", 8)):
@@ -55,6 +58,7 @@ def test_the_cloze_task_is_made_in_parts(run_tiny, tmp_path):
   assert_close(losses(tmp_path / "parted"), losses(tmp_path / "grouped"))
 
 
+@pytest.mark.slow
 def test_a_softmax_over_all_items_is_made_in_parts(run_tiny, tmp_path):
   model = {"name": "sequential", "dim": 8, "loss": "full_softmax", "user": {"name": "sasrec", "dropout": 0.0}}
   for name, parts in (("whole", 1), ("parted", 4)):
@@ -62,6 +66,7 @@ def test_a_softmax_over_all_items_is_made_in_parts(run_tiny, tmp_path):
   assert_close(losses(tmp_path / "parted"), losses(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_items_drawn_are_each_part_s_own(run_tiny, tmp_path):
   model = {"name": "sequential", "dim": 8, "loss": "sampled_softmax", "negatives": 16}
   result = run_tiny(tmp_path / "run", model=model, **{"train.parts": 4, "train.epochs": 8})
@@ -77,6 +82,7 @@ def test_a_run_in_parts_is_resumed_bit_for_bit(run_tiny, tmp_path):
   assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_eight_devices_have_a_part_each(forked, run_tiny, pairs_file, tmp_path):
   run_tiny(tmp_path / "one", **PARTED)
   arguments = tiny_arguments(pairs_file, tmp_path / "eight", **PARTED)
