@@ -12,7 +12,6 @@ import os
 import pathlib
 import platform
 import stat
-import uuid
 
 from absl import logging
 import jax
@@ -58,16 +57,14 @@ class Programs:
   def put(self, key: str, value: bytes) -> None:
     """Keeps a program, if it can be kept: without it there is only more to wait for."""
     path = self._path(key)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
       if path.exists() or len(value) > self._most:
         return
-      temporary.write_bytes(_digest(key, value) + value)
-      os.replace(temporary, path)
+      with files.replacing(path) as temporary:
+        temporary.write_bytes(_digest(key, value) + value)
       self._trim()
     except OSError as error:
       logging.info("%s: a compiled program cannot be kept (%s).", self._folder, error.strerror)
-      self._remove(temporary)
 
   def clear(self) -> None:
     """Removes all."""

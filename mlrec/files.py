@@ -15,6 +15,7 @@ import socket
 import stat
 from typing import Any
 from typing import IO
+import uuid
 
 _READ_BYTES = 1 << 20
 # The longest integer that JSON may hold here: what fits an int64, with its sign.
@@ -24,7 +25,8 @@ _MOST_DIGITS = 20
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A temporary name beside `path`, which takes its place, on disk, once the block has ended without an error."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  # Other threads, and processes of other machines, may be at the same file.
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
   try:
     with naming(path, temporary):
       yield temporary

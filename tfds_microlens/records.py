@@ -13,7 +13,6 @@ import os
 import pathlib
 from typing import Protocol
 from typing import runtime_checkable
-import uuid
 
 import numpy as np
 from tensorflow_datasets.core import writer as writer_lib
@@ -21,6 +20,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 import tensorflow_datasets.public_api as tfds
 import tqdm
 
+from mlrec import files
 from tfds_microlens.beam import Beam
 from tfds_microlens.errors import PrepareError
 
@@ -125,10 +125,9 @@ def _write_spread(
   num_bytes = 0
   for path in map(pathlib.Path, paths):
     num_bytes += int(_noted(path).read_text())
-    _noted(path).unlink()
-    # Of jobs that were given up.
-    for unfinished in path.parent.glob(f".{path.name}.*"):
-      unfinished.unlink()
+    # The note, and what jobs that were given up have left.
+    for beside in path.parent.glob(f"*.{path.name}.*"):
+      beside.unlink()
   return num_bytes
 
 
@@ -136,11 +135,9 @@ def _write_part(examples: Parts, file_format: tfds.core.FileFormat, job: tuple[s
   """Writes the shard of a path, of the places from one to before another, whole or not at all, and notes its bytes."""
   name, start, stop = job
   path = pathlib.Path(name)
-  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-  num_bytes = _write_shard(temporary, examples.between(start, stop), stop - start, file_format)
-  os.replace(temporary, path)
-  temporary.write_text(str(num_bytes))
-  os.replace(temporary, _noted(path))
+  with files.replacing(path) as temporary:
+    num_bytes = _write_shard(temporary, examples.between(start, stop), stop - start, file_format)
+  files.write_text(_noted(path), str(num_bytes))
 
 
 def _noted(path: pathlib.Path) -> pathlib.Path:
