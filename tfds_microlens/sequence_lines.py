@@ -11,6 +11,7 @@ from absl import logging
 import numpy as np
 
 from mlrec.data.interactions import DataError
+from mlrec.data.interactions import number_beside
 from mlrec.data.interactions import Rows
 from mlrec.data.lines import of_pairs
 from tfds_microlens import sequences
@@ -64,7 +65,7 @@ class SequenceLines:
     self.users = line_users[~again]
     users_before = lines_before - np.concatenate([[0], np.cumsum(again)])[lines_before]
     self._starts = list(zip(users_before.tolist(), lines_before.tolist(), positions))
-    self.skipped = len(np.setdiff1d(others, self.users))
+    self.skipped = number_beside(others, self.users)
 
   def repeats(self, number: int) -> dict[str, list]:
     """All lines of those of the first `number` users who have several, as `…-sequences` keeps them in its metadata."""

@@ -20,6 +20,7 @@ from tensorflow_datasets.core.utils import file_utils
 import tensorflow_datasets.public_api as tfds
 
 from mlrec import files
+from mlrec.data.protocols.protocol import tell_of_skipped
 from tfds_microlens import audio
 from tfds_microlens import configs
 from tfds_microlens import covers
@@ -263,11 +264,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     pairs = self._source_files.any_of("pairs_tsv", "pairs_csv")
     self._cache(_LINES).mkdir(exist_ok=True)
     lines = SequenceLines(pairs, self._cache(_LINES))
-    if lines.skipped:
-      logging.warning(
-        "%s: skipped %s of %s users, who have fewer than %d items.",
-        pairs, f"{lines.skipped:,}", f"{len(lines.users) + lines.skipped:,}", sequences.MIN_LENGTH,
-      )  # fmt: skip
+    tell_of_skipped(str(pairs), lines.skipped, len(lines.users) + lines.skipped, sequences.MIN_LENGTH)
     count = self._limited(len(lines.users))
     repeated = lines.repeats(count)
     # TFDS's viewer iterates over each value of the metadata, which a number does not let it.

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 from absl import logging
 import numpy as np
 
+from mlrec import mapped
+
 if TYPE_CHECKING:
   from mlrec.data.names import Names
 
@@ -233,6 +235,16 @@ def first_and_last(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   _, last = np.unique(keys[::-1], return_index=True)
   order = np.argsort(first)
   return first[order], (len(keys) - 1 - last)[order]
+
+
+def number_beside(others: np.ndarray, users: np.ndarray) -> int:
+  """How many distinct `others` are none of the `users`, of whom there may be so many that no copy is made."""
+  others = np.unique(others)
+  alone = np.ones(len(others), bool)
+  for piece in mapped.pieces(users) if len(others) else ():
+    place = np.searchsorted(others, piece).clip(max=len(others) - 1)
+    alone[place[others[place] == piece]] = False
+  return int(alone.sum())
 
 
 def read_pairs(path: str | os.PathLike) -> Interactions:

@@ -11,6 +11,7 @@ import pytest
 from mlrec import mapped
 from mlrec.data import cold_start
 from mlrec.data import DataError
+from mlrec.data import interactions
 from mlrec.data import leave_one_out
 from mlrec.data import protocols
 from mlrec.data import read_pairs
@@ -18,7 +19,6 @@ from mlrec.data import Rows
 from mlrec.data import Split
 from mlrec.data.interactions import Interactions
 from mlrec.data.names import Names
-from mlrec.data.protocols import protocol
 from mlrec.data.protocols.users import lots
 from mlrec.data.splits import windows
 from mlrec.registry import OptionError
@@ -328,5 +328,5 @@ def test_lengths_that_leave_no_split_are_refused():
 def test_users_who_are_too_short_are_counted_once_and_not_where_another_line_of_theirs_counts(others, users, at_once):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mapped, "AT_ONCE", at_once)
-    found = protocol.number_beside(np.array(others, np.int64), np.array(users, np.int64))
+    found = interactions.number_beside(np.array(others, np.int64), np.array(users, np.int64))
   assert found == len(set(others) - set(users))

@@ -7,10 +7,10 @@ from typing import NoReturn
 from absl import logging
 import numpy as np
 
-from mlrec import mapped
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import first_and_last
 from mlrec.data.interactions import Interactions
+from mlrec.data.interactions import number_beside
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 from mlrec.data.splits import Cuts
@@ -228,16 +228,6 @@ def merged(line_users: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
   del in_order
   first, last = first_and_last(line_users)
   return line_users[first], last
-
-
-def number_beside(others: np.ndarray, users: np.ndarray) -> int:
-  """How many distinct `others` are none of the `users`, of whom there may be so many that no copy is made."""
-  others = np.unique(others)
-  alone = np.ones(len(others), bool)
-  for piece in mapped.pieces(users) if len(others) else ():
-    place = np.searchsorted(others, piece).clip(max=len(others) - 1)
-    alone[place[others[place] == piece]] = False
-  return int(alone.sum())
 
 
 def _numbered(lines: Rows, rows: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:
