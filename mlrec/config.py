@@ -308,16 +308,11 @@ def _check_ranges(config: ConfigDict) -> None:
       f"config.optimizer.schedule = {config.optimizer.schedule!r}: {closest(config.optimizer.schedule, SCHEDULES)}"
     )
   _check_tables(config.optimizer)
-  if config.train.batch_size % config.loss.negative_groups:
-    raise ConfigError(
-      f"config.train.batch_size = {config.train.batch_size} must be a multiple of "
-      f"config.loss.negative_groups = {config.loss.negative_groups}"
-    )
-  if config.train.batch_size % config.train.parts:
-    raise ConfigError(
-      f"config.train.batch_size = {config.train.batch_size} must be a multiple of config.train.parts = "
-      f"{config.train.parts}"
-    )
+  for key in ("loss.negative_groups", "train.parts"):
+    if config.train.batch_size % values[key]:
+      raise ConfigError(
+        f"config.train.batch_size = {config.train.batch_size} must be a multiple of config.{key} = {values[key]}"
+      )
   for name in config.baselines:
     if name not in BASELINES:
       raise ConfigError(f"config.baselines = {config.baselines}: {closest(str(name), BASELINES)}")

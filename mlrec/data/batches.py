@@ -244,7 +244,7 @@ class TrainBatches:
   def _fitting(self, step: int, part: int) -> "_Raw":
     """A part of a batch, of as many of its users as fit."""
     users = self._users_of(step)[part :: self.parts]
-    raw = self._raw(step, part)
+    raw = self._raw_of(users, step, part)
     while raw.sizes[0] > self._fixed[0] or raw.sizes[1] > self._fixed[1]:
       logging.log_first_n(
         logging.WARNING, "Step %d: a part of the batch has no room for all of its users; the last is left out.", 1, step

@@ -66,6 +66,7 @@ class Checkpoints:
     self._open()
 
   def _open(self) -> None:
+    _have_waits_measured()
     # That it is opened for reading alone is what was asked for.
     with _unwarned() if self._read_only else contextlib.nullcontext():
       self._manager = ocp.CheckpointManager(
@@ -257,9 +258,6 @@ def _have_waits_measured() -> None:
   for name in ("future", "signaling_client"):
     with contextlib.suppress(ImportError):
       importlib.import_module(f"orbax.checkpoint._src.futures.{name}").time = steady  # type: ignore[attr-defined]
-
-
-_have_waits_measured()
 
 
 @contextlib.contextmanager

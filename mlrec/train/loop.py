@@ -17,7 +17,6 @@ from absl import logging
 from flax import nnx
 import jax
 from ml_collections import ConfigDict
-import numpy as np
 import optax
 
 from mlrec import compiled
@@ -30,10 +29,7 @@ from mlrec.config import ConfigError
 from mlrec.content.base import Content
 from mlrec.content.base import Source
 from mlrec.data.batches import Layout
-from mlrec.data.batches import TrainBatches
 from mlrec.data.id_map import IdMap
-from mlrec.data.interaction_batches import InteractionBatches
-from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.data.interaction_batches import steps_per_epoch
 from mlrec.data.pipeline import ahead
 from mlrec.data.splits import EVALUATED
@@ -44,6 +40,9 @@ from mlrec.metrics import ScoresNotFinite
 from mlrec.models.recommenders.recommender import Recommender
 from mlrec.train import pretrained
 from mlrec.train import warm_start
+from mlrec.train.batch_stream import Groups
+from mlrec.train.batch_stream import placed
+from mlrec.train.batch_stream import train_batches
 from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.checkpoint import OtherModelError
@@ -59,9 +58,6 @@ from mlrec.train.run_files import RunFiles
 from mlrec.train.session import Clock
 from mlrec.train.session import Session
 from mlrec.train.sharding import make_mesh
-from mlrec.train.sharding import put
-from mlrec.train.sharding import put_content
-from mlrec.train.sharding import put_parts
 from mlrec.train.sharding import Shares
 from mlrec.train.state import average_decay
 from mlrec.train.state import make_settle
@@ -140,7 +136,7 @@ class TrainingRun:
     self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh)
     self.content: Content | None = None
     if training:
-      self.batches = _train_batches(self.config, self.split, self._layout, self.abstract_model(), self.mesh)
+      self.batches = train_batches(self.config, self.split, self._layout, self.abstract_model(), self.mesh)
       _tell_of_folded(self.config, self.split, self.abstract_model())
 
   def prepare(self, stop: StopSignal | None = None) -> None:
@@ -286,19 +282,8 @@ class TrainingRun:
     for every in (config.eval.every_steps, config.checkpoint.every_steps):
       if every:
         ends |= set(range(step // every * every + every, end, every))
-    shares, number = Shares.of(self.mesh), config.train.parts
-    make = _Groups(self.batches, [step, *sorted(ends)], size, self.content, shares, number)
-
-    def place(group: _Group) -> tuple[int, Any]:
-      if number > 1:
-        batches = put_parts(self.mesh, group.stacked, shares.of_parts(number), number)
-      else:
-        batches = put(self.mesh, group.stacked, axis=1)
-      if group.content is not None:
-        content = put_content(self.mesh, batches.items.shape, group.content, axis=1)
-        batches = batches._replace(content=content)
-      return group.steps, batches
-
+    make = Groups(self.batches, [step, *sorted(ends)], size, self.content, Shares.of(self.mesh), config.train.parts)
+    place = functools.partial(placed, self.mesh, config.train.parts)
     return ahead(make, len(ends), place, **reading_options(self.content, self.config.data.workers))
 
   def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, Record]:
@@ -399,37 +384,6 @@ class TrainingRun:
     return f"readable are those of steps {readable}: --evaluate_only --step=N evaluates one of them"
 
 
-class _Group(NamedTuple):
-  """Stacked batches of so many `steps` on the host, and the content of their items by shares."""
-
-  steps: int
-  stacked: Any
-  content: dict[int, dict[str, np.ndarray]] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Groups:
-  """The groups of steps of an epoch, or of what is left of it, by their number; picklable."""
-
-  batches: TrainBatches | InteractionBatches
-  bounds: Sequence[int]
-  size: int
-  content: Content | None
-  shares: Shares
-  parts: int
-
-  def __call__(self, number: int) -> _Group:
-    first = self.bounds[number]
-    count = self.bounds[number + 1] - first
-    # A process makes its own parts alone.
-    options = {"parts": self.shares.of_parts(self.parts)} if self.parts > 1 else {}
-    stacked = self.batches.stack(first, count, self.size, **options)
-    content = None
-    if self.content is not None:
-      content = self.shares.read(self.content, stacked.items, axis=1, held=self.parts > 1)
-    return _Group(count, stacked, content)
-
-
 def _tell_of_folded(config: ConfigDict, split: Split, model: Recommender) -> None:
   """Warns where a model with rows of users is evaluated on users that training does not see."""
   if not model.by_user:
@@ -475,41 +429,3 @@ def _plan(
       f"step, so that the gradient has all rows; give {ADAMW!r}"
     )
   return spec, optimizer, Layout.of(split.max_length, packed=not model.reads_padding)
-
-
-def _train_batches(
-  config: ConfigDict, split: Split, layout: Layout, model: Recommender, mesh: jax.sharding.Mesh
-) -> TrainBatches | InteractionBatches:
-  """The stream of batches."""
-  on_interactions = model.batches_of == INTERACTIONS
-  _check_parts(config, model)
-  shared: dict[str, Any] = {
-    "batch_size": config.train.batch_size,
-    "seed": config.seed,
-    "negatives": model.negatives,
-    "popularity_power": config.loss.popularity_power,
-    "multiple_of": mesh.size,
-  }
-  if config.loss.negative_groups > 1 and (on_interactions or model.negatives or model.scores_all_items):
-    draws = "scores all items" if model.scores_all_items else "draws its negatives"
-    why = "is trained on interactions, not on users" if on_interactions and not model.negatives else draws
-    raise ConfigError(f"config.loss.negative_groups = {config.loss.negative_groups}: {config.model.name} {why}; give 1")
-  if on_interactions:
-    return InteractionBatches(split, inputs=model.reads_inputs, **shared)
-  shared |= {"negatives_by_popularity": model.negatives_by_popularity, "parts": config.train.parts}
-  return TrainBatches(split, layout, negative_groups=config.loss.negative_groups, **shared)
-
-
-def _check_parts(config: ConfigDict, model: Recommender) -> None:
-  """Refuses parts of batches that the model cannot have."""
-  parts, groups = config.train.parts, config.loss.negative_groups
-  if parts == 1:
-    return
-  said = f"config.train.parts = {parts}"
-  if model.batches_of == INTERACTIONS:
-    raise ConfigError(f"{said}: {config.model.name} is trained on interactions, not on users; give 1")
-  if groups % parts and not (model.negatives or model.scores_all_items):
-    raise ConfigError(
-      f"{said}: users of a part see its own negatives alone, so that config.loss.negative_groups = {groups} must be a "
-      f"multiple of it; give {round_up(groups, parts)}"
-    )

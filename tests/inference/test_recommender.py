@@ -367,7 +367,7 @@ def test_loading_plans_no_batches_and_reads_the_arrays_once(titled, monkeypatch)
   read = []
   real = Checkpoints.restore_model
   monkeypatch.setattr(Checkpoints, "restore_model", lambda *arguments: read.append(1) or real(*arguments))
-  monkeypatch.setattr(loop, "_train_batches", None)
+  monkeypatch.setattr(loop, "train_batches", None)
   mlrec.Recommender.load(titled, new_items=True)
   assert read == [1]
 

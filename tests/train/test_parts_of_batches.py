@@ -131,6 +131,7 @@ def test_a_process_makes_its_own_parts_alone(tiny_config, pairs_file, tmp_path, 
   from mlrec.data import leave_one_out
   from mlrec.data import read_pairs
   from mlrec.runs.workdir import Workdir
+  from mlrec.train import batch_stream
   from mlrec.train import loop
   from mlrec.train.sharding import Shares
 
@@ -141,7 +142,7 @@ def test_a_process_makes_its_own_parts_alone(tiny_config, pairs_file, tmp_path, 
   monkeypatch.setattr(
     TrainBatches, "_raw_of", lambda self, users, step, part: made.append((step, part)) or real(self, users, step, part)
   )
-  groups = loop._Groups(run.batches, [0, 2], 4, None, Shares((2, 3), 4), 8)
+  groups = batch_stream.Groups(run.batches, [0, 2], 4, None, Shares((2, 3), 4), 8)
   stacked = groups(0).stacked
   assert made == [(step, part) for step in (0, 1) for part in (4, 5, 6, 7)]
   assert stacked.items.shape[:2] == (4, 4)
