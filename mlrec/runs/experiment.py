@@ -248,11 +248,11 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
 def _told(split: Split) -> str:
   """The sizes of the data, and how it is split, in words."""
   sizes = f"{split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} interactions"
-  if split.sampled:
-    sizes += f", evaluated on a sample of {split.sampled:,} users"
   if split.protocol == LEAVE_ONE_OUT:
     most = split.train_windows * split.max_length + 3
-    return sizes + (f" (the last {most} of a user)" if split.train_windows else "")
+    kept = f" (the last {most} of a user)" if split.train_windows else ""
+    sampled = split.sampled if split.sampled < split.num_users else 0
+    return sizes + kept + (f"; {protocols.stated(split.protocol, sampled)}" if sampled else "")
   trained, there = int(split.train_counts.sum()), int(split.cuts.train.sum())
   cut = "" if trained == there else f", of {there:,}: config.data.train_windows = 0 takes the older ones too"
   parts = [f"{trained:,} interactions to train on{cut if not len(split.cold) else ''}"]

@@ -112,6 +112,16 @@ def test_a_sample_of_users_stands_for_all_and_is_told(run_tiny, tmp_path):
   assert hashes[0] != hashes[1]
 
 
+@pytest.mark.parametrize(
+  ("users", "told"), [(60, "of a user); leave_one_out, sample of 60 users"), (10_000, "of a user)")]
+)
+def test_the_line_about_the_data_says_that_a_sample_is_evaluated_where_it_is_one(users, told, run_tiny, tmp_path):
+  said: list[str] = []
+  run_tiny(tmp_path / "run", say=said.append, **{"eval.users": users, "train.epochs": 1})
+  (line,) = (line for line in said if " interactions (the last" in line)
+  assert line.endswith(told)
+
+
 def _with(run_tiny, workdir, **settings):
   run_tiny(workdir, **({"eval.users": 60, "train.epochs": 1} | settings))
   return workdir
