@@ -13,6 +13,7 @@ import multiprocessing
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 import queue
+import re
 import signal
 import threading
 import time
@@ -122,7 +123,7 @@ class _Workers:
     self._iterator: Any = iter(elements.mp_prefetch(options).map(_copied).map(place))
     # Whoever starts it, as Grain would, is no longer deaf to Ctrl-C: Python then lets that signal through again.
     resource_tracker.ensure_running()
-    self._children: set[BaseProcess] = set()
+    self._children: frozenset[BaseProcess] = frozenset()
     self._elements: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=1)
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._fetch, name="elements of workers", daemon=True)
@@ -159,6 +160,7 @@ class _Workers:
         element, error = next(self._iterator), None
       except BaseException as raised:
         element, error = None, raised
+      self._note_children()
       self._elements.put((element, error))
       if error is not None:
         return
@@ -174,7 +176,7 @@ class _Workers:
       try:
         element, error = self._elements.get(timeout=_LOOK)
       except queue.Empty:
-        self._children |= set(multiprocessing.active_children()) - self._others
+        self._note_children()
         waited = time.monotonic() - start
         if lost := self._lost():
           raise _WorkersLost(lost) from None
@@ -185,16 +187,19 @@ class _Workers:
           logging.warning("Data workers have made nothing for %.0f s: a disk, or one of them, may hang.", waited)
           told = True
         continue
-      if error is not None and (lost := self._lost()):
+      if error is not None and (lost := self._lost() or _told_by_grain(error)):
         raise _WorkersLost(lost) from error
       return element, error
+
+  def _note_children(self) -> None:
+    """Takes note of the workers that run; one that has ended is nobody's child any more."""
+    self._children = self._children | (set(multiprocessing.active_children()) - self._others)
 
   def _lost(self) -> str:
     """What is to be said of a worker that has died; nothing where none has."""
     for child in self._children:
       if child.exitcode:
-        how = f"by signal {-child.exitcode}" if child.exitcode < 0 else f"with status {child.exitcode}"
-        return f"a data worker (process {child.pid}) has ended {how}"
+        return _ended(f"a data worker (process {child.pid})", child.exitcode)
     return ""
 
   def _kill(self) -> None:
@@ -206,6 +211,16 @@ class _Workers:
     with contextlib.suppress(queue.Empty):
       while True:
         self._elements.get_nowait()
+
+
+def _ended(who: str, exitcode: int) -> str:
+  return f"{who} has ended " + (f"by signal {-exitcode}" if exitcode < 0 else f"with status {exitcode}")
+
+
+def _told_by_grain(error: BaseException) -> str:
+  """What is to be said of a worker that has died before it was noted, which Grain has told; else nothing."""
+  said = re.search(r"Worker process was terminated unexpectedly with exit code (-?\d+)", str(error))
+  return _ended("a data worker", int(said[1])) if isinstance(error, RuntimeError) and said else ""
 
 
 def _copied(element: _Host) -> _Host:

@@ -142,6 +142,14 @@ def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost(by, tmp_path,
   assert ("has ended by signal 9" if by == signal.SIGKILL else "data workers have made nothing for") in caplog.text
 
 
+@pytest.mark.parametrize("at", [0, 1, 8])
+def test_a_worker_that_dies_at_once_or_at_the_end_is_replaced(at, tmp_path, caplog):
+  """Before anybody has taken note of it, or while it hands over the last."""
+  make = functools.partial(_ending, at=at, by=signal.SIGKILL, told=str(tmp_path / "told"))
+  assert list(ahead(make, 9, _same, workers=2)) == list(range(9))
+  assert "has ended by signal 9" in caplog.text
+
+
 @pytest.mark.slow
 def test_workers_that_die_each_time_end_the_stream_with_what_to_try():
   made = []
