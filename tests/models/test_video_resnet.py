@@ -118,7 +118,9 @@ def test_missing_unused_and_misshapen_entries_are_named(name):
   checks.assert_misfits_are_named(model, key, "blocks.9.proj.weight", (3, 3, 1, 1, 1))
 
 
-@pytest.mark.parametrize(("name", "first_trained"), [("csn_r101", 0), ("r2plus1d_r50", 4), ("slow_r50", 6)])
+@pytest.mark.parametrize(
+  ("name", "first_trained"), [pytest.param("csn_r101", 0, marks=pytest.mark.slow), ("r2plus1d_r50", 4), ("slow_r50", 6)]
+)
 def test_gradients_and_statistics_stop_at_the_first_trained_stage(name, first_trained):
   model, rate = _tiny(name, depths=(1, 1, 1, 1)), 1e-4 if first_trained == 0 else None
   checks.assert_descends(model, _clips(frames=3, size=33), first_trained, rate)

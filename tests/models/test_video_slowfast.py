@@ -65,6 +65,7 @@ def test_what_is_loaded_comes_back_and_what_does_not_fit_is_named():
   checks.assert_misfits_are_named(model, key, "blocks.5.weight", (16, 8, 7, 1, 1))
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter():
   for key, value in checks.gradients(_tiny(), _clips(), context=lambda: EVALUATION).items():
     assert np.isfinite(value).all(), key

@@ -44,7 +44,7 @@ def test_golden_output(golden):
   tiny.assert_near(tiny.run(model, np.moveaxis(arrays["input"], 1, -1)), arrays["output"], 1e-5)
 
 
-@pytest.mark.parametrize("name", ["x3d_xs", "x3d_l", "efficient_x3d_xs"])
+@pytest.mark.parametrize("name", ["x3d_xs", pytest.param("x3d_l", marks=pytest.mark.slow), "efficient_x3d_xs"])
 def test_names_and_shapes_are_the_published_ones(golden_path, name):
   assert tiny.shapes(tiny.full_size(name)) == tiny.published(golden_path / "keys" / f"{_KEYS[name]}.net.txt")
 
@@ -78,6 +78,7 @@ def test_missing_unused_and_misshapen_entries_are_named(name):
   checks.assert_misfits_are_named(model, key, "blocks.9.weight", (3, 3, 1, 1, 1))
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter():
   for key, value in checks.gradients(_tiny("x3d_xs"), _clips(), context=lambda: EVALUATION).items():
     assert np.isfinite(value).all(), key

@@ -173,7 +173,12 @@ def test_without_a_split_all_seeds_and_what_is_computed_at_once_are_finished_too
 
 @pytest.mark.parametrize(
   ("model", "text"),
-  [(_LIGHTGCN, _TIME), (_LIGHTGCN, _USERS), ({"name": "dssm", "dim": 8}, _TIME), ({"name": "vbpr", "dim": 8}, _TIME)],
+  [
+    (_LIGHTGCN, _TIME),
+    pytest.param(_LIGHTGCN, _USERS, marks=pytest.mark.slow),
+    ({"name": "dssm", "dim": 8}, _TIME),
+    pytest.param({"name": "vbpr", "dim": 8}, _TIME, marks=pytest.mark.slow),
+  ],
   ids=lambda value: value if isinstance(value, str) else value["name"],
 )
 def test_a_model_with_rows_of_users_ranks_for_unseen_ones_as_it_recommends(
@@ -197,6 +202,7 @@ def test_a_model_with_rows_of_users_ranks_for_unseen_ones_as_it_recommends(
   assert np.array_equal(kept.ranks[inside], places[inside])
 
 
+@pytest.mark.slow
 def test_a_model_of_everything_recommends_and_one_of_a_past_time_folds_in_whom_it_has_not_seen(log, run_tiny, tmp_path):
   options = {"data.source": str(log), "train.epochs": 1}
   run_tiny(tmp_path / "none", seeds=(0, 1), **options, **{"data.split": "none"})

@@ -226,6 +226,7 @@ def drawn(workdir: pathlib.Path, *, opened_anew: bool, seed: int = 0) -> list[di
   return out
 
 
+@pytest.mark.slow
 def test_what_is_tried_depends_on_the_seed_and_not_on_interruptions(tmp_path):
   whole = drawn(tmp_path / "whole", opened_anew=False)
   assert drawn(tmp_path / "parts", opened_anew=True) == whole
@@ -270,6 +271,7 @@ def test_no_trial_begins_once_the_seconds_are_used(tmp_path):
   assert trials.claim(most=None, seconds=12.0).number == 3
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_seeds_is_worth_their_mean(tiny_config, tmp_path):
   (trial,) = sweep(tmp_path, tiny_config(seeds=(0, 1), **{"train.epochs": 1}), LR, trials=1)
   parts = [read_json(tmp_path / "trial_0000" / f"seed_{seed}" / "result.json") for seed in (0, 1)]

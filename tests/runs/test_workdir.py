@@ -78,8 +78,8 @@ _KILLED = """
   [
     "workdir.Workdir.claim",
     "workdir.files.write_json",
-    "checkpoint.Checkpoints.restore_latest",
-    "checkpoint.Checkpoints.save",
+    pytest.param("checkpoint.Checkpoints.restore_latest", marks=pytest.mark.slow),
+    pytest.param("checkpoint.Checkpoints.save", marks=pytest.mark.slow),
     "checkpoint.ocp.CheckpointManager.save",
   ],
 )

@@ -31,7 +31,7 @@ def grouped(run_tiny, tmp_path_factory):
   return workdir
 
 
-@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_batch_in_parts_has_the_loss_of_the_same_groups(parts, run_tiny, grouped, tmp_path):
   run_tiny(tmp_path / "run", **PARTED | {"train.parts": parts})
   assert_close(losses(tmp_path / "run"), losses(grouped))

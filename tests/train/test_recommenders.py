@@ -62,8 +62,12 @@ DRAWN = {
 
 
 # The in-batch softmax is seen to learn in test_finished_runs.py.
-@pytest.mark.parametrize("options", DRAWN.values(), ids=DRAWN)
-def test_each_loss_of_items_drawn_teaches_which_item_follows(options, run_tiny, split, tmp_path):
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=pytest.mark.slow) if name.endswith(("popularity", "gbce")) else name for name in DRAWN],
+)
+def test_each_loss_of_items_drawn_teaches_which_item_follows(name, run_tiny, split, tmp_path):
+  options = DRAWN[name]
   model = {**options, "dim": 16, "user": SASREC | {"dropout": 0.0}}
   if "negatives" in options:
     model["negatives"] = 20
@@ -85,7 +89,9 @@ def test_recommenders_of_interactions_learn(name, run_tiny, split, tmp_path):
   assert result["test"]["hr@20"] > 20 / ITEMS
 
 
-@pytest.mark.parametrize("model", [DRAWN["gbce"], {"name": "factors"}], ids=["gbce", "factors"])
+@pytest.mark.parametrize(
+  "model", [pytest.param(DRAWN["gbce"], marks=pytest.mark.slow), {"name": "factors"}], ids=["gbce", "factors"]
+)
 def test_a_run_with_items_drawn_is_resumed_bit_for_bit(model, run_tiny, tmp_path):
   settings = {"model": model, "train.epochs": 2, "train.batch_size": 128 if model["name"] != "sequential" else 32}
   run_tiny(tmp_path / "whole", **settings)
@@ -295,7 +301,7 @@ def test_wrong_options_are_refused_by_name(model, pattern, run_tiny, tmp_path):
   assert not (tmp_path / "run" / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["from_features", "from_content"])
+@pytest.mark.parametrize("name", [pytest.param("from_features", marks=pytest.mark.slow), "from_content"])
 def test_a_run_is_resumed_with_the_vectors_it_has_read_and_no_others(name, run_tiny, tmp_path):
   vectors = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
   np.save(tmp_path / "v.npy", vectors)

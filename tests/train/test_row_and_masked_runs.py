@@ -16,6 +16,8 @@ _MODELS = {
   "bert4rec": {"name": "bert4rec", "dim": 8, "item": {"name": "id"}, "blocks": 1},
   "hstu": {"name": "sequential", "dim": 8, "user": {"name": "hstu", "blocks": 1}},
 }
+# Near kin of the others here.
+_SLOW = ("deepfm", "hstu")
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def run(tiny_config):
   return run
 
 
-@pytest.mark.parametrize("name", _MODELS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in _MODELS]
+)
 def test_a_run_that_was_continued_is_the_same_run(name, run, tmp_path):
   wanted = run(name, tmp_path / "whole", 2)
   run(name, tmp_path / "run", 1)

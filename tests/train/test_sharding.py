@@ -139,7 +139,7 @@ def test_a_run_is_continued_on_fewer_devices_and_on_more(forked, pairs_file, fin
 @pytest.mark.parametrize(
   ("item_tables", "loss"),
   [
-    ("adamw", ""),
+    pytest.param("adamw", "", marks=pytest.mark.slow),
     pytest.param("lazy_adamw", "", marks=pytest.mark.slow),
     pytest.param("sgd", "", marks=pytest.mark.slow),
     pytest.param("adamw", "full_softmax", marks=pytest.mark.slow),

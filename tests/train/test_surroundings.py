@@ -27,6 +27,7 @@ from support.tiny_runs import tiny_arguments
 _COMMANDS = ("main", "sweep", "study", "report", "features", "convert")
 
 
+@pytest.mark.slow
 def test_a_run_whose_output_nobody_reads_any_more_saves_and_ends_quietly(command, finished, pairs_file, tmp_path):
   arguments = tiny_arguments(pairs_file, tmp_path / "run")
   with started(main_command(*arguments)) as process:
@@ -47,7 +48,7 @@ def _slow(*values):
   return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("closed", [">&- 2>&-", *map(_slow, ("2>&-", ">&-", "2>&- <&-"))])
+@pytest.mark.parametrize("closed", ["2>&-", *map(_slow, (">&- 2>&-", ">&-", "2>&- <&-"))])
 def test_closed_streams_keep_no_run_from_its_end(closed, finished, pairs_file, tmp_path):
   program = ["sh", "-c", f'"$@" {closed}', "sh", *main_command(*tiny_arguments(pairs_file, tmp_path / "run"))]
   done = subprocess.run(program, env=environment(), capture_output=True, text=True, timeout=300)

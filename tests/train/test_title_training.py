@@ -62,7 +62,7 @@ def run(tiny_config, folder):
   return run
 
 
-@pytest.mark.parametrize("mode", ["frozen", pytest.param("top", marks=pytest.mark.slow), "full"])
+@pytest.mark.parametrize("mode", ["frozen", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("top", "full"))])
 def test_each_mode_learns_and_items_without_a_title_are_told(mode, run, folder, tmp_path, caplog):
   item = {"mode": mode, "weights": str(folder / "model.safetensors")}
   if mode == "top":
@@ -99,6 +99,7 @@ def test_kept_vectors_are_those_of_the_encoder(forked, folder, tmp_path):
   np.testing.assert_allclose(vectors[0], model(np.zeros((1, 2, 8), np.int32))[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_titles_are_fused_with_ids_and_a_missing_one_is_an_absence(run, folder, tmp_path):
   towers = {"name": "fused", "towers": {"id": {"name": "id"}}, "fusion": "attention", "heads": 2, "id_dropout": 0.3}
   title = {"mode": "frozen", "weights": str(folder / "model.safetensors"), "hidden": 12, "dropout": 0.1}

@@ -27,7 +27,7 @@ def optimizer():
   return make_optimizer(config, 100)
 
 
-@pytest.mark.parametrize("user", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("user", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
 def test_steps_are_those_of_whole_gradients(pairs_file, optimizer, user):
   """Item tables are read and differentiated by the batch's rows alone: that must not show in any parameter."""
 

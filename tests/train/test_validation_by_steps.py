@@ -55,6 +55,7 @@ def test_groups_of_steps_end_where_a_validation_is_due(run_tiny, tmp_path):
   assert _validated(tmp_path / "run") == [3, 6, 7, 9, 12, 14]
 
 
+@pytest.mark.slow
 def test_patience_counts_validations_within_epochs(run_tiny, tmp_path, monkeypatch):
   real, scores = Evaluator.figures, iter([0.5, 0.6, 0.4, 0.3])
 
@@ -67,6 +68,7 @@ def test_patience_counts_validations_within_epochs(run_tiny, tmp_path, monkeypat
   assert result["best_step"] == 8
 
 
+@pytest.mark.slow
 def test_epochs_may_be_of_so_many_steps(run_tiny, finished, tmp_path):
   result = run_tiny(tmp_path / "run", **{"train.steps_per_epoch": 15, "train.epochs": 2})
   assert _validated(tmp_path / "run") == [15, 30]
@@ -113,7 +115,8 @@ def test_a_sample_of_users_stands_for_all_and_is_told(run_tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("users", "told"), [(60, "of a user); leave_one_out, sample of 60 users"), (10_000, "of a user)")]
+  ("users", "told"),
+  [pytest.param(60, "of a user); leave_one_out, sample of 60 users", marks=pytest.mark.slow), (10_000, "of a user)")],
 )
 def test_the_line_about_the_data_says_that_a_sample_is_evaluated_where_it_is_one(users, told, run_tiny, tmp_path):
   said: list[str] = []

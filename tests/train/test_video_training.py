@@ -109,7 +109,7 @@ def _losses(workdir):
   return [line["loss"] for line in metric_lines(workdir) if line["split"] == "train"]
 
 
-@pytest.mark.parametrize("mode", ["scratch", "full", "top", "frozen"])
+@pytest.mark.parametrize("mode", [pytest.param("scratch", marks=pytest.mark.slow), "full", "top", "frozen"])
 def test_every_mode_learns(run_video, tmp_path, mode):
   weights = {} if mode == "scratch" else {"item.weights": "random"}
   run_video(tmp_path / "run", **{"item.mode": mode, "train.epochs": 2, "optimizer.lr": 2e-2}, **weights)
@@ -122,7 +122,10 @@ def _moved(before, after):
   return {name for name, array in after.items() if name in before and not np.array_equal(array, before[name])}
 
 
-@pytest.mark.parametrize(("mode", "trained"), [("full", {"low", "high"}), ("top", {"high"}), ("frozen", set())])
+@pytest.mark.parametrize(
+  ("mode", "trained"),
+  [("full", {"low", "high"}), ("top", {"high"}), pytest.param("frozen", set(), marks=pytest.mark.slow)],
+)
 def test_only_what_a_mode_trains_moves(run_video, tmp_path, mode, trained):
   run_video(
     tmp_path / "run", **{"item.mode": mode, "item.weights": "random", "item.cache": False, "checkpoint.every_steps": 2,
@@ -161,6 +164,7 @@ def test_published_weights_are_where_training_starts(run_video, weights, tmp_pat
     np.testing.assert_allclose(saved[name], getattr(wanted, stage).conv.kernel[...], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_and_uncached_frozen_runs_are_the_same(run_video, weights, tmp_path):
   options = {"item.mode": "frozen", "item.weights": weights, "train.epochs": 2, "item.cache": True}
   cached = run_video(tmp_path / "cached", **options)
@@ -170,6 +174,7 @@ def test_cached_and_uncached_frozen_runs_are_the_same(run_video, weights, tmp_pa
     assert cached[split] == pytest.approx(uncached[split], abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_frozen_vectors_are_made_once_for_all_heads(run_video, clips, tmp_path):
   options = {"item.mode": "frozen", "item.weights": "random", "train.epochs": 1}
   run_video(tmp_path / "one", **options)
@@ -207,6 +212,7 @@ def test_statistics_and_dropout_run_through_the_parts(run_video, tmp_path):
   assert np.isfinite(_losses(tmp_path / "run")).all()
 
 
+@pytest.mark.slow
 def test_frozen_stages_run_as_in_training_where_asked(run_video, tmp_path):
   options = {"item.mode": "frozen", "item.weights": "random", "item.cache": False, "item.frozen_in_training": True}
   run_video(tmp_path / "run", **options, **{"checkpoint.every_steps": 2, "train.epochs": 1})
@@ -216,6 +222,7 @@ def test_frozen_stages_run_as_in_training_where_asked(run_video, tmp_path):
   assert all(name.removesuffix(".value").endswith(("norm.mean", "norm.var")) for name in moved)
 
 
+@pytest.mark.slow
 def test_the_encoder_may_compute_in_bfloat16(run_video, tmp_path):
   result = run_video(tmp_path / "run", **{"item.dtype": "bfloat16", "train.epochs": 1})
   assert np.isfinite(_losses(tmp_path / "run")).all()
@@ -310,7 +317,7 @@ def test_a_run_is_compared_with_popularity_and_with_item_ids(run_video, run_tiny
   [
     pytest.param("sasrec", "r3d_r18,top", 16, {"depths": (1, 1, 1, 1)}, marks=pytest.mark.slow),
     ("gru4rec", "vit_s,frozen", 32, {"depth": 1, "dim": 48}),
-    ("nextitnet", "vit_s,full", 32, {"depth": 1, "dim": 48}),
+    pytest.param("nextitnet", "vit_s,full", 32, {"depth": 1, "dim": 48}, marks=pytest.mark.slow),
   ],
 )
 def test_the_shipped_configs_train_through_their_encoders(head, argument, size, options, clips, make_pairs, tmp_path):

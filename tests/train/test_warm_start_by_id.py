@@ -132,7 +132,11 @@ def test_rows_of_users_follow_their_ids_too(run_tiny, tiny_config, logs, tmp_pat
 
 @pytest.mark.parametrize(
   "options",
-  [pytest.param({"item": _FUSED}, marks=pytest.mark.slow), {"item": _FUSED["towers"]["age"]}, {"model": _LIGHTGCN}],
+  [
+    pytest.param({"item": _FUSED}, marks=pytest.mark.slow),
+    pytest.param({"item": _FUSED["towers"]["age"]}, marks=pytest.mark.slow),
+    {"model": _LIGHTGCN},
+  ],
   ids=["fused", "age", "graph"],
 )
 def test_arrays_that_come_from_the_data_are_this_run_s(options, run_tiny, tiny_config, logs, tmp_path):

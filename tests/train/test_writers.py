@@ -97,6 +97,7 @@ def test_what_cannot_be_opened_is_told(tmp_path):
   assert writers_lib.opened(run, {"tensorboard": False, "wandb": "", "mlflow": ""}) == []
 
 
+@pytest.mark.slow
 def test_mlflow_resumes_the_run_of_a_workdir(tmp_path):
   mlflow = pytest.importorskip("mlflow")
   pytest.importorskip("sqlalchemy")
@@ -113,6 +114,7 @@ def test_mlflow_resumes_the_run_of_a_workdir(tmp_path):
   ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_weights_and_biases_keeps_a_run_of_a_workdir_off_line(tmp_path, monkeypatch):
   pytest.importorskip("wandb")
   monkeypatch.setenv("WANDB_MODE", "offline")
