@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets.public_api as tfds
 
 from tfds_microlens import audio
+from tfds_microlens import frame_codecs
 from tfds_microlens import media_features
 from tfds_microlens import releases
 from tfds_microlens import video_sources
@@ -138,12 +139,13 @@ def _items_config(release: str, media: MediaSettings) -> MicroLensConfig:
 def _videos_config(release: str, frames: video_sources.FrameSettings) -> MicroLensConfig:
   apart = f", {frames.interval} apart," if frames.interval > 1 else ""
   chosen = " as the benchmark's released code finds them" if frames.reference else ""
+  together = ", coded together" if frames.form == frame_codecs.H264 else ""
   return _versioned(
     "Frames of videos.",
     name=f"{release}-{VIDEOS}-{frames}",
     description=(
-      f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}; "
-      f"{_summary(release)}."
+      f"{frames.number} frames{apart} around the middle of every video{chosen}, {frames.size} x {frames.size}"
+      f"{together}; {_summary(release)}."
     ),
     release=release,
     kind=VIDEOS,
@@ -178,7 +180,7 @@ def _summary(release: str) -> str:
 class Configs(dict[str, MicroLensConfig]):
   """The configs by name.
 
-  Beside those listed it has `…-videos-<frames>x<side>[-i<interval>][-reference]` and
+  Beside those listed it has `…-videos-<frames>x<side>[-i<interval>][-reference][-h264]` and
   `…-items[-cover<side>|-coverpath][-audio<seconds>s|-audiopath]` for any numbers, and those of `own`. TFDS asks `in`
   and `get`, and iterates to list what there is.
   """
@@ -234,7 +236,8 @@ def features(config: MicroLensConfig, version: tfds.core.Version) -> dict[str, A
     }
   if config.frames:
     number, size = config.frames.number, config.frames.size
-    frames = media_features.Frames(shape=(number, size, size, 3), doc="RGB, in order of showing.")
+    form, doc = config.frames.form, "RGB, in order of showing."
+    frames = media_features.Frames(shape=(number, size, size, 3), encoding_format=form, doc=doc)
     if coded:
       frames = tfds.features.Sequence(tfds.features.Scalar(np.object_, doc="JPEG, RGB."), length=number, doc=frames.doc)
     return {

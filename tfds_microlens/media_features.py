@@ -8,8 +8,8 @@ They are classes of their own because TFDS's, as of 4.9.10, do not do for them:
 * an empty byte string stands for a cover or a sound that an item does not have, which no decoder of pictures reads.
 
 A picture is decoded by Pillow, or in a `tf.data.Dataset` by `tf.io.decode_jpeg` with exact arithmetic, to the same
-pixels; sound by PyAV in either case. `features.json` beside the records names these classes, so TFDS imports this
-package to read it.
+pixels; frames that are coded together, and sound, by PyAV in either case. `features.json` beside the records names
+these classes, so TFDS imports this package to read it.
 """
 
 import os
@@ -21,9 +21,10 @@ from tensorflow_datasets.core.proto import feature_pb2
 import tensorflow_datasets.public_api as tfds
 
 from tfds_microlens import audio
+from tfds_microlens import frame_codecs
 from tfds_microlens import video_frames
 
-_JPEG = "jpeg"
+_JPEG = frame_codecs.JPEG
 _FLAC = "flac"
 
 
@@ -54,15 +55,17 @@ class Cover(tfds.features.Image):
 
 
 class Frames(tfds.features.Video, tfds.features.Image):
-  """JPEGs of one video, decoded to `[frames, side, side, 3]` uint8; `tfds.decode.SkipDecoding()` gives their bytes.
+  """Frames of one video, decoded to `[frames, side, side, 3]` uint8; `tfds.decode.SkipDecoding()` gives their bytes.
 
   It is a `Video`, and so a `Sequence` of `Image`; an `Image` too, because `tfds.show_examples` looks for one. Unlike
-  other sequences it is decoded as one value: so decoders, which TFDS applies to the parts of sequences, get all frames.
+  other sequences it is decoded as one value: so decoders, which TFDS applies to the parts of sequences, get all frames,
+  and frames that are coded together can be.
   """
 
-  def __init__(self, *, shape: tuple[int, int, int, int], doc: feature_lib.DocArg = None):
+  def __init__(self, *, shape: tuple[int, int, int, int], encoding_format: str = _JPEG, doc: feature_lib.DocArg = None):
+    """`encoding_format` is one of `frame_codecs.FORMS`."""
     # Not that of Video, which needs TensorFlow.
-    self._encoding_format = _JPEG
+    self._encoding_format = encoding_format
     self._extra_ffmpeg_args: list[str] = []
     self._use_colormap = False
     picture = tfds.features.Image(shape=shape[1:], encoding_format=_JPEG)
@@ -78,12 +81,16 @@ class Frames(tfds.features.Video, tfds.features.Image):
     import tensorflow as tf
 
     del decoders
+    if self._encoding_format != _JPEG:
+      decode = lambda coded: frame_codecs.decode(list(coded))  # noqa: E731
+      decoded = tf.numpy_function(decode, [serialized_example], tf.uint8, stateful=False)
+      return tf.ensure_shape(decoded, (self._length, *self.feature.shape))
     frames = tf.unstack(serialized_example, num=self._length)
     return tf.stack([_tf_decode_jpeg(frame, self.feature.shape) for frame in frames])
 
   def decode_example_np(self, serialized_example: Any, *, decoders: Any = None) -> np.ndarray:
     del decoders
-    return np.stack([video_frames.decode_jpeg(frame) for frame in serialized_example])
+    return frame_codecs.decode(list(serialized_example))
 
   def _flatten(self, x: Any) -> list[Any]:
     return [x]
@@ -100,7 +107,7 @@ class Frames(tfds.features.Video, tfds.features.Image):
 
   @classmethod
   def from_json_content(cls, value: Any) -> "Frames":
-    return cls(shape=feature_lib.from_shape_proto(value.shape))
+    return cls(shape=feature_lib.from_shape_proto(value.shape), encoding_format=value.encoding_format or _JPEG)
 
 
 class Sound(tfds.features.Audio):

@@ -43,7 +43,7 @@ _SAYS_WHAT_IS_NEEDED = ("h264", "hevc")
 # JPEG quantiser steps, coarse to fine, the same for all frequencies: at one size that gives 1.5 to 2 dB more than the
 # standard tables, which spare what an eye does not see and a network does.
 _STEPS = (16, 14, 12, 10, 8, 7, 6)
-_MIN_PSNR_DB = 36.0
+MIN_PSNR_DB = 36.0
 # Indices of the frames wanted, out of how many there are.
 _Choose = Callable[[int], np.ndarray]
 
@@ -138,7 +138,7 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", qtables=[[step] * 64] * 2, subsampling=0, optimize=True)
     coded = out.getvalue()
-    if psnr(decode_jpeg(coded), pixels) >= _MIN_PSNR_DB:
+    if psnr(decode_jpeg(coded), pixels) >= MIN_PSNR_DB:
       break
   return coded
 

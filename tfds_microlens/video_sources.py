@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from tfds_microlens import frame_codecs
 from tfds_microlens import media_sources
 from tfds_microlens import video_frames
 from tfds_microlens.media_sources import MediaError
@@ -22,29 +23,35 @@ ARCHIVE_NUMBER, ARCHIVE_INTERVAL = 5, 1
 UNKNOWN_LENGTH = -1
 SUFFIX = ".mp4"
 _MEMBER = re.compile(r"(?:.*/)?([1-9]\d{0,17})-([1-9]\d{0,3})\.jpg")
-_NAME = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})(?:-i([1-9]\d{0,3}))?(-reference)?")
+_NAME = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})(?:-i([1-9]\d{0,3}))?(-reference)?(-h264)?")
 
 
 class FrameSettings(NamedTuple):
   """Which frames are kept: `number` of them, `interval` apart around the middle, as squares of side `size`.
 
-  `reference` chooses them as the benchmark's released code does (`video_frames.choose_frames`).
+  `reference` chooses them as the benchmark's released code does (`video_frames.choose_frames`), and `form`, one of
+  `frame_codecs.FORMS`, is how they are kept.
   """
 
   number: int = 5
   size: int = 224
   interval: int = 1
   reference: bool = False
+  form: str = frame_codecs.JPEG
 
   @classmethod
   def parse(cls, text: str) -> "FrameSettings | None":
-    """What `5x224`, `5x224-i5` or `5x224-reference` says; None if it is none of them."""
+    """What `5x224`, `5x224-i5`, `5x224-reference` or `5x224-h264` says; None if it is none of them."""
     found = _NAME.fullmatch(text)
-    return cls(int(found[1]), int(found[2]), int(found[3] or 1), bool(found[4])) if found else None
+    if not found:
+      return None
+    form = frame_codecs.H264 if found[5] else frame_codecs.JPEG
+    return cls(int(found[1]), int(found[2]), int(found[3] or 1), bool(found[4]), form)
 
   def __str__(self) -> str:
     apart = f"-i{self.interval}" if self.interval > 1 else ""
-    return f"{self.number}x{self.size}{apart}{'-reference' * self.reference}"
+    together = "-h264" if self.form == frame_codecs.H264 else ""
+    return f"{self.number}x{self.size}{apart}{'-reference' * self.reference}{together}"
 
 
 class VideoSource(media_sources.Source, Protocol):

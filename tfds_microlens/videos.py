@@ -1,10 +1,10 @@
-"""Videos to records of JPEG frames."""
+"""Videos to records of a few frames."""
 
 from typing import ClassVar
 
+from tfds_microlens import frame_codecs
 from tfds_microlens import media
 from tfds_microlens import records
-from tfds_microlens import video_frames
 from tfds_microlens.video_sources import FrameSettings
 from tfds_microlens.video_sources import VideoSource
 
@@ -23,5 +23,5 @@ class Frames:
 
   def keep(self, item: int) -> media.Kept:
     pixels, num_frames = self.source.read(item, self._settings)
-    frames = [video_frames.encode_jpeg(frame) for frame in pixels]
+    frames = frame_codecs.encode(pixels, self._settings.form)
     return media.Kept(records.serialize({"item": item, "frames": frames, "num_frames": num_frames}))

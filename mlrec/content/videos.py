@@ -1,5 +1,6 @@
 """Frames of videos by item id, decoded from a prepared data set by random access."""
 
+from collections.abc import Iterator
 import io
 import os
 from typing import Any
@@ -30,14 +31,17 @@ class Frames(media.Media):
     self.form = f"{self.num_frames}x{self.size}"
 
   def _open(self, source: str, data_dir: str) -> media.Records:
-    # It brings in TFDS.
+    # They bring in TFDS.
+    from tfds_microlens import frame_codecs
     from tfds_microlens import reading
 
+    self._codecs = frame_codecs
     return reading.open_videos(source, data_dir)
 
   def _measure(self, first: list[bytes]) -> None:
     self.num_frames = len(first)
-    self.size = self._image.open(io.BytesIO(first[0])).width
+    (frame,) = self._decoded(first, [0])
+    self.size = frame.shape[1]
 
   def read(self, ids: np.ndarray, *, frames: int | None = None, size: int | None = None) -> np.ndarray:
     """The frames of some items, in the order of `ids`.
@@ -59,13 +63,22 @@ class Frames(media.Media):
     ids = media.row_of_ids(ids)
 
     def decode(coded: list[bytes], row: np.ndarray) -> None:
-      for column, index in enumerate(chosen):
-        image = self._image.open(io.BytesIO(coded[index]))
-        if image.size != (size, size):
-          image = image.resize((size, size), self._image.Resampling.BILINEAR)
-        row[column] = np.asarray(image)
+      for column, frame in enumerate(self._decoded(coded, chosen)):
+        if frame.shape != row.shape[1:]:
+          square = self._image.fromarray(frame).resize((size, size), self._image.Resampling.BILINEAR)
+          frame = np.asarray(square)
+        row[column] = frame
 
     return self._fill(np.empty((len(ids), len(chosen), size, size, 3), np.uint8), ids, decode)
+
+  def _decoded(self, coded: list[bytes], chosen: list[int]) -> Iterator[np.ndarray]:
+    """The frames at some places, ascending, as they are stored."""
+    if self._codecs.are_together(coded):
+      # Those before are decoded on the way, those after are not.
+      decoded = self._codecs.decode(coded[: chosen[-1] + 1])
+      yield from (decoded[index] for index in chosen)
+    else:
+      yield from (np.asarray(self._image.open(io.BytesIO(coded[index]))) for index in chosen)
 
   def _chosen(self, frames: int) -> list[int]:
     stored = self.num_frames

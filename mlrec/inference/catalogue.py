@@ -32,6 +32,11 @@ class Pictures:
     if place is None:
       return []
     ((_, parts),) = self._records([place])
+    if parts and parts[0] and not parts[0].startswith(_JPEG):
+      # It brings in TFDS, which has opened the records.
+      from tfds_microlens import frame_codecs
+
+      parts = frame_codecs.as_jpegs(parts)
     return [part for part in parts if part.startswith(_JPEG)]
 
   def _place(self, item: int) -> int | None:

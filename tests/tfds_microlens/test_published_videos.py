@@ -10,6 +10,7 @@ from mlrec.content.audio import Audio
 from mlrec.content.videos import Frames
 import tfds_microlens
 from tfds_microlens import audio
+from tfds_microlens import frame_codecs
 from tfds_microlens import video_frames
 
 pytestmark = pytest.mark.skipif(not os.environ.get("MLREC_REAL_DATA"), reason="MLREC_REAL_DATA is not set")
@@ -48,6 +49,17 @@ def test_five_frames_are_within_36_db_at_a_fortieth_of_the_published_size(frames
   # The reference stores 3,014,861 bytes of float32 a video.
   assert max(sizes) <= 3_014_861 / 40
   assert np.mean(sizes) <= 3_014_861 / 55
+
+
+def test_five_frames_together_are_within_36_db_at_a_hundredth_of_the_published_size(folder):
+  sizes = []
+  for item in _NUM_FRAMES:
+    original, _ = video_frames.read_frames(folder / f"{item}.mp4")
+    coded = frame_codecs.encode(original, frame_codecs.H264)
+    assert min(video_frames.psnr(*pair) for pair in zip(frame_codecs.decode(coded), original)) >= 36
+    sizes.append(sum(map(len, coded)))
+  assert max(sizes) <= 3_014_861 / 100
+  assert np.mean(sizes) <= 3_014_861 / 150
 
 
 def test_seeking_finds_the_frames_that_decoding_everything_does(folder):

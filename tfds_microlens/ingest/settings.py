@@ -107,7 +107,7 @@ class Settings:
       return None
     found = FrameSettings.parse(self.frames) if self.frames else FrameSettings()
     if found is None:
-      raise self._refused("frames", f"expected <frames>x<side>, such as 5x224 or 5x224-i5, or {NONE}")
+      raise self._refused("frames", f"expected <frames>x<side>, such as 5x224, 5x224-i5 or 5x224-h264, or {NONE}")
     return found
 
   @property
