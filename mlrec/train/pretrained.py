@@ -29,8 +29,9 @@ def load(spec: StateSpec, state: TrainState) -> TrainState:
     try:
       convert.load_torch(module.encoder, pathlib.Path(module.weights).expanduser())
     except (OSError, ValueError) as error:
-      # A tower is an attribute `items` of its recommender, or of the towers of one.
-      option = ".".join(["config.model.item", *map(str, path[1:]), "weights"])
+      # A tower is the `items` of its recommender, or of a member of it, or among the towers of that.
+      below = path[path.index("items") + 1 :]
+      option = ".".join(["config.model.item", *map(str, below), "weights"])
       raise ConfigError(f"{option} = {module.weights!r}: {error}") from error
   _, params, rest = split_model(model)
   place = lambda value, like: jax.device_put(value, like.sharding)  # noqa: E731

@@ -13,6 +13,7 @@ from mlrec.data.batches import Batch
 from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.models.layers.context import Context
+from mlrec.models.layers.context import EVALUATION
 from mlrec.models.layers.tables import item_tables
 from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import choose
@@ -57,6 +58,7 @@ class Sequential(TowerRecommender):
     block: int = 4096,
     calibration: float = 0.75,
     from_prior: bool = False,
+    members: int = 1,
     item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
@@ -76,6 +78,9 @@ class Sequential(TowerRecommender):
       block: items that `full_softmax` scores at a time; a matter of memory and speed.
       calibration: t of `losses.calibrated_bce_sums`.
       from_prior: likewise.
+      members: models of this kind in one, which have nothing in common but the batches: each has towers and a loss of
+        its own, and the score of an item is the mean of theirs (Lakshminarayanan et al., NeurIPS 2017). All members'
+        vectors, end to end, are those of the model: its width is `members` times `dim`.
       item_data: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
@@ -93,7 +98,7 @@ class Sequential(TowerRecommender):
       raise OptionError("drawn_by", f"= {drawn_by!r} must be {UNIFORM!r}, with loss = {loss!r}")
     if not 0 <= calibration <= 1:
       raise OptionError("calibration", f"= {calibration} must be between 0 and 1")
-    at_least(1, num_items=num_items, max_length=max_length, dim=dim, block=block)
+    at_least(1, num_items=num_items, max_length=max_length, dim=dim, block=block, members=members)
     self.num_items, self.loss_name, self.negatives = num_items, loss, negatives
     self.negatives_by_popularity, self.scores_all_items, self.block = drawn_by == POPULARITY, loss == FULL, block
     self.calibration, self.from_prior = calibration, from_prior
@@ -104,6 +109,13 @@ class Sequential(TowerRecommender):
     with options_of("user"):
       name, options = choose(user, USER_ENCODER)
       self.users = models.create(name, dim, kind=USER_ENCODER, section=options, max_length=max_length, rngs=rngs)
+    self.others = nnx.List([
+      Sequential(
+        num_items, max_length, dim, item, user, loss=loss, negatives=negatives, drawn_by=drawn_by, block=block,
+        calibration=calibration, from_prior=from_prior, item_data=item_data, rngs=rngs,
+      )
+      for _ in range(members - 1)
+    ])  # fmt: skip
 
   @property
   def reads_padding(self) -> bool:  # type: ignore[override]
@@ -115,16 +127,45 @@ class Sequential(TowerRecommender):
     x = jnp.take(vectors, history.tokens, axis=0, mode="clip")
     return self.users(x, history.positions, history.segments, rngs=rngs)
 
+  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
+    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, members * D]`."""
+    if not self.others:
+      return self.items(items, content, context)
+    return jnp.concatenate([member.items(items, content, context) for member in self._members], axis=-1)
+
   def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
-    """The states `[B, D]` of users after their newest items."""
+    """The states `[B, members * D]` of users after their newest items."""
+    if not self.others:
+      return self._newest_states(table, batch)
+    vectors = jnp.split(table, len(self._members), axis=-1)
+    states = [member._newest_states(own, batch) for member, own in zip(self._members, vectors)]
+    return jnp.concatenate(states, axis=-1) / len(states)
+
+  def _newest_states(self, table: Array, batch: EvalBatch) -> Array:
+    """What `states` gives of this member alone."""
     history = batch.history
     x = jnp.take(table, history.tokens, axis=0, mode="clip")
     return self.users.at(x, history.positions, history.segments, batch.last)
 
+  @property
+  def _members(self) -> "list[Sequential]":
+    return [self, *self.others]
+
   def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
-    """The sum of losses over all real positions of a batch, whatever the groups of negatives, and their number."""
+    """The sum of losses over all real positions of a batch, whatever the groups of negatives, and their number.
+
+    Of several members it is the mean of their sums.
+    """
+    total, weight = self._own_sums(batch, rngs)
+    if not self.others:
+      return total, weight
+    # All have the same places, and so the same weight.
+    return (total + sum(member._own_sums(batch, rngs)[0] for member in self.others)) / len(self._members), weight
+
+  def _own_sums(self, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
+    """What `loss_sums` gives of this member alone."""
     context = Context(train=rngs is not None, rngs=rngs, weights=batch.items != 0)
-    vectors = self.item_vectors(batch.items, batch.content, context)
+    vectors = self.items(batch.items, batch.content, context)
     states = self.user_states(vectors, batch.history, rngs=rngs)
     if self.loss_name == IN_BATCH:
       return in_batch_sums(states, vectors, batch)
