@@ -23,6 +23,7 @@ from mlrec.models.layers.convolution_shifts import pad_axes
 from mlrec.models.layers.convolution_shifts import Sizes
 from mlrec.models.layers.convolution_shifts import span
 from mlrec.models.layers.convolution_shifts import widened
+from mlrec.models.layers.platforms import by_platform
 
 # Outputs of all frames together up to which they are computed at once.
 _FEW = 64
@@ -36,7 +37,7 @@ def convolve(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int
   The gradients are given here too (so: reverse mode only), since each device's own form has to be differentiated; only
   `x` and `kernel` are kept for them.
   """
-  return jax.lax.platform_dependent(
+  return by_platform(
     x, kernel,
     cpu=functools.partial(_forward, form=_fast, geometry=(stride, padding, groups)),
     default=functools.partial(_forward, form=_general, geometry=(stride, padding, groups)),
@@ -50,7 +51,7 @@ def _saving(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int)
 def _gradients(
   stride: Sizes, padding: Sizes, groups: int, saved: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
-  return jax.lax.platform_dependent(
+  return by_platform(
     *saved, grad,
     cpu=functools.partial(_backward, form=_fast, geometry=(stride, padding, groups)),
     default=functools.partial(_backward, form=_general, geometry=(stride, padding, groups)),

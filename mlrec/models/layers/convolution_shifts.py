@@ -13,6 +13,8 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.layers.platforms import by_platform
+
 # Of time, height and width.
 Sizes = tuple[int, ...]
 
@@ -174,7 +176,7 @@ def _interleave(phases: dict[Sizes, Array], window: Sizes, stride: Sizes) -> Arr
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def largest(x: Array, window: Sizes, stride: Sizes, padding: Sizes) -> Array:
   """The largest of each window of `x [B, T, H, W, C]` floats; the first of equal ones gets the gradient."""
-  return jax.lax.platform_dependent(
+  return by_platform(
     x,
     cpu=functools.partial(_largest_by_shifts, window=window, stride=stride, padding=padding),
     default=functools.partial(_largest_by_window, window=window, stride=stride, padding=padding),
@@ -184,7 +186,7 @@ def largest(x: Array, window: Sizes, stride: Sizes, padding: Sizes) -> Array:
 def _largest_gradient(window: Sizes, stride: Sizes, padding: Sizes, x: Array, grad: Array) -> tuple[Array]:
   by_window = functools.partial(_largest_by_window, window=window, stride=stride, padding=padding)
   by_shifts = functools.partial(_largest_gradient_by_shifts, window=window, stride=stride, padding=padding)
-  gradient = jax.lax.platform_dependent(
+  gradient = by_platform(
     x, grad, cpu=by_shifts, default=lambda x, grad: jax.vjp(by_window, x)[1](grad)[0]
   )  # fmt: skip
   return (gradient,)

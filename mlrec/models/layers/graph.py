@@ -26,6 +26,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.layers.platforms import by_platform
 from mlrec.models.layers.variables import DataArray
 
 # Partial sums of a dot product that are kept apart, so that a CPU adds whole vectors.
@@ -273,7 +274,7 @@ def dot_by_edge(edges: Edges, x: Array, y: Array, *, loop: bool | None = None) -
 
 def _either(by_loop: Callable[..., Array], by_array: Callable[..., Array], loop: bool | None, *arguments: Any) -> Array:
   if loop is None:
-    return jax.lax.platform_dependent(*arguments, cpu=by_loop, default=by_array)
+    return by_platform(*arguments, cpu=by_loop, default=by_array)
   return (by_loop if loop else by_array)(*arguments)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
+from mlrec.models.layers.platforms import by_platform
 from mlrec.registry import OptionError
 
 _INIT = truncated_normal(0.02)
@@ -209,7 +210,7 @@ def attend(
   """
   drops = dropout is not None and dropout.rate > 0 and rngs is not None
   if mask is None and bias is None and cap is None and not drops and _may_be_fused(query, key, value):
-    return jax.lax.platform_dependent(query, key, value, cuda=_fused, default=_mixed)
+    return by_platform(query, key, value, cuda=_fused, default=_mixed)
   return _mixed(query, key, value, mask, bias, cap, dropout, rngs)
 
 

@@ -14,6 +14,7 @@ from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.models.layers.platforms import by_platform
 from mlrec.models.layers.tables import item_tables
 from mlrec.models.recommenders.tower_recommender import TowerRecommender
 from mlrec.models.registry import choose
@@ -209,7 +210,7 @@ def excluded_columns(slots: Array, users: Array, columns: int) -> Array:
   def compared(slots: Array, users: Array) -> Array:
     return jnp.any(slots[users][:, :, None] == jnp.arange(columns), axis=1)
 
-  return jax.lax.platform_dependent(slots, users, cpu=copied, default=compared)
+  return by_platform(slots, users, cpu=copied, default=compared)
 
 
 def in_batch_sums(states: Array, vectors: Array, batch: Batch) -> tuple[Array, Array]:
