@@ -165,7 +165,7 @@ def default_config() -> ConfigDict:
   # Evaluate on so many users drawn by lot, the same ones in every run; 0 for all.
   config.eval.users = 0
   # Users scored at a time.
-  config.eval.batch_size = 2048
+  config.eval.batch_size = 512
   # Items scored at a time; ranks do not depend on it.
   config.eval.chunk = 4096
   # Items encoded at a time, where their content is read.

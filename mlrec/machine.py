@@ -18,7 +18,9 @@ from typing import TypeVar
 _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")
 # From glibc's <malloc.h>.
-_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+# What is larger goes back to the system as soon as it is not used any more.
+_LARGE_BYTES = 2 << 20
 
 
 def usable_cores() -> int:
@@ -109,11 +111,13 @@ def share_arenas() -> None:
   """Makes all threads allocate from one arena; to be called before there are many. A no-op without glibc.
 
   XLA compiles on many threads, in small pieces; glibc gives each thread an arena of its own and returns none of them: a
-  small model's job would hold several times what it uses.
+  small model's job would hold several times what it uses. Where a program's buffers are put among small pieces, they
+  leave holes: they are had from the system, each for itself, which glibc stops to do after the first few.
   """
   libc = _libc()
   if libc is not None:
     libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def keep_for_good() -> None:

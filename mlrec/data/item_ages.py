@@ -1,8 +1,6 @@
 """When items were watched, told from the order of items in histories alone."""
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import linalg
 
 from mlrec.data.interactions import Rows
 
@@ -31,6 +29,10 @@ def item_ages(rows: Rows, num_items: int) -> np.ndarray:
     `[num_items + 1]` float32. Items that no row names are given the 0.99 quantile of the interactions': what comes
     after the end of training was not there before. Place 0, the padding's, is 0.
   """
+  # Runs that ask for no ages do without it.
+  from scipy import sparse
+  from scipy.sparse import linalg
+
   ages = np.zeros(num_items + 1, np.float32)
   counts = np.bincount(rows.values, minlength=num_items + 1)
   if not counts.any():

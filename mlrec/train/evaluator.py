@@ -27,6 +27,7 @@ from mlrec.data.pipeline import ahead
 from mlrec.data.splits import Split
 from mlrec.data.static_shapes import round_up
 from mlrec.machine import in_order
+from mlrec.machine import trim_memory
 from mlrec.machine import usable_cores
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
@@ -118,6 +119,7 @@ class Evaluator:
       if not self._compiled:
         # By the first batch alone.
         yield from map(ranked, itertools.islice(batches, 1))
+        trim_memory()
         self._compiled.append(True)
       yield from in_order(ranked, batches, min(usable_cores(), _MOST_AT_ONCE), ahead=2)
       return
