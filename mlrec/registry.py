@@ -100,6 +100,33 @@ def variant(entry: type, **defaults: Any) -> Callable:
   return build
 
 
+def call(entry: Any, *args: Any, name: str, section: Mapping[str, Any] = {}, **options: Any) -> Any:
+  """Calls a class or function with options out of a config.
+
+  Args:
+    entry: to be called.
+    *args: its first arguments.
+    name: of it, for messages.
+    section: options out of a config, which may name anything.
+    **options: of the entry; what they and `args` give, the section cannot.
+
+  Raises:
+    OptionError: an option is unknown, given already, or not of the type that its annotation states.
+  """
+  parameters = _parameters(entry)
+  takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+  given = {*[parameter for parameter in parameters if parameter != "self"][: len(args)], *options}
+  for option, value in [*options.items(), *section.items()]:
+    if option not in parameters and not takes_any:
+      valid = [choice for choice in _settable(entry) if option not in section or choice not in given]
+      raise OptionError(option, f"= {value!r}: {name!r} has no such option; {closest(option, valid)}")
+    if option in section and option in given:
+      raise OptionError(option, f"= {section[option]!r} cannot be set here: it is known already")
+    if option in parameters:
+      _check_type(option, value, parameters[option].annotation)
+  return entry(*args, **options, **section)
+
+
 class Registry:
   """Names of one sort of thing, each registered by the module that defines it.
 
@@ -173,19 +200,7 @@ class Registry:
       ValueError: the name is unknown; the message names the closest ones.
       OptionError: an option is unknown, given already, or not of the type that its annotation states.
     """
-    entry = self.get(name, kind=kind)
-    parameters = _parameters(entry)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    given = {*[parameter for parameter in parameters if parameter != "self"][: len(args)], *options}
-    for option, value in [*options.items(), *section.items()]:
-      if option not in parameters and not takes_any:
-        valid = [choice for choice in self.options(name) if option not in section or choice not in given]
-        raise OptionError(option, f"= {value!r}: {name!r} has no such option; {closest(option, valid)}")
-      if option in section and option in given:
-        raise OptionError(option, f"= {section[option]!r} cannot be set here: it is known already")
-      if option in parameters:
-        _check_type(option, value, parameters[option].annotation)
-    return entry(*args, **options, **section)
+    return call(self.get(name, kind=kind), *args, name=name, section=section, **options)
 
   def parameters(self, name: str, *, kind: str | None = None) -> dict[str, inspect.Parameter]:
     """What may be set of the entry of that name, with annotations and defaults.
@@ -193,8 +208,7 @@ class Registry:
     Raises:
       ValueError: as `get`.
     """
-    found = _parameters(self.get(name, kind=kind))
-    return {option: parameter for option, parameter in found.items() if option not in ("self", "rngs")}
+    return _settable(self.get(name, kind=kind))
 
   def options(self, name: str, *, kind: str | None = None) -> list[str]:
     """The names of what may be set of the entry of that name.
@@ -233,6 +247,10 @@ def _parameters(entry: Callable) -> Mapping[str, inspect.Parameter]:
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     found |= {name: one for name, one in parameters.items() if one.kind in named and name not in found}
   return found
+
+
+def _settable(entry: Callable) -> dict[str, inspect.Parameter]:
+  return {option: one for option, one in _parameters(entry).items() if option not in ("self", "rngs")}
 
 
 # What an option of a plain type may be, and, in words, what it and what a list of such is.

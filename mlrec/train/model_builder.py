@@ -117,6 +117,7 @@ class ModelBuilder:
       _FEATURE_DIM: lambda: vectors.width(source) if source else 0,
       "train_counts": lambda: split.train_counts,
       "item_ages": lambda: item_ages(split.train, split.num_items),
+      "train": lambda: split.train,
     })  # fmt: skip
 
   @functools.cached_property

@@ -113,3 +113,24 @@ def test_members_draw_dropout_of_their_own(batches):
 def test_a_model_has_a_member_at_least(members):
   with pytest.raises(OptionError, match=rf"^members = {members} must be at least 1"):
     nnx.eval_shape(lambda: models.create("sequential", num_items=4, dim=4, members=members, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_items_of_a_history_are_left_out_in_training_alone(rate, batches):
+  model = _made(item_dropout=rate)
+  whole = _results(model, batches)
+  without = _results(_made(item_dropout=0.0), batches)
+  assert float(whole[0]) == float(without[0])
+  assert np.array_equal(whole[3], without[3])
+  x = jnp.ones((50, 20, 3))
+  left = np.asarray(model.left_out(x, nnx.Rngs(dropout=0)))
+  assert set(np.unique(left)) <= {0.0, 1.0}, "what stays is not scaled"
+  assert (left.min(-1) == left.max(-1)).all(), "whole vectors"
+  assert left.mean() == pytest.approx(1 - rate, abs=0.05)
+  assert np.array_equal(model.left_out(x, None), x)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_a_share_of_items_that_is_none_is_refused(rate):
+  with pytest.raises(OptionError, match=rf"^item_dropout = {rate} must be at least 0 and below 1"):
+    nnx.eval_shape(lambda: models.create("sequential", num_items=4, dim=4, item_dropout=rate, rngs=nnx.Rngs(0)))

@@ -31,6 +31,22 @@ class Dropout(nnx.Module):
     return jnp.where(keep, x / (1 - self.rate), 0)
 
 
+class RowDropout(nnx.Module):
+  """Zeroes whole vectors of the last axis with probability `rate`; the others stay as they are."""
+
+  def __init__(self, rate: float, *, option: str = "dropout"):
+    """As of `Dropout`."""
+    _check_rate(rate, option)
+    self.rate = rate
+
+  def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
+    """`x [..., D]`; without `rngs` (evaluation) it is returned as it is."""
+    if rngs is None or self.rate == 0:
+      return x
+    bits = uniform_bits(rngs.dropout(), x.shape[:-1])
+    return jnp.where((bits >= jnp.uint32(round(self.rate * 2**32)))[..., None], x, 0)
+
+
 class DropPath(nnx.Module):
   """Zeroes whole examples with probability `rate` and scales the others by 1 / (1 - rate) (Huang et al., ECCV 2016).
 

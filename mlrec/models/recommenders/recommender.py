@@ -27,7 +27,7 @@ class Recommender(nnx.Module):
   Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. What item
   towers may ask for is handed on in `item_data`, a mapping whose values are made when they are looked up:
   `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item) and
-  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`).
+  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`) and `train` (as above).
 
   Attributes:
     batches_of: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `InteractionBatch`).
@@ -118,7 +118,7 @@ class Recommender(nnx.Module):
     states = self.states(table, users, batch)
     if not self.by_user:
       return states
-    folded = self.folded(table, _newest(batch, length))
+    folded = self.folded(table, newest(batch, length))
     return jax.tree.map(
       lambda own, other: jnp.where(folds.reshape(-1, *[1] * (own.ndim - 1)), other, own), states, folded
     )
@@ -128,8 +128,8 @@ class Recommender(nnx.Module):
     raise NotImplementedError
 
 
-def _newest(batch: EvalBatch, length: int) -> Array:
-  """`[B, length]` dense ids of each user's newest items, 0 for filler, however histories share rows."""
+def newest(batch: EvalBatch, length: int) -> Array:
+  """`[B, length]` dense ids of each user's newest items, oldest first, 0 for filler, however histories share rows."""
   width = batch.history.tokens.shape[1]
   row, end = batch.last // width, batch.last % width
   places = end[:, None] - jnp.arange(length)[::-1]

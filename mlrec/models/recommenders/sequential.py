@@ -14,14 +14,18 @@ from mlrec.data.batches import EvalBatch
 from mlrec.data.batches import History
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.models.layers.dropout import RowDropout
 from mlrec.models.layers.platforms import by_platform
 from mlrec.models.layers.tables import item_tables
+from mlrec.models.recommenders.recommender import newest
 from mlrec.models.recommenders.tower_recommender import TowerRecommender
+from mlrec.models.recommenders.transitions import Transitions
 from mlrec.models.registry import choose
 from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.models.registry import USER_ENCODER
 from mlrec.registry import at_least
+from mlrec.registry import call
 from mlrec.registry import closest
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
@@ -60,6 +64,8 @@ class Sequential(TowerRecommender):
     calibration: float = 0.75,
     from_prior: bool = False,
     members: int = 1,
+    item_dropout: float = 0.0,
+    transitions: Mapping[str, Any] = {},
     item_data: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
@@ -82,6 +88,9 @@ class Sequential(TowerRecommender):
       members: models of this kind in one, which have nothing in common but the batches: each has towers and a loss of
         its own, and the score of an item is the mean of theirs (Lakshminarayanan et al., NeurIPS 2017). All members'
         vectors, end to end, are those of the model: its width is `members` times `dim`.
+      item_dropout: the share of a history's items whose vectors are left out in training; their places stay.
+      transitions: options of `Transitions`, a Markov chain that the trained model is mixed with where users are ranked;
+        empty for none. Scores are then log probabilities, and no dot products.
       item_data: what item towers may ask for, by name.
       rngs: random streams for the parameters.
 
@@ -103,6 +112,8 @@ class Sequential(TowerRecommender):
     self.num_items, self.loss_name, self.negatives = num_items, loss, negatives
     self.negatives_by_popularity, self.scores_all_items, self.block = drawn_by == POPULARITY, loss == FULL, block
     self.calibration, self.from_prior = calibration, from_prior
+    self.left_out = RowDropout(item_dropout, option="item_dropout")
+    self.max_length, self.scores_by_dot = max_length, not transitions
     self.make_items(item, num_items, dim, item_data=item_data, rngs=rngs)
     if loss == FULL and self.items.reads:
       read = ", ".join(sorted(self.items.reads))
@@ -113,10 +124,17 @@ class Sequential(TowerRecommender):
     self.others = nnx.List([
       Sequential(
         num_items, max_length, dim, item, user, loss=loss, negatives=negatives, drawn_by=drawn_by, block=block,
-        calibration=calibration, from_prior=from_prior, item_data=item_data, rngs=rngs,
+        calibration=calibration, from_prior=from_prior, item_dropout=item_dropout, item_data=item_data, rngs=rngs,
       )
       for _ in range(members - 1)
     ])  # fmt: skip
+    if transitions and "train" not in item_data:
+      raise OptionError("transitions", "are counted in training rows, which are not known here")
+    with options_of("transitions"):
+      self.transitions = (
+        call(Transitions, num_items, item_data["train"], name="transitions", section=transitions)
+        if transitions else None
+      )  # fmt: skip
 
   @property
   def reads_padding(self) -> bool:  # type: ignore[override]
@@ -125,22 +143,35 @@ class Sequential(TowerRecommender):
 
   def user_states(self, vectors: Array, history: History, *, rngs: nnx.Rngs | None = None) -> Array:
     """The states `[R, W, D]` of a history whose tokens are rows of `vectors [U, D]`."""
-    x = jnp.take(vectors, history.tokens, axis=0, mode="clip")
+    x = self.left_out(jnp.take(vectors, history.tokens, axis=0, mode="clip"), rngs)
     return self.users(x, history.positions, history.segments, rngs=rngs)
 
-  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Array:
-    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, members * D]`."""
-    if not self.others:
-      return self.items(items, content, context)
-    return jnp.concatenate([member.items(items, content, context) for member in self._members], axis=-1)
+  def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Any:
+    """Item ids `[U]`, and what `reads` names of each item, to vectors `[U, members * D]`.
 
-  def states(self, table: Array, users: Any, batch: EvalBatch) -> Array:
-    """The states `[B, members * D]` of users after their newest items."""
-    if not self.others:
-      return self._newest_states(table, batch)
-    vectors = jnp.split(table, len(self._members), axis=-1)
-    states = [member._newest_states(own, batch) for member, own in zip(self._members, vectors)]
-    return jnp.concatenate(states, axis=-1) / len(states)
+    With `transitions` the ids `[U]` come with them.
+    """
+    vectors = self.items(items, content, context)
+    if self.others:
+      vectors = jnp.concatenate([vectors, *(member.items(items, content, context) for member in self.others)], axis=-1)
+    return vectors if self.transitions is None else (vectors, jnp.where(items <= self.num_items, items, 0))
+
+  def states(self, table: Any, users: Any, batch: EvalBatch) -> Any:
+    """The states `[B, members * D]` of users after their newest items; with `transitions` what those read, too."""
+    vectors = table if self.transitions is None else table[0]
+    states = self._newest_states(vectors[:, : vectors.shape[1] // len(self._members)], batch)
+    if self.others:
+      parts = jnp.split(vectors, len(self._members), axis=-1)
+      others = [member._newest_states(own, batch) for member, own in zip(self.others, parts[1:])]
+      states = jnp.concatenate([states, *others], axis=-1) / len(parts)
+    if self.transitions is None:
+      return states
+    return self.transitions.mixed(states, table[0], table[1], newest(batch, self.max_length))
+
+  def score(self, states: Any, items: Any) -> Array:
+    """Log probabilities `[T, B]` float32, where there are `transitions`; as of `Recommender`."""
+    assert self.transitions is not None
+    return self.transitions.score(states, *items)
 
   def _newest_states(self, table: Array, batch: EvalBatch) -> Array:
     """What `states` gives of this member alone."""
