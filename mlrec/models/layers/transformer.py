@@ -24,9 +24,11 @@ _WIDEST_FUSED_HEAD = 128
 class LayerNorm(nnx.LayerNorm):
   """Normalises the channels of each position (Ba et al., 2016) in float32, `[..., C]` to the same shape and dtype."""
 
-  def __init__(self, features: int, epsilon: float, *, rngs: nnx.Rngs):
+  def __init__(self, features: int, epsilon: float, *, use_bias: bool = True, rngs: nnx.Rngs):
     # The variance as a difference of two means would lose what a large mean leaves of it.
-    super().__init__(features, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+    super().__init__(
+      features, epsilon=epsilon, use_bias=use_bias, dtype=jnp.float32, use_fast_variance=False, rngs=rngs
+    )
 
   def __call__(self, x: Array) -> Array:  # type: ignore[override]
     return super().__call__(x).astype(x.dtype)

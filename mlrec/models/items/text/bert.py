@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Any
-from typing import NamedTuple
 
 from einops import rearrange
 from flax import nnx
@@ -12,11 +11,14 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.items.text.encoder import check_feature
 from mlrec.models.items.text.encoder import ids_and_mask
 from mlrec.models.items.text.encoder import MODEL_PREFIX
+from mlrec.models.items.text.encoder import pooled
 from mlrec.models.items.text.encoder import seen
 from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.encoder import TextEncoder
+from mlrec.models.items.text.encoder import Tokens
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.transformer import Attention
@@ -24,26 +26,11 @@ from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import TEXT_ENCODER
-from mlrec.registry import closest
 from mlrec.registry import OptionError
 from mlrec.registry import variant
 
-# The first token's vector, or the mean of those of all that are there.
-FEATURES = ("cls", "mean")
 _INIT = nnx.initializers.normal(0.02)
 _OLDER = {"gamma": "weight", "beta": "bias"}
-
-
-class Tokens(NamedTuple):
-  """What one stage hands to the next.
-
-  Attributes:
-    x: `[B, L, D]`.
-    there: `[B, L]` bool. The first is seen all the same.
-  """
-
-  x: Array
-  there: Array
 
 
 class BERT(TextEncoder):
@@ -107,8 +94,7 @@ class BERT(TextEncoder):
     Raises:
       ValueError: `dim` is no multiple of `heads`, `feature` is unknown, or a number is out of range.
     """
-    if feature not in FEATURES:
-      raise OptionError("feature", f"= {feature!r}: {closest(feature, FEATURES)}")
+    check_feature(feature)
     for name, value, least in (
       ("dim", dim, 1), ("depth", depth, 1), ("heads", heads, 1), ("hidden", hidden, 1),
       ("vocabulary", vocabulary, 1), ("token_types", token_types, 1),
@@ -133,20 +119,8 @@ class BERT(TextEncoder):
     if index == 0:
       ids, there = ids_and_mask(x)
       return Tokens(self.embeddings(ids, context.rngs), there)
-    y = self.blocks[index - 1](x.x, rearrange(seen(x.there), "b key -> b 1 1 key"), context.rngs)
-    return x._replace(x=y) if index < len(self.blocks) else self._pooled(x._replace(x=y))
-
-  def _pooled(self, tokens: Tokens) -> Array:
-    if self.feature == "cls":
-      y = tokens.x[:, 0].astype(jnp.float32)
-    else:
-      there = tokens.there[..., None]
-      total = jnp.where(there, tokens.x, 0).sum(1, dtype=jnp.float32)
-      y = total / jnp.maximum(there.sum(1), 1)
-    if self.unit_length:
-      # Nothing has no direction: it stays 0, and its gradient is finite.
-      y = y / jnp.sqrt(jnp.maximum(jnp.square(y).sum(-1, keepdims=True), 1e-24))
-    return y
+    x = x._replace(x=self.blocks[index - 1](x.x, rearrange(seen(x.there), "b key -> b 1 1 key"), context.rngs))
+    return x if index < len(self.blocks) else pooled(x, self.feature, unit_length=self.unit_length)
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
     """A file's entries without the prefix that those of a whole model have, and norms in their newer spelling.

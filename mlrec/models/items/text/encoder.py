@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 from flax import nnx
 from jax import Array
@@ -10,9 +11,26 @@ import jax.numpy as jnp
 from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
 from mlrec.models.layers.initializers import uniform
+from mlrec.registry import closest
+from mlrec.registry import OptionError
 
 # Of the names in a published file where the encoder is a part of a whole model.
 MODEL_PREFIX = re.compile(r"^(bert|roberta)\.")
+
+# The first token's vector, or the mean of those of all that are there.
+FEATURES = ("cls", "mean")
+
+
+class Tokens(NamedTuple):
+  """What one stage hands to the next.
+
+  Attributes:
+    x: `[B, L, D]`.
+    there: `[B, L]` bool. The first is seen all the same.
+  """
+
+  x: Array
+  there: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +76,38 @@ def ids_and_mask(titles: Array) -> tuple[Array, Array]:
 def seen(there: Array) -> Array:
   """Which tokens are seen, of those that are there, `[B, L]` bool: of a title without any its first place."""
   return there | (jnp.arange(there.shape[1]) == 0)
+
+
+def check_feature(feature: str) -> None:
+  """Sees to it that `feature` is one of `FEATURES`.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if feature not in FEATURES:
+    raise OptionError("feature", f"= {feature!r}: {closest(feature, FEATURES)}")
+
+
+def pooled(tokens: Tokens, feature: str, *, unit_length: bool = False) -> Array:
+  """One vector of each title.
+
+  Args:
+    tokens: the last ones.
+    feature: `cls` for the first token's, or `mean` for the mean of those of all that are there, 0 where none is.
+    unit_length: whether it is divided by its length.
+
+  Returns:
+    float32 `[B, D]`.
+  """
+  if feature == "cls":
+    y = tokens.x[:, 0].astype(jnp.float32)
+  else:
+    there = tokens.there[..., None]
+    total = jnp.where(there, tokens.x, 0).sum(1, dtype=jnp.float32)
+    y = total / jnp.maximum(there.sum(1), 1)
+  return of_unit_length(y) if unit_length else y
+
+
+def of_unit_length(x: Array) -> Array:
+  """`x [..., D]` divided by its length; nothing has no direction: it stays 0, and its gradient is finite."""
+  return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
