@@ -86,6 +86,25 @@ def test_a_tokenizer_file_of_cased_text_can_be_lower_cased(word_pieces):
   assert cased.fingerprint != lower.fingerprint
 
 
+def test_pieces_of_any_script_are_those_of_the_best_total_score(tmp_path):
+  tokenizers = pytest.importorskip("tokenizers")
+  # As XLM-RoBERTa's files have it: special tokens, pieces with scores, and a sign before each word.
+  pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁hel", -2.0), ("lo", -2.0), ("▁hello", -5.0)]
+  pieces += [("▁", -3.0), ("你好", -4.0), ("你", -3.0), ("好", -3.0), ("世界", -4.0)]
+  library = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=3))
+  library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  library.post_processor = tokenizers.processors.TemplateProcessing(
+    single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+  )
+  library.save(str(tmp_path / "tokenizer.json"))
+  tokenizer = Tokenizer(tmp_path)
+  assert (tokenizer.vocabulary, tokenizer.specials) == (12, 2)
+  # Two pieces of -2 are better than the one of -5, and one of -4 than two of -3; what no piece has is unknown.
+  _assert_tokens(
+    tokenizer, ["hello", "你好世界", "hello 好х"], [[0, 4, 5, 2], [0, 7, 8, 11, 2], [0, 4, 5, 7, 10, 3, 2]], 9
+  )
+
+
 def test_settings_beside_word_pieces_say_whether_they_are_lower_case(recorded, texts, word_pieces):
   settings = word_pieces.with_name("tokenizer_config.json")
   settings.write_text('{"do_lower_case": false}')

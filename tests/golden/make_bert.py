@@ -110,6 +110,8 @@ def main() -> None:
   with torch.device("meta"):
     minilm = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
     _names("minilm_l6.txt", BertModel(minilm))
+    multilingual = BertConfig(hidden_size=384, num_hidden_layers=12, intermediate_size=1536, vocab_size=250_037)
+    _names("multilingual_minilm_l12.txt", BertModel(multilingual))
     roberta = RobertaConfig(**_ROBERTA, vocab_size=50_265, max_position_embeddings=514)
     _names("roberta_base.txt", RobertaModel(roberta))
 

@@ -85,6 +85,7 @@ def test_names_and_shapes_are_the_published_ones(golden_path):
   for name, file, prefix in (
     ("bert_base", "text-bert-base.txt", "text_encoders.bert_model."),
     ("minilm_l6", "minilm_l6.txt", ""),
+    ("multilingual_minilm_l12", "multilingual_minilm_l12.txt", ""),
     ("roberta_base", "roberta_base.txt", ""),
   ):
     shapes = tiny.shapes(tiny.full_size(name))
@@ -116,7 +117,7 @@ def test_every_row_of_the_table_is_named_and_sized():
     assert spec.licence
     assert spec.source
     assert spec.length == 30
-    assert options["dim"] == widths.get(name.removeprefix("bert_"), 384 if name == "minilm_l6" else 768)
+    assert options["dim"] == widths.get(name.removeprefix("bert_"), 384 if "minilm" in name else 768)
   spec = nnx.eval_shape(lambda: models.create("chinese_roberta_wwm_ext", depth=1, rngs=nnx.Rngs(0))).spec
   assert (spec.vocabulary, spec.features, spec.top) == (21_128, 768, "encoder.layer.0")
 

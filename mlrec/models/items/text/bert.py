@@ -229,6 +229,11 @@ VARIANTS: dict[str, tuple[Spec, dict[str, Any]]] = {
     _spec("sentence-transformers/all-MiniLM-L6-v2"),
     _size(6, 384, 12) | {"feature": "mean", "unit_length": True},
   ),
+  # XLM-RoBERTa's vocabulary of 250,002 pieces, and places of special tokens; 50 languages and more.
+  "multilingual_minilm_l12": (
+    _spec("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"),
+    _size(12, 384, 12) | {"vocabulary": 250_037, "feature": "mean"},
+  ),
   "roberta_base": (
     _spec("FacebookAI/roberta-base", licence="MIT"),
     _BASE | {"vocabulary": 50_265, "positions": 514, "first_position": 2, "token_types": 1, "eps": 1e-5},
