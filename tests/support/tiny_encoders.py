@@ -147,7 +147,20 @@ def shapes(model) -> dict[str, tuple[int, ...]]:
 
 
 def published(path, prefix: str = "", without: str = r"num_batches_tracked$") -> dict[str, tuple[int, ...]]:
-  """Names below a prefix, and shapes, of a list in `tests/golden/keys`; by default no counters of batches."""
+  """Names below a prefix, and shapes, of a list in `tests/golden/keys`; by default no counters of batches.
+
+  A line `layers.{0..3}.norm.weight (8,)` stands for the names with 0, 1, 2 and 3.
+  """
   pairs = [re.search(r"(\S+) \(([\d, ]*)\)$", line).groups() for line in path.read_text().splitlines()]
+  pairs = [(name, shape) for names, shape in pairs for name in _spelled_out(names)]
   sizes = {key: tuple(int(n) for n in re.findall(r"\d+", shape)) for key, shape in under(dict(pairs), prefix).items()}
   return {key: shape for key, shape in sizes.items() if not re.search(without, key)}
+
+
+def _spelled_out(names: str) -> list[str]:
+  before, found, rest = names.partition("{")
+  if not found:
+    return [names]
+  numbers, _, after = rest.partition("}")
+  first, last = map(int, numbers.split(".."))
+  return [f"{before}{n}{after}" for n in range(first, last + 1)]

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-from einops import rearrange
-from einops import repeat
 from flax import nnx
 import jax
 from jax import Array
@@ -20,11 +18,10 @@ from mlrec.models.items.image.encoder import ImageEncoder
 from mlrec.models.items.image.encoder import Spec
 from mlrec.models.items.image.encoder import Tokens
 from mlrec.models.layers.context import Context
+from mlrec.models.layers.joint_attention import AttentionPool
 from mlrec.models.layers.patches import ImagePatches
-from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
-from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
 from mlrec.registry import closest
@@ -116,7 +113,13 @@ class SigLIP(ImageEncoder):
         )
       )
     self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
-    self.head = Pool(dim, heads, hidden, dtype=dtype, rngs=rngs) if pooled else None
+    self.head = (
+      AttentionPool(
+        dim, heads, hidden, epsilon=_EPSILON, activation=tanh_gelu, kernel_init=_INIT, dtype=dtype, rngs=rngs
+      )
+      if pooled
+      else None
+    )
 
   def stage(self, index: int, x: Array, context: Context) -> Array:
     """Tokens are `[B, N, D]`; the last stage's result is float32 `[B, D]`."""
@@ -134,36 +137,3 @@ class SigLIP(ImageEncoder):
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
     """A file's entries, under a whole model's prefix."""
     return vision_prefixed(entries)
-
-
-class Pool(nnx.Module):
-  """Attention of one learned query to all tokens, then an MLP beside a shortcut."""
-
-  torch_names = (
-    (r"^(in_proj|out_proj)\.", r"attention.\1."),
-    (r"\.in_proj\.", ".in_proj_"),
-    (r"^norm\.", "layernorm."),
-    (r"^mlp\.up\.", "mlp.fc1."),
-    (r"^mlp\.down\.", "mlp.fc2."),
-  )
-
-  def __init__(self, dim: int, heads: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.heads = heads
-    self.probe = nnx.Param(_INIT(rngs.params(), (1, 1, dim)))
-    # Queries, keys and values in one.
-    self.in_proj = nnx.Linear(dim, 3 * dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-    self.out_proj = nnx.Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-    self.norm = LayerNorm(dim, _EPSILON, rngs=rngs)
-    self.mlp = MLP(dim, hidden, activation=tanh_gelu, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-
-  def __call__(self, x: Array) -> Array:
-    """`x [B, N, D]` to `[B, D]`."""
-    dim = x.shape[-1]
-    probe = repeat(self.probe[...].astype(x.dtype), "1 1 d -> b 1 d", b=len(x))
-    kernel, bias = self.in_proj.kernel[...].astype(x.dtype), self.in_proj.bias
-    assert bias is not None
-    query = probe @ kernel[:, :dim] + bias[:dim].astype(x.dtype)
-    key, value = jnp.split(x @ kernel[:, dim:] + bias[dim:].astype(x.dtype), 2, axis=-1)
-    query, key, value = (rearrange(part, "b n (h c) -> b n h c", h=self.heads) for part in (query, key, value))
-    pooled = self.out_proj(rearrange(attend(query, key, value), "b 1 h c -> b (h c)"))
-    return pooled + self.mlp(self.norm(pooled))

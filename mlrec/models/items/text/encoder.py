@@ -111,3 +111,14 @@ def pooled(tokens: Tokens, feature: str, *, unit_length: bool = False) -> Array:
 def of_unit_length(x: Array) -> Array:
   """`x [..., D]` divided by its length; nothing has no direction: it stays 0, and its gradient is finite."""
   return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
+def places(table: Array, length: int) -> Array:
+  """The first `length` rows of a table of positions `[P, D]`.
+
+  Raises:
+    ValueError: it has fewer.
+  """
+  if length > len(table):
+    raise ValueError(f"titles of {length} tokens were given; the table of positions has places for {len(table)}")
+  return table[:length]
