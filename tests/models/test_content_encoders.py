@@ -35,7 +35,8 @@ _WITHOUT_GRADIENT = r"(key|k_proj)\.bias$"
 def test_every_encoder_has_its_name_and_kind():
   assert registry.names(IMAGE_ENCODER) == [
     "clip_vit_b_32", "pe_core_b_16", "pe_core_l_14", "pe_core_s_16", "pe_core_t_16", "resnet101", "resnet152",
-    "resnet18", "resnet34", "resnet50", "siglip_b_16", "swin_b", "swin_t", "vit_image_s", "vit_mae_b",
+    "resnet18", "resnet34", "resnet50", "siglip2_b_16", "siglip2_l_16",
+    "siglip2_so400m_16", "siglip_b_16", "swin_b", "swin_t", "vit_image_s", "vit_mae_b",
   ]  # fmt: skip
   assert registry.names(AUDIO_ENCODER) == ["ast_b", "ast_s"]
 

@@ -108,6 +108,11 @@ def gelu(x: Array) -> Array:
   return jax.nn.gelu(x, approximate=False)
 
 
+def tanh_gelu(x: Array) -> Array:
+  """The same by a hyperbolic tangent, near it."""
+  return jax.nn.gelu(x, approximate=True)
+
+
 class MLP(nnx.Module):
   """Two linear layers with an exact GELU between, or another activation."""
 

@@ -1,11 +1,13 @@
-"""SigLIP's image encoder (Zhai et al., ICCV 2023), as Hugging Face's library publishes it."""
+"""The image encoders of SigLIP (Zhai et al., ICCV 2023) and SigLIP 2 (Tschannen et al., arXiv 2502.14786).
+
+They are one net, as Hugging Face's library publishes it; of SigLIP 2 these are the files for images of one size.
+"""
 
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
 from flax import nnx
-import jax
 from jax import Array
 import jax.numpy as jnp
 
@@ -22,27 +24,18 @@ from mlrec.models.layers.joint_attention import AttentionPool
 from mlrec.models.layers.patches import ImagePatches
 from mlrec.models.layers.transformer import Block
 from mlrec.models.layers.transformer import LayerNorm
+from mlrec.models.layers.transformer import tanh_gelu
 from mlrec.models.registry import IMAGE_ENCODER
 from mlrec.models.registry import models
 from mlrec.registry import closest
 from mlrec.registry import OptionError
+from mlrec.registry import variant
 
 _EPSILON = 1e-6
 _INIT = nnx.initializers.glorot_uniform()
 FEATURES = ("pooled", "mean")
 
-SPEC = Spec(
-  size=224, **HALVES, features=768, weights="model.safetensors", licence="Apache-2.0",
-  top="vision_model.encoder.layers.10", half="vision_model.encoder.layers.6", source="google/siglip-base-patch16-224",
-)  # fmt: skip
 
-
-def tanh_gelu(x: Array) -> Array:
-  """GELU by a hyperbolic tangent, which SigLIP was trained with."""
-  return jax.nn.gelu(x, approximate=True)
-
-
-@models.register("siglip_b_16", kind=IMAGE_ENCODER)
 class SigLIP(ImageEncoder):
   """A vision transformer without a class token; a learned query pools the tokens after the last norm.
 
@@ -60,6 +53,7 @@ class SigLIP(ImageEncoder):
   def __init__(
     self,
     *,
+    spec: Spec,
     dim: int = 768,
     depth: int = 12,
     heads: int = 12,
@@ -73,6 +67,7 @@ class SigLIP(ImageEncoder):
     """Builds the net.
 
     Args:
+      spec: what it expects, but for what the other options say.
       dim: channels, and the width of the output.
       depth: blocks; in the mode `top` the last two are trained.
       heads: of the attention.
@@ -92,7 +87,7 @@ class SigLIP(ImageEncoder):
     pooled = feature == "pooled"
     layer = "vision_model.encoder.layers"
     self.spec = dataclasses.replace(
-      SPEC, size=size, features=dim, top=f"{layer}.{max(depth - 2, 0)}", half=f"{layer}.{depth // 2}"
+      spec, size=size, features=dim, top=f"{layer}.{max(depth - 2, 0)}", half=f"{layer}.{depth // 2}"
     )
     self.stages = (
       "vision_model.embeddings", *(f"{layer}.{n}" for n in range(depth)), "vision_model.post_layernorm",
@@ -137,3 +132,28 @@ class SigLIP(ImageEncoder):
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
     """A file's entries, under a whole model's prefix."""
     return vision_prefixed(entries)
+
+
+def _spec(name: str) -> Spec:
+  """Without what the options say: the net fills it in."""
+  return Spec(
+    size=int(name[-3:]), mean=HALVES["mean"], std=HALVES["std"], features=0, weights="model.safetensors",
+    licence="Apache-2.0", top="", source=f"google/{name}",
+  )  # fmt: skip
+
+
+# Name: specification and options.
+VARIANTS: dict[str, tuple[Spec, dict[str, Any]]] = {
+  "siglip_b_16": (_spec("siglip-base-patch16-224"), {}),
+  "siglip2_b_16": (_spec("siglip2-base-patch16-224"), {}),
+  "siglip2_l_16": (
+    _spec("siglip2-large-patch16-256"), {"dim": 1024, "depth": 24, "heads": 16, "hidden": 4096, "size": 256},
+  ),
+  "siglip2_so400m_16": (
+    _spec("siglip2-so400m-patch16-384"), {"dim": 1152, "depth": 27, "heads": 16, "hidden": 4304, "size": 384},
+  ),
+}  # fmt: skip
+
+
+for _name, (_published, _options) in VARIANTS.items():
+  models.register(_name, kind=IMAGE_ENCODER)(variant(SigLIP, spec=_published, **_options))

@@ -120,7 +120,8 @@ def _last(tokens: Tokens) -> Array:
 def _spec(name: str) -> Spec:
   """Without what the options say: the net fills it in."""
   return Spec(
-    vocabulary=0, features=0, weights=f"{name}.pt", licence="Apache-2.0", top="", source=f"facebook/{name}"
+    vocabulary=0, length=32, features=0, weights=f"{name}.pt", licence="Apache-2.0", top="",
+    source=f"facebook/{name}",
   )  # fmt: skip
 
 

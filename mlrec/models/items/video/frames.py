@@ -71,6 +71,7 @@ VARIANTS: dict[str, str] = {
   "pe_core_s_16_frames": "pe_core_s_16",
   "pe_core_b_16_frames": "pe_core_b_16",
   "pe_core_l_14_frames": "pe_core_l_14",
+  "siglip2_b_16_frames": "siglip2_b_16",
 }
 
 
