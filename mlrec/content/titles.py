@@ -108,6 +108,7 @@ class TitleTokens(Source):
     tokenizer: str = "",
     weights: str = "",
     lower: bool | None = None,
+    bare: bool = False,
   ) -> Self:
     """The titles that `config.data.content` names, as tokens of an encoder.
 
@@ -119,6 +120,7 @@ class TitleTokens(Source):
       tokenizer: a file or folder; empty for what lies beside the weights.
       weights: the encoder's file; empty for a random start.
       lower: as of `Tokenizer`.
+      bare: likewise.
 
     Raises:
       ConfigError: no titles are named, or the tokenizer is not the encoder's.
@@ -128,7 +130,7 @@ class TitleTokens(Source):
     source = cls.named(data)
     if not tokenizer and not weights:
       raise OptionError("tokenizer", f"is empty, and {encoder!r} has no file of weights that one could lie beside")
-    found = Tokenizer(tokenizer or tokenizers.beside(weights), lower=lower)
+    found = Tokenizer(tokenizer or tokenizers.beside(weights), lower=lower, bare=bare)
     if found.vocabulary > vocabulary:
       raise ConfigError(
         f"{found.path} has {found.vocabulary:,} tokens, and the encoder {encoder!r} knows {vocabulary:,}: they do not "

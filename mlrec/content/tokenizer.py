@@ -31,7 +31,7 @@ class Tokenizer:
     fingerprint: sixteen hexadecimal digits of its files and settings.
   """
 
-  def __init__(self, path: str | os.PathLike, *, lower: bool | None = None):
+  def __init__(self, path: str | os.PathLike, *, lower: bool | None = None, bare: bool = False):
     """Reads a tokenizer.
 
     Args:
@@ -39,6 +39,7 @@ class Tokenizer:
       lower: whether texts are lower-cased. None for the tokenizer's own choice: what `tokenizer.json` says, or
         `tokenizer_config.json` beside word pieces, which are of lower-cased text where nothing is said; byte pairs are
         not.
+      bare: whether it may put no special token around a text, for an encoder that puts its own.
 
     Raises:
       DataError: there is no tokenizer, it is malformed, it lacks a special token, or the library is missing.
@@ -55,7 +56,7 @@ class Tokenizer:
     self.wrapped.no_truncation()
     self.vocabulary = max(self.wrapped.get_vocab(with_added_tokens=True).values()) + 1
     self.specials = self.wrapped.num_special_tokens_to_add(False)
-    if not self.specials:
+    if not self.specials and not bare:
       raise DataError(f"{self.path}: it puts no special token before a text, and encoders read the first one")
     digest = hashlib.sha256(repr(lower).encode())
     for file in (self.path, self.path.with_name(_MERGES), self.path.with_name(_SETTINGS)):

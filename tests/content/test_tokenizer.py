@@ -97,8 +97,16 @@ def test_pieces_of_any_script_are_those_of_the_best_total_score(tmp_path):
     single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
   )
   library.save(str(tmp_path / "tokenizer.json"))
+  (tmp_path / "bare").mkdir()
   tokenizer = Tokenizer(tmp_path)
   assert (tokenizer.vocabulary, tokenizer.specials) == (12, 2)
+  # A tokenizer of an encoder that puts its own token may put none.
+  library.post_processor = tokenizers.processors.Sequence([])
+  library.save(str(tmp_path / "bare" / "tokenizer.json"))
+  with pytest.raises(DataError, match="it puts no special token before a text"):
+    Tokenizer(tmp_path / "bare")
+  bare = Tokenizer(tmp_path / "bare", bare=True)
+  _assert_tokens(bare, ["hello", ""], [[4, 5], []], 1 + 1)
   # Two pieces of -2 are better than the one of -5, and one of -4 than two of -3; what no piece has is unknown.
   _assert_tokens(
     tokenizer, ["hello", "你好世界", "hello 好х"], [[0, 4, 5, 2], [0, 7, 8, 11, 2], [0, 4, 5, 7, 10, 3, 2]], 9

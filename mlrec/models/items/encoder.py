@@ -104,3 +104,8 @@ class Encoder(nnx.Module):
       return encoder.stage(index, x, context._replace(rngs=rngs))
 
     return nnx.remat(run)(self, x, context.rngs)
+
+
+def of_unit_length(x: Array) -> Array:
+  """`x [..., D]` divided by its length; nothing has no direction: it stays 0, and its gradient is finite."""
+  return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mlrec.models.items import encoder
 from mlrec.models.items.encoder import Encoder
+from mlrec.models.items.encoder import of_unit_length
 from mlrec.models.layers.initializers import uniform
 from mlrec.registry import closest
 from mlrec.registry import OptionError
@@ -40,10 +41,12 @@ class Spec(encoder.Spec):
   Attributes:
     vocabulary: how many token ids there are.
     length: tokens of a title, specials included, that are read; 30 in MicroLens's released code.
+    bare: whether the encoder itself puts the token that it reads, so that a tokenizer need not put any special one.
   """
 
   vocabulary: int
   length: int = 30
+  bare: bool = False
 
 
 class TextEncoder(Encoder):
@@ -106,11 +109,6 @@ def pooled(tokens: Tokens, feature: str, *, unit_length: bool = False) -> Array:
     total = jnp.where(there, tokens.x, 0).sum(1, dtype=jnp.float32)
     y = total / jnp.maximum(there.sum(1), 1)
   return of_unit_length(y) if unit_length else y
-
-
-def of_unit_length(x: Array) -> Array:
-  """`x [..., D]` divided by its length; nothing has no direction: it stays 0, and its gradient is finite."""
-  return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
 
 
 def places(table: Array, length: int) -> Array:

@@ -30,6 +30,7 @@ class TextRecipe(Recipe):
     tokenizer: its file or folder; empty for what lies beside the weights.
     lower: whether titles are lower-cased; None for the tokenizer's own choice.
     vocabulary: how many token ids the encoder knows.
+    bare: whether the encoder puts a special token itself, so that the tokenizer need not put any.
   """
 
   kind = TEXT_ENCODER
@@ -39,19 +40,21 @@ class TextRecipe(Recipe):
   tokenizer: str = ""
   lower: bool | None = None
   vocabulary: int = 0
+  bare: bool = False
 
   def completed(self, spec: Spec) -> "TextRecipe":
-    return dataclasses.replace(self, length=self.length or spec.length, vocabulary=spec.vocabulary)
+    length = self.length or spec.length
+    return dataclasses.replace(self, length=length, vocabulary=spec.vocabulary, bare=spec.bare)
 
   def stated(self) -> dict[str, Any]:
     """Without where the tokenizer lies: tokens, its fingerprint included, are part of what is read."""
-    return {name: value for name, value in super().stated().items() if name not in ("tokenizer", "lower")}
+    return {name: value for name, value in super().stated().items() if name not in ("tokenizer", "lower", "bare")}
 
   def need(self) -> Need:
     return Need((2, self.length), "int32")
 
   def opening(self) -> dict[str, Any]:
-    names = ("encoder", "vocabulary", "length", "tokenizer", "lower")
+    names = ("encoder", "vocabulary", "length", "tokenizer", "lower", "bare")
     return {name: getattr(self, name) for name in names} | {"weights": "" if self.weights == RANDOM else self.weights}
 
   def reading(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Google publishes the weights as an `.npz` file of Flax parameters, which loads t
 here: names and shapes are those that the code of google-deepmind/videoprism (`encoders.py`, `layers.py`) gives them.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -25,6 +26,7 @@ from mlrec.models.layers.context import Context
 from mlrec.models.layers.patches import PatchEmbedding
 from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import Attention
+from mlrec.models.layers.transformer import gelu
 from mlrec.models.layers.transformer import MLP
 from mlrec.models.registry import models
 from mlrec.models.registry import VIDEO_ENCODER
@@ -251,9 +253,9 @@ class CappedAttention(Attention):
     super().__init__(dim, heads, kernel_init=_INIT, dtype=dtype, rngs=rngs)
     self.cap = cap
 
-  def __call__(self, x: Array) -> Array:  # type: ignore[override]
-    """`x [B, N, D]` to the same shape."""
-    return self.joined(attend(*self.projected(x), cap=self.cap))
+  def __call__(self, x: Array, mask: Array | None = None) -> Array:  # type: ignore[override]
+    """`x [B, N, D]` to the same shape; `mask` is that of `attend`."""
+    return self.joined(attend(*self.projected(x), mask, cap=self.cap))
 
 
 class Block(nnx.Module):
@@ -266,15 +268,25 @@ class Block(nnx.Module):
     (r"^mlp\.down\.", "mlp.fc2."),
   )
 
-  def __init__(self, dim: int, heads: int, hidden: int, cap: float, *, dtype: Any, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    dim: int,
+    heads: int,
+    hidden: int,
+    cap: float,
+    *,
+    activation: Callable[[Array], Array] = gelu,
+    dtype: Any,
+    rngs: nnx.Rngs,
+  ):
     self.attention_norm = OffsetNorm(dim)
     self.attention = CappedAttention(dim, heads, cap, dtype=dtype, rngs=rngs)
     self.mlp_norm = OffsetNorm(dim)
-    self.mlp = MLP(dim, hidden, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    self.mlp = MLP(dim, hidden, activation=activation, kernel_init=_INIT, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: Array) -> Array:
-    """`x [B, N, D]` to the same shape."""
-    x = x + self.attention(self.attention_norm(x))
+  def __call__(self, x: Array, mask: Array | None = None) -> Array:
+    """`x [B, N, D]` to the same shape; `mask` is that of the attention."""
+    x = x + self.attention(self.attention_norm(x), mask)
     return x + self.mlp(self.mlp_norm(x))
 
 
