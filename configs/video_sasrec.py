@@ -40,7 +40,10 @@ _BATCHES = {
 _OTHER_BATCHES = (45, 45, 10)
 # Frames, their size and interval: of the paper, and of encoders that cannot be fed such clips.
 _CLIP = (5, 224, 1)
-_OTHER_CLIPS = {"hiera_b": (16, 224, 4), "videoprism_b": (16, 288, 1)}
+_OTHER_CLIPS = {
+  "hiera_b": (16, 224, 4), "videoprism_b": (16, 288, 1), "videoprism_lvt_b": (16, 288, 1),
+  "videoprism_lvt_l": (8, 288, 1),
+}  # fmt: skip
 _MODES = ("frozen", "top", "full", "scratch")
 
 

@@ -64,10 +64,6 @@ def test_gradients_stop_at_the_first_trained_stage_and_reach_the_sort_of_a_clip_
   checks.assert_gradients_stop(_tiny(depth=1), tiny.clips(2, 4, 8, 12), 0, least=1e-7, unreached=unreached)
 
 
-def test_half_precision_is_near_the_exact_output():
-  checks.assert_near_in_half_precision(_tiny, tiny.clips(2, 4, 8, 12))
-
-
 def test_places_of_a_picture_are_stretched_over_the_grid_of_the_pre_training():
   by = turns((2, 3, 4), 16, 7)
   assert by.shape == (24, 6)
