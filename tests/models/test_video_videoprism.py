@@ -16,6 +16,7 @@ from mlrec.models.items.video.videoprism import VARIANTS
 from mlrec.models.layers.context import Context
 from mlrec.registry import OptionError
 from support import encoder_checks as checks
+from support import google_files
 from support import tiny_encoders as tiny
 
 _TINY = {
@@ -95,53 +96,10 @@ def test_files_of_larger_models_load_without_their_own_parts(prefix):
   checks.assert_holds(other, arrays)
 
 
-def _by_heads(weight):
-  """A weight to two heads, `[2 * head, dim]`, as `[dim, 2, head]`."""
-  return weight.reshape(2, -1, weight.shape[1]).transpose(2, 0, 1)
-
-
-# Of a block in Google's file, how it comes out of PyTorch's form.
-_GOOGLE_BLOCK = {
-  "layer_norm/scale": ("layernorm_before.weight", np.array),
-  "layer_norm/bias": ("layernorm_before.bias", np.array),
-  "ff_layer/layer_norm/scale": ("layernorm_after.weight", np.array),
-  "ff_layer/layer_norm/bias": ("layernorm_after.bias", np.array),
-  "ff_layer/ffn_layer1/linear/kernel": ("mlp.fc1.weight", np.transpose),
-  "ff_layer/ffn_layer1/linear/bias": ("mlp.fc1.bias", np.array),
-  "ff_layer/ffn_layer2/linear/kernel": ("mlp.fc2.weight", np.transpose),
-  "ff_layer/ffn_layer2/linear/bias": ("mlp.fc2.bias", np.array),
-  "self_attention/query/w": ("attention.q_proj.weight", _by_heads),
-  "self_attention/key/w": ("attention.k_proj.weight", _by_heads),
-  "self_attention/value/w": ("attention.v_proj.weight", _by_heads),
-  "self_attention/query/b": ("attention.q_proj.bias", lambda bias: bias.reshape(2, -1)),
-  "self_attention/key/b": ("attention.k_proj.bias", lambda bias: bias.reshape(2, -1)),
-  "self_attention/value/b": ("attention.v_proj.bias", lambda bias: bias.reshape(2, -1)),
-  "self_attention/post/w": ("attention.o_proj.weight", lambda weight: weight.reshape(len(weight), 2, -1)),
-  "self_attention/post/b": ("attention.o_proj.bias", np.array),
-}
-
-
-def _google(arrays, prefix: str = "params/"):
-  """Google's published file, by its own names and axes, of arrays under PyTorch's: two blocks of a sort, two heads."""
-  embedded = "spatial_embeddings.patch_embeddings.projection."
-  kernel = arrays[f"{embedded}weight"][:, :, 0].transpose(2, 3, 1, 0)
-  file = {
-    "patch_projection/linear/bias": arrays[f"{embedded}bias"],
-    "patch_projection/linear/kernel": kernel.reshape(-1, kernel.shape[-1]),
-  }
-  for norm, part in (("layernorm1", "spatial"), ("layernorm2", "temporal")):
-    file[f"{part}_pos_emb/emb_var"] = arrays[f"{part}_embeddings.position_embeddings"][0]
-    file |= {f"{part}_ln/scale": arrays[f"{norm}.weight"], f"{part}_ln/bias": arrays[f"{norm}.bias"]}
-    for name, (torch_name, form) in _GOOGLE_BLOCK.items():
-      layers = [form(arrays[f"{part}_layers.{number}.{torch_name}"]) for number in range(2)]
-      file[f"{part}_encoder/transformers_stack/x_layers/{name}"] = np.stack(layers)
-  return {prefix + name: array for name, array in file.items()}
-
-
 def test_googles_file_gives_the_golden_output(golden, tmp_path):
   arrays = golden("video_videoprism_tiny")
   published = tiny.under(arrays)
-  np.savez(tmp_path / "flax.npz", **_google(published))
+  np.savez(tmp_path / "flax.npz", **google_files.vision(published))
   model = tiny.zeros("videoprism_b", **_GOLDEN)
   load_torch(model, tmp_path / "flax.npz")
   checks.assert_holds(model, published)
@@ -156,12 +114,12 @@ def test_googles_names_and_shapes_are_read_at_full_size(golden_path):
   read = model.torch_prepared({key: np.broadcast_to(np.int8(0), shape) for key, shape in file.items()})
   assert {key: value.shape for key, value in read.items()} == wanted
   # The tiny file of the other tests has the same names.
-  assert _google(to_torch(tiny.zeros("videoprism_b", **_TINY))).keys() == file.keys()
+  assert google_files.vision(to_torch(tiny.zeros("videoprism_b", **_TINY))).keys() == file.keys()
 
 
 def test_what_does_not_fit_in_googles_file_is_named_as_it_is_there():
   model = tiny.zeros("videoprism_b", **_TINY)
-  file = _google(to_torch(model))
+  file = google_files.vision(to_torch(model))
   before = to_torch(model)
   key = "params/temporal_encoder/transformers_stack/x_layers/self_attention/query/w"
   with pytest.raises(ValueError, match=f"missing.*'{re.escape(key)}'"):
@@ -178,7 +136,7 @@ def test_what_does_not_fit_in_googles_file_is_named_as_it_is_there():
 def test_googles_file_of_a_model_for_text_loads_without_its_own_parts():
   model, arrays = tiny.zeros("videoprism_b", **_TINY), to_torch(_tiny())
   others = ("text_encoder/cls_emb", "auxiliary_encoder/x/w", "contrastive_vision_pooler/pooling_attention_query")
-  file = _google(arrays, prefix="params/vision_encoder/")
+  file = google_files.vision(arrays, prefix="params/vision_encoder/")
   load_torch(model, file | {f"params/{name}": np.ones(2) for name in others})
   checks.assert_holds(model, arrays)
   with pytest.raises(ValueError, match=r"unused.*'params/spatial_ln/more'"):
@@ -187,7 +145,7 @@ def test_googles_file_of_a_model_for_text_loads_without_its_own_parts():
 
 def test_googles_file_converts_to_safetensors_that_load(tmp_path, capsys):
   arrays = to_torch(_tiny())
-  np.savez(tmp_path / "flax.npz", **_google(arrays))
+  np.savez(tmp_path / "flax.npz", **google_files.vision(arrays))
   assert convert.main(["convert", str(tmp_path / "flax.npz"), f"--to={tmp_path / 'out.safetensors'}"]) == 0
   assert "40 tensors" in capsys.readouterr().out
   model = tiny.zeros("videoprism_b", **_TINY)

@@ -1,5 +1,7 @@
 """VideoPrism LvT's encoders of videos and of texts."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mlrec.models.convert import load_torch
 from mlrec.models.convert import to_torch
 from mlrec.registry import OptionError
 from support import encoder_checks as checks
+from support import google_files
 from support import tiny_encoders as tiny
 
 _SIZES = {"dim": 16, "heads": 2, "hidden": 24}
@@ -69,8 +72,20 @@ def test_a_whole_models_file_loads_into_each_half():
     load_torch(other, file)
     checks.assert_holds(other, to_torch(model))
   checks.assert_misfits_are_named(video, "head.o_proj.weight", unused="auxiliary_layers.7.mlp.fc1.bias")
-  with pytest.raises(ValueError, match="it is Google's file; of VideoPrism LvT that of Hugging Face is read"):
-    load_torch(video, {"params/vision_encoder/spatial_ln/scale": np.zeros(16)})
+
+
+def test_googles_file_loads_into_each_half(golden):
+  arrays = tiny.under(golden("videoprism_lvt_tiny"))
+  file = google_files.lvt(arrays)
+  whole = {key.removeprefix("video_model.").removeprefix("vision_model."): value for key, value in arrays.items()}
+  for model in (_video(), _text()):
+    load_torch(model, file)
+    checks.assert_holds(model, {key: whole[key] for key in tiny.shapes(model)})
+    with pytest.raises(ValueError, match=r"unused.*'params/head/bias'"):
+      load_torch(model, file | {"params/head/bias": np.zeros(3)})
+  key = "params/contrastive_vision_pooler/pooling_attention/query/w"
+  with pytest.raises(ValueError, match=re.escape(f"'{key}' has shape (16, 3, 8); expected (16, 2, 12)")):
+    load_torch(_video(), file | {key: np.zeros((16, 3, 8))})
 
 
 def test_gradients_stop_at_the_first_trained_stage(golden):

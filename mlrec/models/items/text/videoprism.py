@@ -1,4 +1,7 @@
-"""The text half of VideoPrism LvT (Zhao et al., ICML 2024), as Hugging Face's library publishes it."""
+"""The text half of VideoPrism LvT (Zhao et al., ICML 2024).
+
+Files of both its publishers are read, under the names of Hugging Face's library.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -12,6 +15,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec.models.convert import from_flax
 from mlrec.models.items.encoder import of_unit_length
 from mlrec.models.items.hugging_face import prefixed
 from mlrec.models.items.text.encoder import ids_and_mask
@@ -19,6 +23,8 @@ from mlrec.models.items.text.encoder import Spec
 from mlrec.models.items.text.encoder import TextEncoder
 from mlrec.models.items.text.encoder import Tokens
 from mlrec.models.items.video.videoprism import Block
+from mlrec.models.items.video.videoprism import flax_blocks
+from mlrec.models.items.video.videoprism import flax_entries
 from mlrec.models.items.video.videoprism import OffsetNorm
 from mlrec.models.layers.context import Context
 from mlrec.models.registry import models
@@ -26,6 +32,15 @@ from mlrec.models.registry import TEXT_ENCODER
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
 from mlrec.registry import variant
+
+# Google's file beside the blocks: name and axes there, name and axes here.
+_FLAX = (
+  ("token_emb/emb_var", "tokens dim", "text_model.embeddings.token_embedding.weight", "tokens dim"),
+  ("cls_emb", "one last dim", "text_model.embeddings.cls_emb", "one last dim"),
+  ("unimodal_ln/scale", "dim", "text_model.layernorm.weight", "dim"),
+  ("unimodal_ln/bias", "dim", "text_model.layernorm.bias", "dim"),
+)
+_FLAX_DROPPED = r"^params/(vision_encoder|auxiliary_encoder|contrastive_vision_pooler)/"
 
 
 class VideoPrismText(TextEncoder):
@@ -103,8 +118,18 @@ class VideoPrismText(TextEncoder):
     return of_unit_length(self.norm(x.x[:, -1]).astype(jnp.float32))
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's entries, under the prefix of a whole model's, which the text half alone may not have."""
-    return prefixed(entries, "text_model.")
+    """A file's entries, under the prefix of a whole model's, which the text half alone may not have; Google's renamed.
+
+    Raises:
+      ValueError: the file is Google's, and an entry is missing, unused or wrongly shaped.
+    """
+    if not any(name.startswith("params/") for name in entries):
+      return prefixed(entries, "text_model.")
+    table = self.embedding.tokens
+    sizes = {"tokens": table.num_embeddings, "dim": table.features, "one": 1, "last": 1}
+    prefix = "params/text_encoder/"
+    blocks = flax_blocks(f"{prefix}unimodal_transformer/", self.blocks, "text_model.layers")
+    return from_flax(entries, [*flax_entries(prefix, _FLAX, sizes), *blocks], _FLAX_DROPPED)
 
 
 class Embeddings(nnx.Module):

@@ -5,6 +5,7 @@ here: names and shapes are those that the code of google-deepmind/videoprism (`e
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -175,30 +176,50 @@ class VideoPrism(VideoEncoder):
 
   def _flax_table(self, prefix: str) -> list[FlaxEntry]:
     patch, dim = self.spatial.patches.kernel.shape[1], self.spatial.patches.kernel.shape[-1]
-    heads = self.spatial_layers[0].attention.heads
-    sizes = {
-      "dim": dim, "heads": heads, "head": dim // heads, "hidden": self.spatial_layers[0].mlp.up.out_features,
-      "places": self.spatial.side**2, "times": self.temporal.table.shape[1],
-    }  # fmt: skip
-
-    def entry(prefix: str, name: str, axes: str, renamed: str, axes_here: str, layers: int | None = None) -> FlaxEntry:
-      shape = tuple(sizes[axis] for axis in axes.split())
-      form = functools.partial(rearrange, pattern=f"{axes} -> {axes_here}")
-      return FlaxEntry(f"{prefix}{name}", shape, renamed, form, layers)
+    sizes = {"dim": dim, "places": self.spatial.side**2, "times": self.temporal.table.shape[1]}
 
     def patches(kernel: np.ndarray) -> np.ndarray:
       return rearrange(kernel, "(p q c) dim -> dim c 1 p q", p=patch, q=patch)
 
-    table = [entry(prefix, *row) for row in _FLAX_REST]
     renamed = "spatial_embeddings.patch_embeddings.projection.weight"
-    table.append(FlaxEntry(f"{prefix}patch_projection/linear/kernel", (3 * patch**2, dim), renamed, patches))
-    for part, blocks in (("spatial", self.spatial_layers), ("temporal", self.temporal_layers)):
-      stack = f"{prefix}{part}_encoder/transformers_stack/x_layers/"
-      table += [
-        entry(stack, name, axes, f"{part}_layers.{{}}.{renamed}", axes_here, len(blocks))
-        for name, axes, renamed, axes_here in _FLAX_BLOCK
-      ]
-    return table
+    return [
+      *flax_entries(prefix, _FLAX_REST, sizes),
+      FlaxEntry(f"{prefix}patch_projection/linear/kernel", (3 * patch**2, dim), renamed, patches),
+      *flax_blocks(f"{prefix}spatial_encoder/transformers_stack/", self.spatial_layers, "spatial_layers"),
+      *flax_blocks(f"{prefix}temporal_encoder/transformers_stack/", self.temporal_layers, "temporal_layers"),
+    ]
+
+
+def flax_entries(
+  prefix: str, rows: Iterable[tuple[str, str, str, str]], sizes: Mapping[str, int], layers: int | None = None
+) -> list[FlaxEntry]:
+  """How entries of Google's file become PyTorch's.
+
+  Args:
+    prefix: of their names there.
+    rows: of each its name and axes there, name and axes here.
+    sizes: of the axes.
+    layers: how many are stacked; None where none are.
+  """
+  return [
+    FlaxEntry(
+      f"{prefix}{name}",
+      tuple(sizes[axis] for axis in axes.split()),
+      renamed,
+      functools.partial(rearrange, pattern=f"{axes} -> {axes_here}"),
+      layers,
+    )
+    for name, axes, renamed, axes_here in rows
+  ]
+
+
+def flax_blocks(prefix: str, blocks: Any, renamed: str) -> list[FlaxEntry]:
+  """Those of a stack of `Block`s, which are called `renamed` here."""
+  first: Block = blocks[0]
+  dim, heads = first.mlp.up.in_features, first.attention.heads
+  sizes = {"dim": dim, "heads": heads, "head": dim // heads, "hidden": first.mlp.up.out_features}
+  rows = [(name, axes, f"{renamed}.{{}}.{torch_name}", axes_here) for name, axes, torch_name, axes_here in _FLAX_BLOCK]
+  return flax_entries(f"{prefix}x_layers/", rows, sizes, len(blocks))
 
 
 class SpatialEmbedding(nnx.Module):

@@ -1,6 +1,6 @@
 """The video half of VideoPrism LvT (Zhao et al., ICML 2024), which was trained beside texts.
 
-Of its two publishers' files Hugging Face's is read.
+Files of both its publishers are read, under the names of Hugging Face's library.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,13 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from mlrec.models.convert import FlaxEntry
+from mlrec.models.convert import from_flax
 from mlrec.models.items.encoder import of_unit_length
 from mlrec.models.items.video.encoder import Spec
 from mlrec.models.items.video.videoprism import Block
+from mlrec.models.items.video.videoprism import flax_blocks
+from mlrec.models.items.video.videoprism import flax_entries
 from mlrec.models.items.video.videoprism import OffsetNorm
 from mlrec.models.items.video.videoprism import VideoPrism
 from mlrec.models.layers.context import Context
@@ -29,6 +33,21 @@ from mlrec.registry import OptionError
 from mlrec.registry import variant
 
 _INIT = nnx.initializers.lecun_normal()
+# The pool in Google's file: name and axes there, name and axes here.
+_FLAX_POOL = (
+  ("pooling_attention_query", "one dim", "head.pooling_attention_query", "1 one dim"),
+  ("pooling_attention/per_dim_scale/per_dim_scale", "head", "head.per_dim_scale", "head"),
+  ("pooling_attention/query/w", "dim heads head", "head.q_proj.weight", "(heads head) dim"),
+  ("pooling_attention/query/b", "heads head", "head.q_proj.bias", "(heads head)"),
+  ("pooling_attention/key/w", "dim heads head", "head.k_proj.weight", "(heads head) dim"),
+  ("pooling_attention/key/b", "heads head", "head.k_proj.bias", "(heads head)"),
+  ("pooling_attention/value/w", "dim heads head", "head.v_proj.weight", "(heads head) dim"),
+  ("pooling_attention/value/b", "heads head", "head.v_proj.bias", "(heads head)"),
+  ("pooling_attention/post/w", "dim heads head", "head.o_proj.weight", "dim (heads head)"),
+  ("pooling_attention/post/b", "dim", "head.o_proj.bias", "dim"),
+  ("pooling_attention_layer_norm/scale", "dim", "head_layernorm.weight", "dim"),
+  ("pooling_attention_layer_norm/bias", "dim", "head_layernorm.bias", "dim"),
+)
 
 
 class VideoPrismLvT(VideoPrism):
@@ -92,14 +111,23 @@ class VideoPrismLvT(VideoPrism):
     return super().stage(index, x, context)
 
   def torch_prepared(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's entries without the prefixes of a whole model's.
+    """A file's entries without the prefixes of a whole model's, Google's renamed.
 
     Raises:
-      ValueError: the file is Google's.
+      ValueError: the file is Google's, and an entry is missing, unused or wrongly shaped.
     """
     if any(name.startswith("params/") for name in entries):
-      raise ValueError("it is Google's file; of VideoPrism LvT that of Hugging Face is read")
+      return from_flax(entries, self._flax_table("params/vision_encoder/"), r"^params/text_encoder/")
     return {re.sub(r"^(video_model\.)?(vision_model\.)?", "", name): array for name, array in entries.items()}
+
+  def _flax_table(self, prefix: str) -> list[FlaxEntry]:
+    dim, hidden, heads = self.head.query.in_features, self.head.query.out_features, self.head.heads
+    sizes = {"dim": dim, "heads": heads, "head": hidden // heads, "one": 1}
+    return [
+      *super()._flax_table(prefix),
+      *flax_blocks("params/auxiliary_encoder/transformers_stack/", self.auxiliary_layers, "auxiliary_layers"),
+      *flax_entries("params/contrastive_vision_pooler/", _FLAX_POOL, sizes),
+    ]
 
 
 class Pool(nnx.Module):
