@@ -1,8 +1,9 @@
 """Writes `video_vjepa2_1_tiny.npz` and the lists of V-JEPA 2.1's names, from Meta's own code.
 
 It takes the folder of a checkout of facebookresearch/vjepa2, of which it imports `app.vjepa_2_1.models`, and needs
-PyTorch, timm and einops (made with 2.15.0); no test runs it. Weights are drawn from a seed, norms away from 1 and 0, so
-that an error in one shows, and rounded to float16, in which they are kept.
+PyTorch, timm and einops; no test runs it. The array here was made with PyTorch 2.15.0 by those classes cut down to what
+runs in evaluation: V-JEPA 2's published modules, with what `app/vjepa_2_1` has otherwise. Weights are drawn from a
+seed, norms away from 1 and 0, so that an error in one shows, and rounded to float16, in which they are kept.
 """
 
 import functools
