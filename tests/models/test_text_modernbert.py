@@ -32,17 +32,16 @@ def titles(golden):
   return golden("text_modernbert_tiny")["titles"]
 
 
-@pytest.mark.parametrize("feature", ["cls", "mean"])
+@pytest.mark.parametrize("feature", ["mean", pytest.param("cls", marks=pytest.mark.slow)])
 def test_golden_output(golden, loaded, titles, feature):
   output = tiny.run(loaded(feature=feature), titles)
   assert output.dtype == np.float32
   tiny.assert_near(output, golden("text_modernbert_tiny")[feature], 1e-5)
 
 
-@pytest.mark.parametrize("options", [{"window": 6}, {"local_base": 160_000.0}])
-def test_the_golden_output_needs_the_window_and_its_own_frequencies(golden, loaded, titles, options):
+def test_the_golden_output_needs_the_window_and_its_own_frequencies(golden, loaded, titles):
   wanted = golden("text_modernbert_tiny")["mean"]
-  output = tiny.run(loaded(**options), titles)
+  output = tiny.run(loaded(window=6, local_base=160_000.0), titles)
   assert np.abs(output - wanted).max() > 1e-3 * np.abs(wanted).max()
 
 
