@@ -42,8 +42,8 @@ def default_config() -> ConfigDict:
 
   config.data = ConfigDict()
   # A TFDS name (microlens/50k-sequences, or with timestamps microlens/50k-interactions), the path of a *_pairs.tsv or,
-  # with timestamps, a *_pairs.csv file, or that of a folder that mlrec.ingest has made. What such a folder holds is
-  # read in place of `videos` and `content` that are empty or name a release.
+  # with timestamps, a *_pairs.csv file, that of a *.inter file in MMRec's format, or that of a folder that mlrec.ingest
+  # has made. What such a folder holds is read in place of `videos` and `content` that are empty or name a release.
   config.data.source = "microlens/demo-sequences"
   # Where TFDS data lies; empty for TFDS's own default.
   config.data.data_dir = ""
@@ -70,7 +70,8 @@ def default_config() -> ConfigDict:
   # Processes that decode frames, covers and sound; 0 for threads of this one, which serve unless cores are many.
   config.data.workers = 0
   # What is validated and tested on: `leave_one_out`; `time:2023-01-01`, `time:DATE,DATE` or `time:0.8,0.1` (what comes
-  # after a moment); `users:0.8,0.1` (unseen users); or `none`, and all is trained on. `mlrec/data/protocols/` has each.
+  # after a moment); `users:0.8,0.1` (unseen users); `labels` (what a *.inter file says of each interaction); or `none`,
+  # and all is trained on. `mlrec/data/protocols/` has each.
   config.data.split = "leave_one_out"
   # Items of a history that a model reads, the newest.
   config.data.max_length = 10
@@ -139,7 +140,8 @@ def default_config() -> ConfigDict:
   config.train.batch_size = 512
   # Stop after so many validations without a better `monitor`; 0 for never.
   config.train.patience = 5
-  # The validation metric that the best parameters are chosen by.
+  # The validation metric that the best parameters are chosen by: hr@10, ndcg@10, hr@20, ndcg@20 or mrr, and with the
+  # split `labels` also recall@10 or recall@20.
   config.train.monitor = "hr@10"
   # Steps that stand for an epoch, after which validations and patience count; 0 for a pass over the training data.
   config.train.steps_per_epoch = 0
@@ -194,6 +196,8 @@ def default_config() -> ConfigDict:
 
 # What the best parameters may be chosen by.
 MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
+# Where users have several targets, also by these.
+SEVERAL_MONITORS = ("recall@10", "recall@20")
 BASELINES = ("popularity", "id")
 # How the learning rate falls over a run.
 SCHEDULES = ("constant", "cosine", "linear")
@@ -301,8 +305,15 @@ def _check_ranges(config: ConfigDict) -> None:
   for key in ("optimizer.lr", "optimizer.eps"):
     if not values[key] >= _LEAST:
       raise ConfigError(f"config.{key} must be positive in float32, not {values[key]}")
-  if config.train.monitor not in MONITORS:
-    raise ConfigError(f"config.train.monitor = {config.train.monitor!r}: {closest(config.train.monitor, MONITORS)}")
+  monitor = config.train.monitor
+  if monitor in SEVERAL_MONITORS and not protocol.several:
+    raise ConfigError(
+      f"config.train.monitor = {monitor!r}: with config.data.split = {config.data.split!r} a user has one target, of "
+      f"which the recall is the hit rate: give 'hr{monitor.removeprefix('recall')}'"
+    )
+  monitors = (*MONITORS, *(SEVERAL_MONITORS if protocol.several else ()))
+  if monitor not in monitors:
+    raise ConfigError(f"config.train.monitor = {monitor!r}: {closest(monitor, monitors)}")
   if config.optimizer.schedule not in SCHEDULES:
     raise ConfigError(
       f"config.optimizer.schedule = {config.optimizer.schedule!r}: {closest(config.optimizer.schedule, SCHEDULES)}"

@@ -35,6 +35,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.losses": set(),
   "mlrec.metrics": set(),
   "mlrec.metrics_on_host": {"mlrec.metrics"},
+  "mlrec.metrics_by_user": {"mlrec.metrics"},
   "tfds_microlens": _BASE | {"mlrec.data"},
   "mlrec.content": _BASE | {"mlrec.config", "mlrec.data", "tfds_microlens"},
   "mlrec.sources": _BASE | {"mlrec.data", "tfds_microlens"},
@@ -47,12 +48,12 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": _BASE
   | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"}
-  | {"mlrec.compiled", "mlrec.sharding_rules"},
+  | {"mlrec.compiled", "mlrec.metrics_by_user", "mlrec.sharding_rules"},
   "mlrec.planning": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE
   | {"mlrec.config", "mlrec.search_space", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources"}
-  | {"mlrec.metrics_on_host", "mlrec.models", "mlrec.train"},
+  | {"mlrec.metrics_by_user", "mlrec.metrics_on_host", "mlrec.models", "mlrec.train"},
   "mlrec.inference": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources", "mlrec.models", "mlrec.train"}
   | {"mlrec.metrics_on_host", "mlrec.runs", "tfds_microlens"},

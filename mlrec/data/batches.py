@@ -374,7 +374,7 @@ def popularity_shares(counts: np.ndarray, power: float = 1.0) -> np.ndarray:
 def eval_batches(
   split: Split, name: str, layout: Layout, *, batch_size: int, multiple_of: int = 1, users: np.ndarray | None = None
 ) -> Iterator[EvalBatch]:
-  """All users that are evaluated (or those named) once, in order, in batches of one static shape.
+  """All users that are evaluated (or those named) once a target, in order, in batches of one static shape.
 
   The last one is filled with no-one.
 
@@ -387,20 +387,22 @@ def eval_batches(
     users: `[n]` row numbers of the users wanted, of those that are evaluated.
   """
   batch_size = round_up(batch_size, multiple_of)
+  which = split.which(name) if users is None else None
   parts = _parts(split.evaluated(name) if users is None else users, batch_size)
+  targets = [None] * len(parts) if which is None else _parts(which, batch_size)
   planned = [(name, part) for part in parts]
   if users is None:
     # Rows that are enough for the test serve validation too, compiled once.
     planned += [(TEST, part) for part in _parts(split.evaluated(TEST), batch_size)]
   sizes = _eval_sizes(split, layout, planned, multiple_of)
-  for part in parts:
+  for part, of_part in zip(parts, targets):
     inputs, seen = split.inputs(name, part), split.seen(name, part).padded(split.most_seen)
     split.release()
     (num_rows,) = sizes.holding([[layout.place(inputs.lengths)[2]]])
     history, last = laid_out(inputs, layout, num_rows)
     yield EvalBatch(
-      history, _filled(last, batch_size), _filled(split.targets(name, part), batch_size, 1), _filled(seen, batch_size),
-      _filled(part, batch_size),
+      history, _filled(last, batch_size), _filled(split.targets(name, part, of_part), batch_size, 1),
+      _filled(seen, batch_size), _filled(part, batch_size),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 32 << 20
 _MAX_DIGITS = 19  # what an int64 may have
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
 # In a file: a byte, and the number of the line there.
 Place = tuple[int, int]
 BEGINNING: Place = (0, 1)
@@ -188,6 +188,8 @@ class Interactions:
     user_names: of users whose ids in the log are texts; None where they are integers.
     item_names: likewise.
     timestamps: beside `lines.values` (int64), when each item was watched, in any unit; None where the log does not say.
+    labels: beside `lines.values` (int8), what the log has each interaction for (`mlrec.data.labelled`); None where it
+      does not say.
 
   Of a user named twice the later line counts, in the place of the earlier one (`users`, `histories`); both lines count
   when `leave_one_out` asks which items exist.
@@ -199,6 +201,7 @@ class Interactions:
   user_names: "Names | None" = None
   item_names: "Names | None" = None
   timestamps: np.ndarray | None = None
+  labels: np.ndarray | None = None
 
   @functools.cached_property
   def _merged(self) -> tuple[np.ndarray, Rows, Rows | None]:
@@ -292,7 +295,7 @@ def iter_tsv(
   Raises:
     DataError: as `read_pairs`.
   """
-  for first_line, text, after in _chunks(path, chunk_bytes, start):
+  for first_line, text, after in chunks_of_lines(path, chunk_bytes, start):
     tokens = _Tokens(path, first_line, text, _TSV_LINE)
     opens = np.concatenate([[True], tokens.separators[:-1] == ord("\n")])
     tokens.require((tokens.separators == ord("\t")) == opens)
@@ -326,11 +329,11 @@ def iter_csv_places(
     DataError: as `read_pairs`.
   """
   rows = start != BEGINNING
-  for first_line, text, after in _chunks(path, chunk_bytes, start):
+  for first_line, text, after in chunks_of_lines(path, chunk_bytes, start):
     if first_line == 1:
       header, _, text = text.partition(b"\n")
       if header.strip().lower() != _CSV_HEADER:
-        raise DataError(f"{path}:1: expected the header {_CSV_HEADER.decode()!r}, found {_shown(header)}")
+        raise DataError(f"{path}:1: expected the header {_CSV_HEADER.decode()!r}, found {shown(header)}")
       if not text:
         continue
       first_line = 2
@@ -346,22 +349,37 @@ def iter_csv_places(
     raise DataError(f"{path}: no interactions after the header")
 
 
-def histories_by_time(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray, source: str) -> Interactions:
+def histories_by_time(
+  users: np.ndarray,
+  items: np.ndarray,
+  timestamps: np.ndarray | None,
+  source: str,
+  *,
+  labels: np.ndarray | None = None,
+  user_names: "Names | None" = None,
+  item_names: "Names | None" = None,
+) -> Interactions:
   """Users in the order of their first row; a user's items by a stable sort on time (equal times keep file order)."""
   distinct, first, code = np.unique(users, return_index=True, return_inverse=True)
   place = np.empty(len(distinct), np.int64)
   order = np.argsort(first)
   place[order] = np.arange(len(distinct))
-  by_user_and_time = np.lexsort((timestamps, place[code]))
+  by_user_and_time = np.lexsort((place[code],) if timestamps is None else (timestamps, place[code]))
   lengths = np.bincount(place[code], minlength=len(distinct))
   rows = Rows.from_lengths(items[by_user_and_time], lengths)
-  return Interactions(distinct[order], rows, source, timestamps=timestamps[by_user_and_time])
+  times, labels = (None if one is None else one[by_user_and_time] for one in (timestamps, labels))
+  return Interactions(distinct[order], rows, source, user_names, item_names, times, labels)
 
 
-def _chunks(path: str | os.PathLike, chunk_bytes: int, start: Place = BEGINNING) -> Iterator[tuple[int, bytes, Place]]:
+def chunks_of_lines(
+  path: str | os.PathLike, chunk_bytes: int, start: Place = BEGINNING
+) -> Iterator[tuple[int, bytes, Place]]:
   """`(number of the first line, whole lines ending in LF, the place after them)`.
 
   CRLF becomes LF, a byte order mark is dropped.
+
+  Raises:
+    DataError: the file is missing or empty.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -386,7 +404,8 @@ def _clean(text: bytes, line: int) -> bytes:
   return (text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text).replace(b"\r\n", b"\n").rstrip(b"\r")
 
 
-def _shown(line: bytes) -> str:
+def shown(line: bytes) -> str:
+  """The beginning of a line, for messages."""
   text = line[:60].decode("utf-8", "replace")
   return repr(text + ("…" if len(line) > 60 else ""))
 
@@ -407,7 +426,7 @@ class _Tokens:
     self.require(digits <= _MAX_DIGITS, f"numbers have at most {_MAX_DIGITS} digits")
     # As unsigned integers all numbers of so many digits are exact.
     values = np.fromstring(text.replace(b",", b" "), np.uint64, sep=" ")
-    self.require(values <= _LARGEST, f"numbers are at most {_LARGEST}")
+    self.require(values <= LARGEST, f"numbers are at most {LARGEST}")
     self.values = values.view(np.int64)
 
   def require(self, ok: np.ndarray, reason: str = "") -> None:
@@ -418,6 +437,6 @@ class _Tokens:
     start = self._text.rfind(b"\n", 0, at) + 1
     line = self._text[start : self._text.find(b"\n", start)]
     number = self._first_line + self._text.count(b"\n", 0, start)
-    found = "a blank line" if not line.strip() else _shown(line)
+    found = "a blank line" if not line.strip() else shown(line)
     expected = f"expected {self._expected}" + (f"; {reason}" if reason else "")
     raise DataError(f"{self._path}:{number}: {expected}; found {found}")

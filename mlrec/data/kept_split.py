@@ -17,6 +17,7 @@ from mlrec.data.splits import Split
 
 _NUMBERS = ("max_length", "num_skipped", "train_windows")
 _USERS, _ITEMS, _TARGETS, _MOMENTS = "user_names/", "item_names/", "cuts/targets/", "cuts/moments/"
+_SEVERAL = "cuts/numbers/"
 
 
 def write(split: Split, path: pathlib.Path) -> None:
@@ -30,6 +31,7 @@ def write(split: Split, path: pathlib.Path) -> None:
   arrays = {"rows/values": split.rows.values, "rows/offsets": split.rows.offsets, "cold": split.cold}
   arrays |= {"protocol": np.frombuffer(split.protocol.encode(), np.uint8), "cuts/train": split.cuts.train}
   arrays |= {_TARGETS + name: places for name, places in split.cuts.targets.items()}
+  arrays |= {_SEVERAL + name: numbers for name, numbers in split.cuts.numbers.items()}
   arrays |= {_MOMENTS + name: np.frombuffer(moment.encode(), np.uint8) for name, moment in split.cuts.moments.items()}
   arrays |= {name: np.array([getattr(split, name)], np.int64) for name in _NUMBERS}
   for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
@@ -58,6 +60,7 @@ def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
         arrays["cuts/train"],
         {name: arrays[_TARGETS + name] for name in EVALUATED if _TARGETS + name in arrays},
         {name: arrays[_MOMENTS + name].tobytes().decode() for name in EVALUATED if _MOMENTS + name in arrays},
+        {name: arrays[_SEVERAL + name] for name in EVALUATED if _SEVERAL + name in arrays},
       ),
       protocol=arrays["protocol"].tobytes().decode(),
       cold=arrays["cold"],

@@ -1,4 +1,4 @@
-"""Logs that are read a chunk of lines at a time: pairs files, and logs of single interactions in any order."""
+"""Logs that are read a chunk of lines at a time: pairs files, files with labels, and logs in any order."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlrec import mapped
+from mlrec.data import labelled
 from mlrec.data.interactions import BEGINNING
 from mlrec.data.interactions import histories_by_time
 from mlrec.data.interactions import Interactions
@@ -24,6 +25,8 @@ from mlrec.data.interactions import read_pairs
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 
+# What the files of logs end in.
+SUFFIXES = (".tsv", ".csv", labelled.SUFFIX)
 # An interaction, with its place in the log.
 _RECORD = np.dtype([("user", np.int64), ("item", np.int64), ("time", np.int64), ("place", np.int64)])
 # Interactions that are sorted at a time, 128 MiB of them, and how many files they are dealt to at the most.
@@ -110,6 +113,27 @@ def of_pairs(path: str | os.PathLike[str]) -> LineSource:
   csv = path.suffix == ".csv"
   whole = functools.partial(read_pairs, path)
   return LineSource(str(path), identity, said.st_size, of_csv if csv else of_tsv, timed=csv, whole=whole)
+
+
+def of_labelled(path: str | os.PathLike[str]) -> LineSource:
+  """A `*.inter` file, of which `mlrec.data.labelled` says the form; its chunks are without labels.
+
+  Raises:
+    OSError: there is none.
+    DataError: its header is another.
+  """
+  path = pathlib.Path(path)
+  said = path.stat()
+  identity = {"path": str(path.resolve()), "bytes": said.st_size, "modified": said.st_mtime_ns}
+
+  def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
+    parts = (part[:3] for part in labelled.iterate(path))
+    return by_user(parts, said.st_size // _BYTES_A_LINE, folder, position)
+
+  return LineSource(
+    str(path), identity, said.st_size, chunks, functools.partial(labelled.all_names, path),
+    timed=labelled.is_timed(path), whole=functools.partial(labelled.read, path),
+  )  # fmt: skip
 
 
 def by_user(

@@ -56,6 +56,11 @@ def split(
     DataError: as `Protocol.split`; or the log cannot be read, or the split not be written.
   """
   protocol.check(max_length, min_length, train_windows)
+  if protocol.labelled:
+    raise DataError(
+      f"config.data.split = {protocol.text!r} reads all of {log.name} at once, which is larger than "
+      f"config.data.in_memory_mib: set that to {-(-log.nbytes >> 20)} or more"
+    )
   if protocol.timed and not log.timed:
     protocol.refuse_untimed(log.name)
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}

@@ -37,17 +37,19 @@ class Cuts(NamedTuple):
       predicted, after which nothing is read; -1 for users who are not evaluated.
     moments: of a split by time, by the same names, when targets begin; ISO 8601 in UTC, or the number in the log where
       that is no time.
+    numbers: of a protocol with several targets a user, by the same names, `[num_users]` integers: how many items are to
+      be predicted, from the place in `targets` on. What is read before is then, for each of them, what training sees.
   """
 
   train: np.ndarray
   targets: Mapping[str, np.ndarray]
   moments: Mapping[str, str] = {}
+  numbers: Mapping[str, np.ndarray] = {}
 
   def take(self, users: np.ndarray) -> "Cuts":
     """Those of the named `users` (indices or a mask)."""
-    return self._replace(
-      train=self.train[users], targets={name: places[users] for name, places in self.targets.items()}
-    )
+    targets, numbers = ({name: of[users] for name, of in one.items()} for one in (self.targets, self.numbers))
+    return self._replace(train=self.train[users], targets=targets, numbers=numbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,14 +127,34 @@ class Split:
       return self.train if len(self.cold) else self._train_rows
     return windows(self.train if len(self.cold) else self._train_rows, self.max_length)
 
+  @property
+  def several(self) -> bool:
+    """Whether a user may have several targets."""
+    return bool(self.cuts.numbers)
+
   def evaluated(self, split: str) -> np.ndarray:
-    """`[E]` int64, ascending: the rows of the users whose target of `split` is to be predicted."""
+    """`[E]` int64, ascending: the row of the user of each target of `split` that is to be predicted.
+
+    Where users have several targets, a row is there once for each of them, in the order of `targets`.
+    """
     places = self._places(split)
     if not self.sampled:
-      return np.flatnonzero(places >= 0)
-    if split not in self._samples:
-      self._samples[split] = _sample(places, self.sampled)
-    return self._samples[split]
+      users = np.flatnonzero(places >= 0)
+    else:
+      if split not in self._samples:
+        self._samples[split] = _sample(places, self.sampled)
+      users = self._samples[split]
+    return np.repeat(users, self.cuts.numbers[split][users]) if self.several else users
+
+  def which(self, split: str) -> np.ndarray | None:
+    """`[E]` int64, beside `evaluated`: the number, from 0, of the target among those of its user.
+
+    None where each user has one.
+    """
+    if not self.several:
+      return None
+    _, first, numbers = np.unique(self.evaluated(split), return_index=True, return_counts=True)
+    return np.arange(int(numbers.sum())) - np.repeat(first, numbers)
 
   def sampling(self, users: int) -> Self:
     """The split, evaluated on a sample of so many users, the same in every run; on all for 0."""
@@ -141,7 +163,7 @@ class Split:
 
   def parts(self, split: str) -> Iterator[np.ndarray]:
     """`evaluated`, in parts of so few items each that there is memory for what is made of them."""
-    if self.sampled:
+    if self.sampled or self.several:
       yield self.evaluated(split)
       return
     places = self._places(split)
@@ -170,13 +192,22 @@ class Split:
   @functools.cached_property
   def most_seen(self) -> int:
     """The length that no row of `seen` exceeds, at least `max_length + 2`."""
-    longest = (int(places.max(initial=0)) for places in self.cuts.targets.values())
+    ends = [self.cuts.train] if self.several else self.cuts.targets.values()
+    longest = (int(places.max(initial=0)) for places in ends)
     return max(self.max_length + 2, *longest, 0)
 
-  def targets(self, split: str, users: np.ndarray | None = None) -> np.ndarray:
-    """`[E]` int32, the one item to be ranked for each `evaluated` user, or for those named, as of `inputs`."""
-    users = self.evaluated(split) if users is None else users
-    return self.rows.values[self.rows.offsets[users] + self._places(split)[users]]
+  def targets(self, split: str, users: np.ndarray | None = None, which: np.ndarray | None = None) -> np.ndarray:
+    """`[E]` int32, the one item to be ranked for each `evaluated` user, or for those named, as of `inputs`.
+
+    Args:
+      split: which one.
+      users: `[n]`, as of `inputs`.
+      which: `[n]`, beside `users`, as of the method `which`; None for the first target of each.
+    """
+    if users is None:
+      users, which = self.evaluated(split), self.which(split)
+    places = self._places(split)[users]
+    return self.rows.values[self.rows.offsets[users] + (places if which is None else places + which)]
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
@@ -202,7 +233,8 @@ class Split:
     # Leave-one-out is told by its rows alone.
     if self.protocol != LEAVE_ONE_OUT or self.train_windows != 1:
       protocol += f" {self.protocol} {self.train_windows}"
-      arrays += [self.cuts.train, *(places for _, places in sorted(self.cuts.targets.items()))]
+      cuts = (*sorted(self.cuts.targets.items()), *sorted(self.cuts.numbers.items()))
+      arrays += [self.cuts.train, *(places for _, places in cuts)]
     digest = hashlib.sha256(protocol.encode())
     for array in arrays:
       for piece in mapped.pieces(array):
@@ -229,6 +261,8 @@ class Split:
       and np.array_equal(self.cuts.train, other.cuts.train)
       and self.cuts.targets.keys() == other.cuts.targets.keys()
       and all(np.array_equal(places, other.cuts.targets[name]) for name, places in self.cuts.targets.items())
+      and self.cuts.numbers.keys() == other.cuts.numbers.keys()
+      and all(np.array_equal(numbers, other.cuts.numbers[name]) for name, numbers in self.cuts.numbers.items())
       and (self.max_length, self.protocol, self.train_windows)
       == (other.max_length, other.protocol, other.train_windows)
     )
@@ -255,7 +289,8 @@ class Split:
 
   def _histories(self, split: str, users: np.ndarray | None, most: int) -> Rows:
     users = self.evaluated(split) if users is None else users
-    return self.rows.before(users, self._places(split)[users], most)
+    ends = self.cuts.train if self.several else self._places(split)
+    return self.rows.before(users, ends[users], most)
 
   def _places(self, split: str) -> np.ndarray:
     if split not in self.cuts.targets:

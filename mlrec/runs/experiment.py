@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
+import numpy as np
 
 from mlrec import config as config_lib
 from mlrec import machine
+from mlrec import metrics_by_user
 from mlrec.config import ConfigError
 from mlrec.content.base import Source
 from mlrec.data import ingested
@@ -172,7 +174,8 @@ class _Experiment:
       results = [self._run_seed(config, workdir, seed) for seed in seeds]
     summary = SeedsResult.of(results, self._splits)
     for name in self._splits:
-      spreads = {key: summary.metrics[name][key] for key in HEADLINE}
+      shown = (*HEADLINE, *metrics_by_user.RECALLS)
+      spreads = {key: summary.metrics[name][key] for key in shown if key in summary.metrics[name]}
       figures = (f"{key} {spread.mean:.4f} ± {spread.std:.4f}" for key, spread in spreads.items())
       self._say(f"{name}, mean of {len(results)} seeds: {' · '.join(figures)}")
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, summary)
@@ -201,7 +204,8 @@ class _Experiment:
 
   def _shown(self, result: Result) -> Result:
     for name, metrics in result.metrics.items():
-      figures = [f"{key} {metrics[key]:.4f}" for key in (*HEADLINE, "mrr", "coverage@10")]
+      shown = (*HEADLINE, *metrics_by_user.RECALLS, "mrr", "coverage@10")
+      figures = [f"{key} {metrics[key]:.4f}" for key in shown if key in metrics]
       if metrics.get("cold/hr@10") is not None:
         figures.append(f"cold hr@10 {metrics['cold/hr@10']:.4f}")
       self._say(f"{name:5} {' · '.join(figures)}")
@@ -257,7 +261,11 @@ def _told(split: Split) -> str:
   cut = "" if trained == there else f", of {there:,}: config.data.train_windows = 0 takes the older ones too"
   parts = [f"{trained:,} interactions to train on{cut if not len(split.cold) else ''}"]
   since = {name: f" (from {moment} on)" for name, moment in split.cuts.moments.items()}
-  parts += [f"{len(split.evaluated(name)):,} users for {name}{since.get(name, '')}" for name in split.cuts.targets]
+  for name in split.cuts.targets:
+    targets = len(evaluated := split.evaluated(name))
+    users = len(np.unique(evaluated)) if split.several else targets
+    number = f"{users:,} users" + (f" with {targets:,} targets" if split.several else "")
+    parts.append(f"{number} for {name}{since.get(name, '')}")
   return f"{sizes}; {split.protocol}: {', '.join(parts)}"
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import metrics
+from mlrec import metrics_by_user
 from mlrec import metrics_on_host
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
@@ -153,4 +154,6 @@ def in_chunks(
 
 
 def _figures(ranked: Ranked, split: Split, name: str, edges: tuple[int, ...]) -> dict[str, float]:
-  return metrics.all_metrics(*ranked, split.train_counts[split.targets(name)], split.num_items, edges)
+  counts = split.train_counts[split.targets(name)]
+  users = split.evaluated(name) if split.several else None
+  return metrics_by_user.all_metrics(*ranked, counts, split.num_items, edges, users=users)

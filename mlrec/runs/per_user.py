@@ -1,4 +1,4 @@
-"""What a run found of each user, as it is kept beside its result: 56 bytes a user and split, 12 an item.
+"""What a run found of each user, as it is kept beside its result: 56 bytes a target and split, 12 an item.
 
 `per_user.safetensors` holds, of all items, `items` (original ids) and `train_counts`, and of each split `…/users`
 (original ids), `…/ranks`, `…/targets` and `…/recommended`, the latter two by dense id, which is the place in `items`
@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from mlrec import files
+from mlrec import metrics_by_user
 from mlrec.data.interactions import DataError
 from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
@@ -27,8 +28,9 @@ class UserRecords:
   """What was found on one split.
 
   Attributes:
-    users: `[B]` int64, original ids, none twice.
-    ranks: `[B]` int32, the place of each user's target, from 1.
+    users: `[B]` int64, original ids: one a target, so that a user with several stands there as often, in places one
+      after another.
+    ranks: `[B]` int32, the place of each target, from 1.
     targets: `[B]` int32, dense ids.
     recommended: `[B, K]` int32, the first places' dense ids, best first; 0 where there were too few.
   """
@@ -37,6 +39,21 @@ class UserRecords:
   ranks: np.ndarray
   targets: np.ndarray
   recommended: np.ndarray
+
+  @property
+  def firsts(self) -> np.ndarray:
+    """`[U]` int64: the first place of each user."""
+    return np.flatnonzero(np.diff(self.users, prepend=self.users[:1] - 1))
+
+  @property
+  def gains(self) -> dict[str, np.ndarray]:
+    """By metric, `[U]` float64 what each user adds to its mean; `recall@10` is `hr@10` with one target a user."""
+    of_user = self.ranks, self.users
+    return {
+      "ndcg@10": metrics_by_user.ndcg(*of_user, 10),
+      "hr@10": metrics_by_user.hits(*of_user, 10),
+      "recall@10": metrics_by_user.recall(*of_user, 10),
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,8 +116,13 @@ def _records(arrays: Mapping[str, Any], name: str, num_items: int) -> UserRecord
   found = UserRecords(*(_checked(arrays, f"{name}/{key}", kind) for key, kind in _SPLIT_ARRAYS.items()))
   if not len(found.users) == len(found.ranks) == len(found.targets) == len(found.recommended):
     raise ValueError(f"its arrays of {name!r} are of different lengths")
-  if len(np.unique(found.users)) < len(found.users):
-    raise ValueError(f"{name}/users names one twice")
+  users, firsts = np.unique(found.users), found.firsts
+  if len(users) < len(firsts):
+    raise ValueError(f"{name}/users names one twice, in places apart")
+  if len(users) < len(found.users):
+    pairs = np.unique(np.stack([found.users, found.targets]), axis=1)
+    if pairs.shape[1] < len(found.users):
+      raise ValueError(f"{name}/users names one twice, with one target")
   for key, least, most in (("ranks", 1, None), ("targets", 1, num_items), ("recommended", 0, num_items)):
     values = getattr(found, key)
     if values.size and (values.min() < least or (most is not None and values.max() > most)):

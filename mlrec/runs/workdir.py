@@ -16,6 +16,7 @@ from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
 from mlrec.data import ingested
+from mlrec.data import lines
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
@@ -251,7 +252,7 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   """
   model = config.model.to_dict()
   source = config.data.source
-  is_path = source.endswith((".tsv", ".csv")) or ingested.is_ingested(source)
+  is_path = source.endswith(lines.SUFFIXES) or ingested.is_ingested(source)
   data = pathlib.Path(source).absolute().stem if is_path else source.replace("/", "-")
   stem = pathlib.Path(config_file).stem
   name = model.get("user", {}).get("name", "") or model["name"]

@@ -6,6 +6,7 @@ import pathlib
 
 from mlrec import machine
 from mlrec.data import ingested
+from mlrec.data import labelled
 from mlrec.data import lines
 from mlrec.data import split_cache
 from mlrec.data.interactions import DataError
@@ -18,15 +19,13 @@ from mlrec.registry import Registry
 # A source opens `(name, data_dir)` as a `LineSource`; which one is decided by what precedes the name's first "/".
 sources = Registry("data source", ["mlrec.sources"])
 
-_FILE_SUFFIXES = (".tsv", ".csv")
-
 
 def load_interactions(source: str, data_dir: str = "") -> Interactions:
   """Reads the interactions that `source` names.
 
   Args:
-    source: the path of a `*_pairs.tsv` or `*_pairs.csv` file, that of a folder which `mlrec.ingest` has made, or a name
-      such as `microlens/50k-sequences`.
+    source: the path of a `*_pairs.tsv`, `*_pairs.csv` or `*.inter` file, that of a folder which `mlrec.ingest` has
+      made, or a name such as `microlens/50k-sequences`.
     data_dir: where prepared data sets lie; empty for the default place.
 
   Raises:
@@ -71,12 +70,12 @@ def _lines(source: str, data_dir: str) -> LineSource:
     path = os.path.expanduser(source)
     if not os.path.isfile(path):
       raise DataError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a file")
-    return lines.of_pairs(path)
+    return lines.of_labelled(path) if path.endswith(labelled.SUFFIX) else lines.of_pairs(path)
   return _prepared(source)(source, data_dir)
 
 
 def _is_file(source: str) -> bool:
-  return source.endswith(_FILE_SUFFIXES) and not ingested.is_ingested(source)
+  return source.endswith(lines.SUFFIXES) and not ingested.is_ingested(source)
 
 
 def _folder(named: str) -> pathlib.Path:
@@ -93,8 +92,8 @@ def _prepared(source: str) -> Callable[[str, str], LineSource]:
   family, slash, _ = source.partition("/")
   if not slash or family not in sources.names():
     raise DataError(
-      f"config.data.source = {source!r}: expected the path of a *_pairs.tsv or *_pairs.csv file, of a folder that "
-      "python -m mlrec.ingest has made and finished, or a name that starts with "
+      f"config.data.source = {source!r}: expected the path of a *_pairs.tsv, *_pairs.csv or *.inter file, of a "
+      "folder that python -m mlrec.ingest has made and finished, or a name that starts with "
       f"{' or '.join(f'{name}/' for name in sources.names())}"
     )
   return sources.get(family)

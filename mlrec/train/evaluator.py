@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from mlrec import metrics
+from mlrec import metrics_by_user
 from mlrec.content.base import Content
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import EvalBatch
@@ -88,10 +89,11 @@ class Evaluator:
   def figures(self, ranked: Ranked, name: str) -> dict[str, float]:
     """Metrics of what `ranks` found on split `name`, as fractions."""
     counts = self.split.train_counts[self.split.targets(name)]
-    return metrics.all_metrics(*ranked, counts, self.split.num_items, self.edges)
+    users = self.split.evaluated(name) if self.split.several else None
+    return metrics_by_user.all_metrics(*ranked, counts, self.split.num_items, self.edges, users=users)
 
   def ranks(self, params: Any, rest: Any, name: str) -> Ranked:
-    """The place of the target of each user that split `name` evaluates, and the first places' items.
+    """The place of each target that split `name` evaluates, and the first places' items of its user.
 
     A model with a row for each user that it trains on ranks for others by what their histories come to.
     """

@@ -7,11 +7,12 @@ import numpy as np
 
 
 class Ranked(NamedTuple):
-  """What an evaluation found of each user.
+  """What an evaluation found of each target, of which a user has one unless the protocol gives it several.
 
   Attributes:
-    ranks: int32 `[users]`, of the target; 1 is the best.
-    recommended: int32 `[users, LIST_LENGTH]`, the dense ids of the first places, best first; 0 where there are too few.
+    ranks: int32 `[targets]`; 1 is the best.
+    recommended: int32 `[targets, LIST_LENGTH]`, the dense ids of the user's first places, best first; 0 where there are
+      too few.
   """
 
   ranks: np.ndarray

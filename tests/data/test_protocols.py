@@ -292,7 +292,7 @@ def test_forced_cold_start_drops_only_users_who_lost_items():
   [
     ("tme:0.8,0.1", r"split = 'tme:0\.8,0\.1': did you mean 'time'\?"),
     ("leave-one-out", "did you mean 'leave_one_out'"),
-    ("xyz", "expected one of 'leave_one_out', 'none', 'time', 'users'"),
+    ("xyz", "expected one of 'labels', 'leave_one_out', 'none', 'time', 'users'"),
     ("time", "expected time:DATE"),
     ("time:0.8", r"'0\.8' is neither a date"),
     ("time:0.9,0.1", "neither a date"),

@@ -38,6 +38,8 @@ class Log(NamedTuple):
     histories: the items of each user, oldest first; as long as `min_length` asks.
     times: `[histories.offsets[-1]]` int64, when each item was watched; None where the log does not say.
     user_names: of users whose ids in the log are texts.
+    labels: `[histories.offsets[-1]]` int8, what the log has each item for (`mlrec.data.labelled`); None where it does
+      not say.
   """
 
   source: str
@@ -45,6 +47,7 @@ class Log(NamedTuple):
   histories: Rows
   times: np.ndarray | None = None
   user_names: Names | None = None
+  labels: np.ndarray | None = None
 
 
 class Kept(NamedTuple):
@@ -59,6 +62,7 @@ class Kept(NamedTuple):
     others: `[…]` int64, the users of lines that do not count.
     user_names: of users whose ids in the log are texts.
     item_names: likewise.
+    labels: beside `lines.values`; None where the log does not say, or nobody asks.
   """
 
   source: str
@@ -69,6 +73,7 @@ class Kept(NamedTuple):
   others: np.ndarray
   user_names: Names | None
   item_names: Names | None
+  labels: np.ndarray | None = None
 
 
 # What puts lines under dense ids: `(lines, the places of those that are rows, in order; of those whose items exist)` to
@@ -87,6 +92,8 @@ class Protocol:
     by_line: whether `trimmed` says which users are long enough, and a line of a user that a later one replaces counts
       for which items exist.
     timed: whether `cuts` asks when items were watched.
+    labelled: whether it asks what the log has each item for; a log that says so is read whole.
+    several: whether a user may have several targets.
     least: items that a user must have, at the least.
     text: what was asked for.
   """
@@ -95,6 +102,8 @@ class Protocol:
   evaluates: tuple[str, ...] = EVALUATED
   by_line: bool = False
   timed: bool = False
+  labelled: bool = False
+  several: bool = False
   least: int = 2
 
   def __init__(self, text: str):
@@ -137,6 +146,7 @@ class Protocol:
     kept = Kept(
       interactions.source, users[counts], whole[counts], lines, interactions.timestamps if self.timed else None,
       users[~counts], interactions.user_names, interactions.item_names,
+      interactions.labels if self.labelled else None,
     )  # fmt: skip
     return self.split_kept(kept, _numbered, **settings)
 
@@ -162,11 +172,12 @@ class Protocol:
       raise DataError(f"{source}: none of {everybody} users has {min_length} items")
     tell_of_skipped(source, everybody - len(users), everybody, min_length)
     distinct, histories = number(lines, rows, None if self.by_line else rows)
-    if times is not None and rows is not None:
-      times = Rows(times, lines.offsets).take(rows).values
+    times, labels = (
+      one if one is None or rows is None else Rows(one, lines.offsets).take(rows).values for one in (times, kept.labels)
+    )
+    log = self.ordered(Log(source, users, histories, times, kept.user_names, labels))
     split = Split(
-      users, histories, np.concatenate([[0], distinct]), max_length,
-      self.cuts(Log(source, users, histories, times, kept.user_names)), everybody - len(users),
+      users, log.histories, np.concatenate([[0], distinct]), max_length, self.cuts(log), everybody - len(users),
       user_names=kept.user_names, item_names=kept.item_names, protocol=self.text, train_windows=train_windows,
     )  # fmt: skip
     self.look_at(split, source, int((kept.whole if rows is None else kept.whole[rows]).sum(dtype=np.int64)))
@@ -202,6 +213,10 @@ class Protocol:
         source, split.train_windows * split.max_length + 1, 100 * read / there,
       )  # fmt: skip
     warn_of_watched_again(split, source)
+
+  def ordered(self, log: Log) -> Log:
+    """The log with each user's items in the order in which they are cut."""
+    return log
 
   def cuts(self, log: Log) -> Cuts:
     """Where the log's histories are cut.

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlrec import files
 from mlrec.config import ConfigError
+from mlrec.data import lines
 from mlrec.data import protocols
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.registry import closest
@@ -110,7 +111,7 @@ class Table:
   @property
   def name(self) -> str:
     """Of the source: what a file is called, wherever it lies."""
-    return pathlib.Path(self.source).name if self.source.endswith((".tsv", ".csv")) else self.source
+    return pathlib.Path(self.source).name if self.source.endswith(lines.SUFFIXES) else self.source
 
   @property
   def labels(self) -> list[str]:
