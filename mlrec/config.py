@@ -40,6 +40,13 @@ def default_config() -> ConfigDict:
   # without compiling them; 0 for none. JAX_COMPILATION_CACHE_DIR, where it is set, counts instead.
   config.compiled_mib = 1024
 
+  config.tuning = ConfigDict()
+  # How many trials have been spent on choosing the config's values, as mlrec.sweep counts them; 0 for not stated. It is
+  # for reports, and changes no run.
+  config.tuning.trials = 0
+  # The seconds that those trials took together, likewise.
+  config.tuning.seconds = 0.0
+
   config.data = ConfigDict()
   # A TFDS name (microlens/50k-sequences, or with timestamps microlens/50k-interactions), the path of a *_pairs.tsv or,
   # with timestamps, a *_pairs.csv file, that of a *.inter file in MMRec's format, or that of a folder that mlrec.ingest
@@ -207,7 +214,7 @@ TABLE_OPTIMIZERS = (ADAMW, LAZY_ADAMW, SGD, ADAGRAD)
 # Keys that may change between a run and its continuation: they change neither the model nor the data (whose content,
 # wherever it is read from, is compared by a fingerprint).
 MUTABLE = (
-  "baselines", "compiled_mib", "seeds",
+  "baselines", "compiled_mib", "seeds", "tuning.trials", "tuning.seconds",
   "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
   "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir", "data.skip_damaged",
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
@@ -282,7 +289,7 @@ def _check_ranges(config: ConfigDict) -> None:
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "optimizer.item_tables_lr": 0,
-    "loss.popularity_power": -100,
+    "loss.popularity_power": -100, "tuning.trials": 0, "tuning.seconds": 0,
   }  # fmt: skip
   at_most = {
     # A seed is one word of a random key.

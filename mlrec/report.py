@@ -2,9 +2,10 @@
 
 Runs that differ in their seeds alone are one row: mean ± sample standard deviation. Runs of different data have tables
 of their own, and what is left out is named. Where the data are MicroLens-100K, the paper's figures stand beside ours. A
-row is called by its model, or NAME. With --out the table is written as `report.md`, `report.csv`, `report.svg` and
-`report.png`, too, and with --html as `report.html`: one page with learning curves, popular and cold items, cost, paired
-tests of the systems user by user, what their lists are like beyond accuracy, and how their configs differ.
+row is called by its model, or NAME, and best where paired tests of the rows, user by user, say so. With --out the table
+is written as `report.md`, `report.csv`, `report.svg` and `report.png`, too, and with --html as `report.html`: one page
+with learning curves, popular and cold items, cost, all of the tests, what lists are like beyond accuracy, and how
+configs differ.
 """
 
 if __name__ == "__main__":
@@ -31,6 +32,9 @@ _METRIC = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "valid"], "Whose metrics are shown.")
 _PLOT = flags.DEFINE_bool("plot", True, "With --out: also the plot, which needs matplotlib.")
 _HTML = flags.DEFINE_bool("html", False, "With --out: also a page that is whole in itself, which needs nothing more.")
+_TESTS = flags.DEFINE_bool(
+  "tests", True, "Test rows of one data set against each other, user by user; --html does in any case."
+)
 _VECTORS = flags.DEFINE_string(
   "vectors", "", "With --html: vectors of items, as of config.data.features, by which the diversity of lists is told."
 )
@@ -42,7 +46,7 @@ def main(argv: list[str]) -> int:
     out = pathlib.Path(_OUT.value).expanduser() if _OUT.value else None
     texts = render.make(
       argv[1:], split=_SPLIT.value, metric=_METRIC.value, out=out, draw=_PLOT.value, html=_HTML.value,
-      vectors=_VECTORS.value, note=_note,
+      vectors=_VECTORS.value, tests=_TESTS.value, note=_note,
     )  # fmt: skip
     terminal.write(texts[_FORMAT.value], sys.stdout)
     return 0

@@ -4,19 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlrec import metrics
 from mlrec.runs.report import statistics
 
 
 def columns(*gains) -> np.ndarray:
   return np.stack([np.asarray(one, np.float64) for one in gains], axis=1)
-
-
-def test_means_of_gains_are_the_metrics():
-  ranks = np.array([1, 3, 10, 11, 700, metrics.MISS], np.int32)
-  assert statistics.hits(ranks, 10).mean() == metrics.hit_rate(ranks, 10)
-  assert statistics.discounted_gains(ranks, 10).mean() == pytest.approx(metrics.ndcg(ranks, 10), abs=1e-7)
-  np.testing.assert_allclose(statistics.discounted_gains(ranks, 10)[:3], [1, 0.5, 1 / np.log2(11)])
 
 
 def test_systems_that_are_alike_differ_by_nothing_with_p_of_1():

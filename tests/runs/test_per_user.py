@@ -10,6 +10,7 @@ from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
 from mlrec.data.interactions import DataError
 from mlrec.runs.per_user import PerUser
+from mlrec.runs.per_user import UserRecords
 from support.tiny_runs import read_json
 
 
@@ -98,6 +99,14 @@ def test_a_file_of_something_else_is_refused_with_the_reason(damage, reason, fin
   save_file(arrays, tmp_path / "a.safetensors", metadata=said)
   with pytest.raises(DataError, match=rf"a\.safetensors: a run's records of users cannot be read \({reason}"):
     PerUser.read(tmp_path / "a.safetensors")
+
+
+def test_means_of_gains_are_the_metrics():
+  ranks = np.array([1, 3, 10, 11, 700, metrics.MISS], np.int32)
+  gains = UserRecords(np.array([5, 4, 6, 7, 1, 2]), ranks, np.ones(6, np.int32), np.ones((6, 10), np.int32)).gains
+  assert gains["hr@10"].mean() == gains["recall@10"].mean() == metrics.hit_rate(ranks, 10)
+  assert gains["ndcg@10"].mean() == pytest.approx(metrics.ndcg(ranks, 10), abs=1e-7)
+  np.testing.assert_allclose(gains["ndcg@10"][:3], [1, 0.5, 1 / np.log2(11)])
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, 5000])

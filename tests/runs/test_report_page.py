@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 
+from mlrec import metrics_by_user
 from mlrec.config import ConfigError
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.per_user import UserRecords
@@ -35,6 +36,11 @@ def ranks_of(seed: int, hits: int = 20) -> np.ndarray:
   return ranks.astype(np.int32)
 
 
+def ndcg_of(ranks: np.ndarray) -> np.ndarray:
+  """What each user adds to NDCG@10."""
+  return metrics_by_user.ndcg(ranks, np.arange(len(ranks)), 10)
+
+
 @pytest.fixture
 def workdir(finished, tmp_path):
   """Writes what a page reads of a finished run: `workdir("a", ranks=…, result={"seed": 1}, config={"train": …})`."""
@@ -48,7 +54,7 @@ def workdir(finished, tmp_path):
     ranks = ranks_of(0) if ranks is None else ranks
     found["test"] |= {
       "hr@10": float((ranks <= 10).mean()),
-      "ndcg@10": float(statistics.discounted_gains(ranks, 10).mean()),
+      "ndcg@10": float(ndcg_of(ranks).mean()),
     }
     found |= {"config_hash": name, "data": "d", **(result or {})}
     (folder / "config.json").write_text(json.dumps(settings))
@@ -140,8 +146,8 @@ def test_pairs_are_tested_on_their_users_and_corrected(workdir, page):
   text, _ = page(*(workdir(name, ranks=one) for name, one in ranks.items()))
   lines = cells(text, "Paired tests")
   assert [line[0] for line in lines] == ["1SASRec a − 2SASRec b", "1SASRec a − 3SASRec c", "2SASRec b − 3SASRec c"]
-  gains = np.stack([statistics.discounted_gains(one, 10) for one in ranks.values()] +
-                   [statistics.hits(one, 10) for one in ranks.values()], axis=1)  # fmt: skip
+  gains = np.stack([ndcg_of(one) for one in ranks.values()] +
+                   [(one <= 10).astype(float) for one in ranks.values()], axis=1)  # fmt: skip
   pairs = [(0, 1), (0, 2), (1, 2)]
   found = statistics.paired_bootstrap(gains, [*pairs, *((a + 3, b + 3) for a, b in pairs)])
   p = statistics.holm([one.p for one in found[:3]])
@@ -166,8 +172,8 @@ def test_gains_of_seeds_are_averaged_for_each_user(workdir):
   table = table_of(*many, workdir("b", ranks=ranks_of(5, 30)))
   (test,) = analysis.analyse(table, "test").tests
   place = [row.config_hash for row in table.rows].index("x")
-  mean = np.mean([statistics.hits(ranks_of(seed), 10) for seed in (0, 1)])
-  other = statistics.hits(ranks_of(5, 30), 10).mean()
+  mean = np.mean([(ranks_of(seed) <= 10) for seed in (0, 1)])
+  other = (ranks_of(5, 30) <= 10).mean()
   assert test.differences["hr@10"].mean == pytest.approx((mean - other) * (1 if place == test.first else -1))
 
 

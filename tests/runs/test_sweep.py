@@ -12,6 +12,7 @@ import textwrap
 
 import pytest
 
+from mlrec import config as config_lib
 from mlrec.config import ConfigError
 from mlrec.runs.sweep import runner
 from mlrec.runs.sweep.trials import Trials
@@ -167,7 +168,9 @@ def test_a_sweep_that_was_killed_is_resumed_within_its_trial_and_ends_as_if_it_h
   for number in range(2):
     folders = [tmp_path / name / f"trial_{number:04}" for name in ("killed", "whole")]
     assert metric_lines(folders[0]) == metric_lines(folders[1])
-  assert (tmp_path / "killed" / "best.py").read_text() == (tmp_path / "whole" / "best.py").read_text()
+  texts = [(tmp_path / name / "best.py").read_text() for name in ("killed", "whole")]
+  took = re.compile(r"config\.tuning\.seconds = [\d.]+\n")
+  assert took.sub("", texts[0]) == took.sub("", texts[1]) != texts[1]
 
 
 @pytest.mark.slow
@@ -397,6 +400,21 @@ def test_lists_that_were_cut_off_are_written_anew(popularity, tmp_path):
   assert sweep(tmp_path, popularity, SPACE, trials=2) == first
   assert read_json(tmp_path / "best.json")["trials"] == 2
   assert loaded(tmp_path / "best.py").model.name == "popularity"
+
+
+def test_the_chosen_config_says_what_it_cost_with_what_was_spent_before(popularity, tmp_path):
+  popularity.tuning = {"trials": 3, "seconds": 60.5}
+  trials = sweep(tmp_path / "a", popularity, SPACE, trials=2)
+  best, chosen = read_json(tmp_path / "a" / "best.json"), loaded(tmp_path / "a" / "best.py")
+  assert best["seconds"] == pytest.approx(sum(trial["seconds"] for trial in trials), abs=0.1)
+  assert chosen.tuning.trials == 5
+  assert chosen.tuning.seconds == pytest.approx(60.5 + best["seconds"])
+  # It is for reports: the model that it names is the same.
+  plain = chosen.copy_and_resolve_references()
+  plain.tuning = {"trials": 0, "seconds": 0.0}
+  assert config_lib.config_hash(plain, "data") == config_lib.config_hash(chosen, "data")
+  with pytest.raises(ConfigError, match=r"config\.tuning\.trials, which says what is measured: it cannot be tuned"):
+    runner.check_space({"tuning.trials": integers(1, 3)}, popularity)
 
 
 def test_what_to_install_is_said_where_optuna_is_missing(popularity, tmp_path, monkeypatch):

@@ -20,11 +20,11 @@ from mlrec.runs.report.statistics import Difference
 from mlrec.runs.result import Spread
 from mlrec.runs.workdir import Workdir
 
-# What is tested.
-METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-  "ndcg@10": lambda ranks: statistics.discounted_gains(ranks, 10),
-  "hr@10": lambda ranks: statistics.hits(ranks, 10),
-}
+# What is tested; where users have several targets, the recall in place of the last.
+_HITS, _RECALL = "hr@10", "recall@10"
+METRICS = ("ndcg@10", _HITS)
+# Below it a difference is one that other users would have told, too.
+SURE = 1 - statistics.LEVEL
 # The best rows of a table that are tested against each other.
 MOST_TESTED = 12
 GINI, NOVELTY, DIVERSITY = "gini", "novelty", "diversity"
@@ -49,20 +49,57 @@ class PairedTest(NamedTuple):
   differences: Mapping[str, Difference]
   corrected: Mapping[str, float]
 
+  def order(self, metric: str) -> tuple[int, int]:
+    """The place of the row that gains more, and that of the other."""
+    ahead = self.differences[metric].mean > 0
+    return (self.first, self.second) if ahead else (self.second, self.first)
+
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
   """What the records of a table's runs say.
 
   Attributes:
+    metrics: what is tested.
     tests: of each pair of rows that have records, the `MOST_TESTED` best of them.
     lists: what the lists of each row are like, over its seeds, by name; None for a row without records.
     notes: a line on what could not be used.
   """
 
+  metrics: Sequence[str]
   tests: list[PairedTest]
   lists: list[Mapping[str, Spread] | None]
   notes: list[str]
+
+  @property
+  def tested(self) -> list[int]:
+    """The places of the rows that are tested, ascending."""
+    return sorted({place for test in self.tests for place in (test.first, test.second)})
+
+  def below(self, metric: str) -> dict[int, set[int]]:
+    """By the place of each row that is tested, those that the test tells to be below it."""
+    found: dict[int, set[int]] = {place: set() for place in self.tested}
+    for test in self.tests:
+      if test.corrected[metric] < SURE:
+        high, low = test.order(metric)
+        found[high].add(low)
+    return found
+
+  def best(self, table: Table, split: str, metric: str) -> set[int]:
+    """The places of the rows that may be called best: the highest, and those that the test does not tell from it.
+
+    One that is alone there is better than all others that are tested. None may, where no pair is tested, or a row that
+    is not has a higher mean.
+    """
+    tested = self.tested
+    means = [value.mean if (value := row.metric(split, metric)) else -np.inf for row in table.rows]
+    highest = max(tested, key=lambda place: means[place], default=None)
+    if highest is None or any(mean > means[highest] for place, mean in enumerate(means) if place not in tested):
+      return set()
+    told = self.below(metric)[highest]
+    # Rows that share no users with the highest are not tested against it.
+    with_highest = {place for test in self.tests if highest in test[:2] for place in test[:2]}
+    return {highest} | {place for place in tested if place in with_highest and place not in told}
 
 
 class _System(NamedTuple):
@@ -80,6 +117,7 @@ def analyse(table: Table, split: str, vectors_of: VectorsOf | None = None) -> An
     split: whose records.
     vectors_of: of the content of items; None for no such vectors.
   """
+  metrics = metrics_of(table, split)
   systems: dict[int, _System] = {}
   lists_of: list[Mapping[str, Spread] | None] = []
   notes: list[str] = []
@@ -100,8 +138,19 @@ def analyse(table: Table, split: str, vectors_of: VectorsOf | None = None) -> An
     complete = len(found) == len(row.runs)
     lists_of.append(_spreads(figures) if complete else None)
     if complete and len(systems) < MOST_TESTED:
-      systems[place] = _system(found)
-  return Analysis(_tests(systems), lists_of, notes)
+      systems[place] = _system(found, metrics)
+  return Analysis(metrics, _tests(systems, metrics), lists_of, notes)
+
+
+def nothing(table: Table) -> Analysis:
+  """Of a table whose records are not read."""
+  return Analysis(METRICS, [], [None] * len(table.rows), [])
+
+
+def metrics_of(table: Table, split: str) -> tuple[str, ...]:
+  """What is tested of the rows of a table."""
+  several = all(row.metric(split, _RECALL) for row in table.rows)
+  return tuple(_RECALL if several and name == _HITS else name for name in METRICS)
 
 
 def _read(run: FinishedRun, split: str) -> PerUser:
@@ -117,14 +166,15 @@ def _read(run: FinishedRun, split: str) -> PerUser:
     raise DataError(f"{path}: these are the records of another run than {Workdir(run.workdir).result.name} is of")
   if split not in records.splits:
     raise DataError(f"{path} has no records of the {split} split")
-  stated, ranks = result.metric(split, "hr@10"), records.splits[split].ranks
-  if stated is None or not len(ranks) or abs(float((ranks <= 10).mean()) - stated) > 1e-6:
+  stated, found = result.metric(split, _HITS), records.splits[split]
+  if stated is None or not len(found.ranks) or abs(float(found.gains[_HITS].mean()) - stated) > 1e-6:
     raise DataError(f"{path}: its ranks do not make the {split} hr@10 of {Workdir(run.workdir).result.name}, {stated}")
   return records
 
 
 def _figures(records: PerUser, split: str, vectors: np.ndarray | None) -> dict[str, float]:
-  recommended = records.splits[split].recommended
+  # A list a user, however many targets there are.
+  recommended = records.splits[split].recommended[records.splits[split].firsts]
   figures = {
     GINI: lists.gini(recommended, len(records.items)),
     NOVELTY: lists.novelty(recommended, records.train_counts),
@@ -138,12 +188,13 @@ def _spreads(figures: Sequence[Mapping[str, float]]) -> Mapping[str, Spread]:
   return {name: Spread.of([one[name] for one in figures]) for name in shared}
 
 
-def _system(found: Sequence[UserRecords]) -> _System:
+def _system(found: Sequence[UserRecords], metrics: Sequence[str]) -> _System:
   """The users that every seed ranked, and their mean gains."""
-  users = _common([records.users for records in found])
-  ranks = [records.ranks[_places(records.users, users)] for records in found]
-  gains = {name: np.mean([gain(one) for one in ranks], axis=0) for name, gain in METRICS.items()}
-  return _System(users, gains)
+  whom = [records.users[records.firsts] for records in found]
+  users = _common(whom)
+  places = [_places(of_seed, users) for of_seed in whom]
+  gains = [records.gains for records in found]
+  return _System(users, {name: np.mean([one[name][at] for one, at in zip(gains, places)], axis=0) for name in metrics})
 
 
 def _common(groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -159,7 +210,7 @@ def _places(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
   return order[np.searchsorted(users[order], wanted)]
 
 
-def _tests(systems: Mapping[int, _System]) -> list[PairedTest]:
+def _tests(systems: Mapping[int, _System], metrics: Sequence[str]) -> list[PairedTest]:
   """A test of each pair; pairs that have the same users in common are tested on the same draws of them."""
   groups: dict[bytes, tuple[np.ndarray, list[tuple[int, int]]]] = {}
   for first, second in itertools.combinations(systems, 2):
@@ -169,16 +220,16 @@ def _tests(systems: Mapping[int, _System]) -> list[PairedTest]:
   found: list[tuple[int, int, int, dict[str, Difference]]] = []
   for users, pairs in groups.values():
     members = sorted({place for pair in pairs for place in pair})
-    columns = [(place, name) for name in METRICS for place in members]
+    columns = [(place, name) for name in metrics for place in members]
     gains = np.stack([systems[p].gains[name][_places(systems[p].users, users)] for p, name in columns], axis=1)
     column = {key: number for number, key in enumerate(columns)}
-    asked = [(column[a, name], column[b, name]) for name in METRICS for a, b in pairs]
+    asked = [(column[a, name], column[b, name]) for name in metrics for a, b in pairs]
     differences = iter(statistics.paired_bootstrap(gains, asked))
-    by_metric = {name: [next(differences) for _ in pairs] for name in METRICS}
+    by_metric = {name: [next(differences) for _ in pairs] for name in metrics}
     for number, (a, b) in enumerate(pairs):
-      found.append((a, b, len(users), {name: by_metric[name][number] for name in METRICS}))
+      found.append((a, b, len(users), {name: by_metric[name][number] for name in metrics}))
   found.sort(key=lambda test: test[:2])
-  corrected = {name: statistics.holm([test[3][name].p for test in found]) for name in METRICS}
+  corrected = {name: statistics.holm([test[3][name].p for test in found]) for name in metrics}
   return [
-    PairedTest(*test, {name: corrected[name][number] for name in METRICS}) for number, test in enumerate(found)
+    PairedTest(*test, {name: corrected[name][number] for name in metrics}) for number, test in enumerate(found)
   ]  # fmt: skip

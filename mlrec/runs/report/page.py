@@ -50,7 +50,7 @@ def make(found: Sequence[Table], analysed: Sequence[Analysis], *, split: str, me
 def _section(table: Table, analysed: Analysis, split: str, metric: str) -> Markup:
   return element(
     "section", element("h2", table.title), _lead(table, analysed, split, metric),
-    sections.results(table, split),
+    sections.results(table, analysed, split),
     element("div", sections.learning_curves(table), sections.bucket_chart(table, split), class_="charts"),
     sections.buckets(table, split),
     sections.costs(table, split, metric), sections.paired_tests(table, analysed),
@@ -64,16 +64,16 @@ def _lead(table: Table, analysed: Analysis, split: str, metric: str) -> Markup:
   if value is None or len(table.rows) < 2:
     return Markup()
   said: list[object] = [
-    element("strong", table.labels[0]), f" is best by {split} {metric}: ",
+    element("strong", table.labels[0]), f" has the highest {split} {metric}: ",
     element("strong", number(value, len(table.rows[0].runs))), ".",
   ]  # fmt: skip
   own = [test for test in analysed.tests if test.first == 0]
   if own:
-    name = next(iter(analysis.METRICS))
-    ahead = sum(test.differences[name].mean > 0 and test.corrected[name] < sections.SURE for test in own)
+    name = analysed.metrics[0]
+    ahead = len(analysed.below(name)[0])
     some = f"{ahead} of the {len(own)} other rows tested" if ahead < len(own) else f"all {ahead} other rows tested"
     others = "no other row tested" if not ahead else "the other row" if len(own) == 1 else some
     said.append(
-      f" User by user, its {name} is higher than that of {others} (p < {sections.SURE:.2f} after Holm's correction)."
+      f" User by user, its {name} is higher than that of {others} (p < {analysis.SURE:.2f} after Holm's correction)."
     )
   return paragraph(*said, kind="lead")

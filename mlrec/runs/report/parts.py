@@ -1,5 +1,6 @@
 """What the sections of a page are made of: rows' names and colours, figures with their spread, tables."""
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -50,25 +51,18 @@ def metric(table: Table, split: str, name: str) -> list[Markup | None]:
   return [number(row.metric(split, name), len(row.runs)) for row in table.rows]
 
 
-def highest(values: Sequence[float | None]) -> int | None:
-  """The place of the highest of several values that are 0 or more; None where all are 0, as IDs are of cold items."""
-  known = {place: value for place, value in enumerate(values) if value is not None}
-  best = max(known, key=lambda place: known[place], default=None)
-  return best if best is not None and len(known) > 1 and known[best] > 0 else None
-
-
-def rows_grid(columns: Mapping[str, Cells], table: Table, *, best: Mapping[str, int | None] = {}) -> Markup:
+def rows_grid(columns: Mapping[str, Cells], table: Table, *, best: Mapping[str, Collection[int]] = {}) -> Markup:
   """A table with a line for each row of the report; columns of nothing are left out.
 
   Args:
     columns: cells by the name of their column.
     table: of the rows.
-    best: the line that is set off, by column.
+    best: the lines that are set off, by column.
   """
   kept = {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
   lines = []
   for place in range(len(table.rows)):
-    cells = [cell(found[place], "best" if best.get(name) == place else None) for name, found in kept.items()]
+    cells = [cell(found[place], "best" if place in best.get(name, ()) else None) for name, found in kept.items()]
     lines.append([element("th", named(table, place), scope="row"), *cells])
   return grid(["model", *kept], lines)
 

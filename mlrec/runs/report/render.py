@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import pathlib
 
 import numpy as np
 
+from mlrec import metrics_by_user
 from mlrec.config import ConfigError
 from mlrec.content import vectors as content_vectors
 from mlrec.data.interactions import DataError
@@ -16,7 +18,9 @@ from mlrec.runs.report import analysis
 from mlrec.runs.report import page
 from mlrec.runs.report import plot
 from mlrec.runs.report import rows
+from mlrec.runs.report import standing
 from mlrec.runs.report import tables
+from mlrec.runs.report.analysis import Analysis
 from mlrec.runs.report.analysis import VectorsOf
 from mlrec.runs.report.rows import Row
 from mlrec.runs.report.rows import Table
@@ -30,6 +34,7 @@ def make(
   out: pathlib.Path | None = None,
   draw: bool = True,
   html: bool = False,
+  tests: bool = True,
   vectors: str = "",
   note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:
@@ -42,6 +47,7 @@ def make(
     out: a folder to write it to; None for nowhere.
     draw: whether to draw it there, too.
     html: whether to write it there as a page, too, with what the records of users say.
+    tests: whether rows of one table are tested against each other, user by user; on the page they are.
     vectors: of the content of items, by which the page tells how diverse lists are: a file or folder as of
       `config.data.features`; empty for none.
     note: prints a line on what is left out.
@@ -63,11 +69,19 @@ def make(
     note(line)
   if not found:
     raise ConfigError(f"none of the workdirs holds a finished run with {split} metrics")
-  texts = {"markdown": markdown(found, split), "csv": as_csv(found, split)}
+  left_out: list[str] = []
+  vectors_of = _vectors_of(vectors, left_out.append) if vectors else None
+  # Rows that stand alone are compared with nothing; a page has their lists, too.
+  analysed = [
+    analysis.analyse(table, split, vectors_of) if html or (tests and len(table.rows) > 1) else analysis.nothing(table)
+    for table in found
+  ]
+  left_out += [line for one in analysed for line in one.notes]
+  for line in left_out:
+    note(line)
+  texts = {"markdown": markdown(found, analysed, split), "csv": as_csv(found, analysed, split)}
   if html:
-    texts["html"], left_out = _page(found, split, metric, [*notes, *more], vectors)
-    for line in left_out:
-      note(line)
+    texts["html"] = page.make(found, analysed, split=split, metric=metric, notes=[*notes, *more, *left_out])
   if out:
     try:
       out.mkdir(parents=True, exist_ok=True)
@@ -80,15 +94,6 @@ def make(
     except OSError as error:
       raise ConfigError(f"--out={out} cannot be written: {error.strerror or error}") from error
   return texts
-
-
-def _page(found: list[Table], split: str, metric: str, notes: list[str], vectors: str) -> tuple[str, list[str]]:
-  """The page, and what else was left out."""
-  more: list[str] = []
-  vectors_of = _vectors_of(vectors, more.append) if vectors else None
-  analysed = [analysis.analyse(table, split, vectors_of) for table in found]
-  more += [line for one in analysed for line in one.notes]
-  return page.make(found, analysed, split=split, metric=metric, notes=[*notes, *more]), more
 
 
 def _vectors_of(source: str, note: Callable[[str], None]) -> VectorsOf:
@@ -112,17 +117,20 @@ def _vectors_of(source: str, note: Callable[[str], None]) -> VectorsOf:
   return look_up
 
 
-def markdown(found: list[Table], split: str) -> str:
-  """The tables for people: a heading and a table each; columns that no row has are left out."""
+def markdown(found: list[Table], analysed: list[Analysis], split: str) -> str:
+  """The tables for people: a heading, a table and what it says each; columns that no row has are left out."""
   parts = []
-  for table in found:
-    columns = dict(_columns(table, split))
-    parts.append("\n".join([f"### {tables.escaped(table.title)}", "", *tables.markdown(columns), ""]))
+  for table, one in zip(found, analysed):
+    best = standing.best(table, one, split)
+    columns = dict(_columns(table, split, best))
+    said = (standing.told_of_best(table, one, best), standing.told_of_tuning(table))
+    told = [line for text in said if text for line in (tables.escaped(text), "")]
+    parts.append("\n".join([f"### {tables.escaped(table.title)}", "", *tables.markdown(columns), "", *told]))
   return "\n".join(parts)
 
 
-def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
-  """Names of columns and their cells, a cell a row."""
+def _columns(table: Table, split: str, best: Mapping[str, set[int]]) -> Iterator[tuple[str, list[str]]]:
+  """Names of columns and their cells, a cell a row; `best` as of `standing.best`."""
 
   def metric(name: str) -> list[str]:
     return [tables.spread(row.metric(split, name), len(row.runs)) for row in table.rows]
@@ -135,6 +143,9 @@ def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
     if split == TEST:
       beside = [row.published.metrics.get(name) if row.published else None for row in table.rows]
       yield f"paper {name}", [tables.number(value, ".4f") for value in beside]
+  for name in metrics_by_user.RECALLS:
+    yield f"{split} {name}", metric(name)
+  yield standing.BEST, [text or tables.NONE for text in standing.best_column(table, best)]
   for name in table.buckets(split):
     yield name.removeprefix("count_").replace("/", " "), metric(name)
   yield "coverage@10", metric("coverage@10")
@@ -142,15 +153,24 @@ def _columns(table: Table, split: str) -> Iterator[tuple[str, list[str]]]:
     yield f"{kind} min", [tables.number(row.minutes(kind), ".1f") for row in table.rows]
   yield "peak MiB", [tables.number(row.most("peak_memory_mib"), ",.0f") for row in table.rows]
   yield "device peak MiB", [tables.number(row.most("peak_device_memory_mib"), ",.0f") for row in table.rows]
+  for name, cells in standing.tuning_columns(table).items():
+    yield name, [cell or tables.NONE for cell in cells]
   yield "parameters", [tables.number(row.most("parameters"), ",.0f") for row in table.rows]
   yield "config", [tables.code(row.config_hash) for row in table.rows]
 
 
-def as_csv(found: list[Table], split: str) -> str:
+def as_csv(found: list[Table], analysed: list[Analysis], split: str) -> str:
   """The tables for programs: a line a row, all metrics to their last digit, an empty cell where there is none."""
   runs = [run for table in found for row in table.rows for run in row.runs]
   names = sorted({name for run in runs for name in run.result.metrics[split]})
-  return tables.comma_separated([_line(table, row, split, names) for table in found for row in table.rows])
+  lines = []
+  for table, one in zip(found, analysed):
+    best = standing.best(table, one, split)
+    for place, row in enumerate(table.rows):
+      # Of rows that are not tested nothing is said.
+      tested = {f"{split}/{name}/best": int(place in best[name]) for name in best if place in one.tested}
+      lines.append(_line(table, row, split, names) | tested)
+  return tables.comma_separated(lines)
 
 
 def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, object]:
@@ -166,4 +186,6 @@ def _line(table: Table, row: Row, split: str, names: list[str]) -> dict[str, obj
   line |= {f"paper/{name}": beside.get(name) for name in published.METRICS}
   line |= {f"{kind}_minutes": row.minutes(kind) for kind in ("wall", "cpu", "device")}
   line |= {name: row.most(name) for name in ("peak_memory_mib", "peak_device_memory_mib", "parameters")}
+  trials, seconds = row.tuning or (None, None)
+  line |= {"tuning_trials": trials, "tuning_seconds": seconds}
   return line | {"workdirs": " ".join(str(run.workdir) for run in row.runs)}

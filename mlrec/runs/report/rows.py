@@ -72,6 +72,13 @@ class Row:
   def config_hash(self) -> str:
     return self.runs[0].result.config_hash
 
+  @property
+  def tuning(self) -> tuple[int, float] | None:
+    """The trials in which the config was chosen, and the seconds that they took; None unless all runs say the same."""
+    said = [run.config.get("tuning") or {} for run in self.runs]
+    stated = {(one.get("trials") or 0, one.get("seconds") or 0.0) for one in said}
+    return next(iter(stated)) if len(stated) == 1 and stated != {(0, 0.0)} else None
+
   def metric(self, split: str, name: str) -> Spread | None:
     """A metric over the seeds; None unless each run has it."""
     values = [run.result.metric(split, name) for run in self.runs]
@@ -225,7 +232,9 @@ def read_config(workdir: Workdir) -> dict[str, Any]:
         value = value.get(part)
         if value is None:
           break
-      if (value is None and required) or (value is not None and not isinstance(value, kind)):
+      # JSON has one kind of number.
+      kinds = (int, float) if kind is float else kind
+      if (value is None and required) or (value is not None and not isinstance(value, kinds)):
         raise ValueError(f"{key} must be of type {kind.__name__}, not {value!r:.40}")
     seeds = config.get("seeds") or []
     if not all(type(seed) is int for seed in seeds):
@@ -238,6 +247,7 @@ def read_config(workdir: Workdir) -> dict[str, Any]:
 # Keys that reports read, their types, and whether each config has them.
 _READ_KEYS: dict[str, tuple[type, bool]] = {
   "seeds": (list, False), "data": (dict, True), "data.source": (str, True), "data.max_length": (int, True),
+  "tuning": (dict, False), "tuning.trials": (int, False), "tuning.seconds": (float, False),
   "eval": (dict, False), "eval.users": (int, False), "data.split": (str, False),
   "data.features": (str, False), "data.videos": (str, False), "model": (dict, True),
   "model.name": (str, True), "model.loss": (str, False), "model.user": (dict, False), "model.user.name": (str, False),

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from mlrec import metrics_by_user
 from mlrec.data.splits import TEST
 from mlrec.runs import published
 from mlrec.runs.report import analysis
 from mlrec.runs.report import charts
 from mlrec.runs.report import curves
 from mlrec.runs.report import differences
+from mlrec.runs.report import standing
 from mlrec.runs.report import statistics
 from mlrec.runs.report import style
 from mlrec.runs.report import tables
@@ -22,7 +24,6 @@ from mlrec.runs.report.parts import Cells
 from mlrec.runs.report.parts import colour_of
 from mlrec.runs.report.parts import figure
 from mlrec.runs.report.parts import grid
-from mlrec.runs.report.parts import highest
 from mlrec.runs.report.parts import legend
 from mlrec.runs.report.parts import metric as metric_of
 from mlrec.runs.report.parts import named
@@ -36,8 +37,6 @@ from mlrec.runs.report.rows import Table
 from mlrec.runs.result import Spread
 from mlrec.runs.workdir import Workdir
 
-# A pair whose corrected p value is below is set off.
-SURE = 1 - statistics.LEVEL
 # Whose learning curves are drawn.
 _CURVE = "ndcg@10"
 # What minutes, MiB and parameters are between, where they are drawn.
@@ -51,18 +50,22 @@ _COSTS: Mapping[str, Callable[[Row], float | None]] = {
 }
 
 
-def results(table: Table, split: str) -> Markup:
-  """Metrics of each row, and what was published of it."""
+def results(table: Table, analysed: Analysis, split: str) -> Markup:
+  """Metrics of each row, what was published of it, and what was spent on tuning it; set off is what is best by test."""
   columns: dict[str, Cells] = {"seeds": [str(len(row.runs)) for row in table.rows]}
-  shown = (*published.METRICS, "mrr", "coverage@10")
+  shown = (*published.METRICS, *metrics_by_user.RECALLS, "mrr", "coverage@10")
   for name in shown:
     columns[name] = metric_of(table, split, name)
     if name in published.METRICS and split == TEST:
       beside = [row.published.metrics.get(name) if row.published else None for row in table.rows]
       columns[f"paper {name}"] = [None if value is None else f"{value:.4f}" for value in beside]
+  columns |= standing.tuning_columns(table)
   columns["config"] = [row.config_hash for row in table.rows]
-  best = {name: highest([_mean(row.metric(split, name)) for row in table.rows]) for name in shown}
-  return joined(element("h3", "Results"), rows_grid(columns, table, best=best))
+  best = standing.best(table, analysed, split)
+  said = (standing.told_of_best(table, analysed, best), standing.told_of_tuning(table))
+  # Here it is set off, and not named.
+  notes = [paragraph(one.replace(f"“{standing.BEST}”", "Set off")) for one in said if one]
+  return joined(element("h3", "Results"), rows_grid(columns, table, best=best), *notes)
 
 
 def learning_curves(table: Table) -> Markup:
@@ -120,11 +123,8 @@ def buckets(table: Table, split: str) -> Markup:
     f"{title} ({size:,.0f} targets)" if size is not None else title: metric_of(table, split, name)
     for title, size, name in zip(titles, sizes, names)
   }
-  best = {
-    column: highest([_mean(row.metric(split, name)) for row in table.rows]) for column, name in zip(columns, names)
-  }
   caption = f"HR@10 of the {split} split by training interactions of the target:"
-  return joined(paragraph(caption), rows_grid(columns, table, best=best))
+  return joined(paragraph(caption), rows_grid(columns, table))
 
 
 def costs(table: Table, split: str, metric: str) -> Markup:
@@ -159,15 +159,15 @@ def paired_tests(table: Table, analysed: Analysis) -> Markup:
   if not analysed.tests:
     return Markup()
   names = ["pair", "users"]
-  for name in analysis.METRICS:
+  for name in analysed.metrics:
     names += [f"Δ {name}", f"{statistics.LEVEL:.0%} interval", "p (Holm)"]
   lines = []
   for test in analysed.tests:
     pair = joined(named(table, test.first), " − ", named(table, test.second))
     cells = [element("th", pair, scope="row"), cell(f"{test.users:,}")]
-    for name in analysis.METRICS:
+    for name in analysed.metrics:
       found, p = test.differences[name], test.corrected[name]
-      kind = "sure" if p < SURE else None
+      kind = "sure" if p < analysis.SURE else None
       cells += [cell(_signed(found.mean), kind), cell(f"{_signed(found.low)} to {_signed(found.high)}", kind)]
       cells.append(cell("< 0.001" if p < 0.001 else f"{p:.3f}", kind))
     lines.append(cells)
@@ -185,7 +185,8 @@ def paired_tests(table: Table, analysed: Analysis) -> Markup:
       f"The first row less the second, over the users that both ranked: {statistics.RESAMPLES:,} bootstrap resamples "
       f"of users, two-sided, with Holm's correction over all pairs of the table, for each metric. Gains of several "
       "seeds are averaged for each user first, so that the tests are about users: how much seeds differ is not in "
-      f"them. Before the correction, no p is below 1/{statistics.RESAMPLES + 1:,}. Set off: p < {SURE:.2f}.{limit}"
+      f"them. Before the correction, no p is below 1/{statistics.RESAMPLES + 1:,}. "
+      f"Set off: p < {analysis.SURE:.2f}.{limit}"
     ),
     shown,
   )
@@ -237,10 +238,6 @@ def config_differences(table: Table) -> Markup:
     paragraph(f"The keys in which rows differ; {tables.NONE} where a config lacks one."),
     scrolled(element("tr", *head), body),
   )
-
-
-def _mean(value: Spread | None) -> float | None:
-  return value.mean if value else None
 
 
 def _fraction(value: Spread | None) -> float | None:

@@ -38,16 +38,6 @@ class Difference(NamedTuple):
   p: float
 
 
-def hits(ranks: np.ndarray, k: int) -> np.ndarray:
-  """`[B]` float64: 1 where the target of `ranks [B]` is within the first `k` places, else 0; their mean is HR@k."""
-  return (ranks <= k).astype(np.float64)
-
-
-def discounted_gains(ranks: np.ndarray, k: int) -> np.ndarray:
-  """`[B]` float64: 1 / log2(rank + 1) within the first `k` places, else 0; their mean is NDCG@k."""
-  return np.where(ranks <= k, 1 / np.log2(ranks.astype(np.float64) + 1), 0.0)
-
-
 def paired_bootstrap(
   gains: np.ndarray, pairs: Iterable[tuple[int, int]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Difference]:

@@ -27,7 +27,8 @@ from mlrec.runs.sweep.trials import Trial
 from mlrec.runs.sweep.trials import Trials
 
 # Keys that decide what is measured, or on what: to choose among them is no tuning.
-_NOT_TUNED = ("seed", "seeds", "baselines", "init_from", "train.monitor", "data.source", "data.data_dir",
+_NOT_TUNED = ("seed", "seeds", "baselines", "init_from", "tuning.trials", "tuning.seconds",
+              "train.monitor", "data.source", "data.data_dir",
               "data.split", "data.min_length", "data.cold_share", "data.cold_seed")  # fmt: skip
 # Keys that a run may change when it is resumed, but a sweep may not: its trials would no longer compare.
 _FIXED = ("seeds", "train.epochs", "train.patience", "eval.every_epochs")
@@ -198,8 +199,11 @@ class Sweep:
     best = best_of(records)
     if best is None:
       return
-    config = config_lib.with_values(self._config, best.params)
     ended = [record for record in records if record.state != trials_lib.RUNNING]
+    seconds = round(sum(record.seconds for record in ended), 1)
+    # What was spent before on the config that the sweep began with counts, too.
+    spent = {"trials": self._config.tuning.trials + len(ended), "seconds": self._config.tuning.seconds + seconds}
+    config = config_lib.with_values(self._config, {**best.params, "tuning": spent})
     found = {
       "metric": self._monitor,
       "value": best.value,
@@ -207,7 +211,7 @@ class Sweep:
       "workdir": self._trials.folder(best.number).name,
       "params": best.params,
       "trials": len(ended),
-      "seconds": round(sum(record.seconds for record in ended), 1),
+      "seconds": seconds,
       "config": config_lib.to_json(config),
     }
     what = f"{self._monitor} {best.value:.4f}, the best of {len(ended)} trials of {self._file} (trial {best.number})."
