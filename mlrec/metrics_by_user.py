@@ -101,7 +101,8 @@ def _places(ranks: np.ndarray, users: np.ndarray) -> np.ndarray:
   starts = np.flatnonzero(new)
   places = np.empty_like(ranks)
   places[order] = ranked - (np.arange(len(ranks)) - np.repeat(starts, np.diff(np.append(starts, len(ranks)))))
-  return places
+  # Of ranks that somebody else has written several may be the first.
+  return np.maximum(places, 1)
 
 
 def _sums(values: np.ndarray, users: np.ndarray) -> np.ndarray:

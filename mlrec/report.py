@@ -2,10 +2,10 @@
 
 Runs that differ in their seeds alone are one row: mean ± sample standard deviation. Runs of different data have tables
 of their own, and what is left out is named. Where the data are MicroLens-100K, the paper's figures stand beside ours. A
-row is called by its model, or NAME, and best where paired tests of the rows, user by user, say so. With --out the table
-is written as `report.md`, `report.csv`, `report.svg` and `report.png`, too, and with --html as `report.html`: one page
-with learning curves, popular and cold items, cost, all of the tests, what lists are like beyond accuracy, and how
-configs differ.
+row is called by its model, or NAME, and best where paired tests of the rows, user by user, say so. The same models
+under several splits stand side by side, with where their order changes. With --out the table is written as `report.md`,
+`report.csv`, `report.svg` and `report.png`, too, and with --html as `report.html`: one page with learning curves,
+popular and cold items, cost, all of the tests, what lists are like beyond accuracy, and how configs differ.
 """
 
 if __name__ == "__main__":

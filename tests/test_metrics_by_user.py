@@ -58,6 +58,11 @@ def test_targets_of_one_score_stand_one_after_another_and_other_items_before_the
   assert metrics_by_user.best_ranks(flat, users).tolist() == [2, 39]
 
 
+def test_ranks_that_cannot_be_give_figures_that_can():
+  flat, users = _flat([[1, 1, 1]])
+  assert 0 <= metrics_by_user.ndcg(flat, users, 10)[0] < 2
+
+
 def test_with_a_target_each_they_are_the_metrics_of_one():
   ranks = np.array([1, 4, 11, 30, 20, metrics.MISS], np.int32)
   users = np.arange(6)

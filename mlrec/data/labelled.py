@@ -121,7 +121,8 @@ def _columns(header: bytes, path: str | os.PathLike[str]) -> list[str]:
   if not set(_REQUIRED) <= set(columns) or len(set(columns)) < len(columns):
     raise DataError(
       f"{pathlib.Path(path)}:1: expected a header of columns separated by tabs, each once, with {', '.join(_REQUIRED)} "
-      f"among them (and {_TIME}, if there is one); found {shown(header)}"
+      f"among them (and {_TIME}, if there is one); found {shown(header)}; python -m mlrec.ingest reads tables of other "
+      "columns"
     )
   return columns
 

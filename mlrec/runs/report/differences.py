@@ -21,13 +21,18 @@ def of_configs(table: Table) -> dict[str, list[str | None]]:
   Raises:
     ConfigError: a config is nested so deeply that it can be none of a run's.
   """
-  configs = [_values(row.runs[0]) for row in table.rows]
+  configs = [values_of(row.runs[0]) for row in table.rows]
   keys = sorted({key for config in configs for key in config} - set(_OF_SEEDS))
   found = {key: [config.get(key) for config in configs] for key in keys}
   return {key: [_shortened(value) for value in values] for key, values in found.items() if len(set(values)) > 1}
 
 
-def _values(run: FinishedRun) -> dict[str, str]:
+def values_of(run: FinishedRun) -> dict[str, str]:
+  """The values of a run's config by their keys, as JSON.
+
+  Raises:
+    ConfigError: as `of_configs`.
+  """
   try:
     return {key: _shown(value) for key, value in config_lib.flatten(run.config)}
   except RecursionError as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mlrec.runs.report import analysis
 from mlrec.runs.report import sections
+from mlrec.runs.report import side_by_side_forms
 from mlrec.runs.report import style
 from mlrec.runs.report.analysis import Analysis
 from mlrec.runs.report.markup import element
@@ -12,17 +13,27 @@ from mlrec.runs.report.markup import Markup
 from mlrec.runs.report.parts import number
 from mlrec.runs.report.parts import paragraph
 from mlrec.runs.report.rows import Table
+from mlrec.runs.report.side_by_side import SideBySide
 
 # Nothing but the page's own style is ever loaded or run, whatever a name in it says.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def make(found: Sequence[Table], analysed: Sequence[Analysis], *, split: str, metric: str, notes: Sequence[str]) -> str:
+def make(
+  found: Sequence[Table],
+  analysed: Sequence[Analysis],
+  beside: SideBySide | None,
+  *,
+  split: str,
+  metric: str,
+  notes: Sequence[str],
+) -> str:
   """The page; equal arguments give equal text.
 
   Args:
     found: tables, of a data set each.
     analysed: what the records of each say.
+    beside: their systems under several protocols; None where there is one.
     split: whose metrics are shown.
     metric: what rows are sorted by.
     notes: lines on what was left out.
@@ -34,6 +45,7 @@ def make(found: Sequence[Table], analysed: Sequence[Analysis], *, split: str, me
       f"Metrics of the {split} split, as fractions; every item is ranked, but for those of the user's history. ± is "
       "the standard deviation over the seeds of a config."
     ),
+    side_by_side_forms.section(beside) if beside else "",
     *(_section(table, one, split, metric) for table, one in zip(found, analysed)),
   ]
   if notes:

@@ -18,6 +18,8 @@ from mlrec.runs.report import analysis
 from mlrec.runs.report import page
 from mlrec.runs.report import plot
 from mlrec.runs.report import rows
+from mlrec.runs.report import side_by_side
+from mlrec.runs.report import side_by_side_forms
 from mlrec.runs.report import standing
 from mlrec.runs.report import tables
 from mlrec.runs.report.analysis import Analysis
@@ -80,13 +82,21 @@ def make(
   for line in left_out:
     note(line)
   texts = {"markdown": markdown(found, analysed, split), "csv": as_csv(found, analysed, split)}
+  beside = side_by_side.make(found, analysed, split)
+  if beside:
+    texts["markdown"] += "\n" + side_by_side_forms.markdown(beside)
   if html:
-    texts["html"] = page.make(found, analysed, split=split, metric=metric, notes=[*notes, *more, *left_out])
+    texts["html"] = page.make(
+      found, analysed, beside, split=split, metric=metric, notes=[*notes, *more, *left_out]
+    )  # fmt: skip
   if out:
     try:
       out.mkdir(parents=True, exist_ok=True)
       write_text(out / "report.md", texts["markdown"])
       write_text(out / "report.csv", texts["csv"])
+      if beside:
+        write_text(out / "protocols.csv", side_by_side_forms.as_csv(beside))
+        write_text(out / "order_changes.csv", side_by_side_forms.changes_as_csv(beside))
       if html:
         write_text(out / "report.html", texts["html"])
       if draw:

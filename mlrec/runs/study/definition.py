@@ -92,6 +92,8 @@ class Study:
     vectors: options of an item tower of the mode `frozen`. Where `config.data.features` is empty, its vectors are made
       first, as `python -m mlrec.features` makes them, and all runs read them.
     name: of the report's files, for studies that share a workdir: letters, digits, `-` and `_`.
+    report: whether what `python -m mlrec.report` makes of the runs is written, too, with rows that are called by their
+      series: a table for each data set or protocol, paired tests, and what changes from protocol to protocol.
   """
 
   title: str
@@ -104,6 +106,7 @@ class Study:
   note: str = ""
   vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   name: str = "study"
+  report: bool = False
 
 
 def load(file: str) -> Study:
@@ -159,6 +162,9 @@ def check(study: Study) -> None:
     for point in points:
       if isinstance(point.x, str):
         raise ConfigError(f"with the layout {study.layout!r} places are numbers, not {point.x!r} of {point.series!r}")
+  for run in study.runs if study.report else ():
+    if "=" in run.series:
+      raise ConfigError(f"with a report series are names of its rows, which have no '=': {run.series!r}")
   if study.published and (study.layout == BUCKETS or not study.published_source):
     raise ConfigError("published figures need a published_source, and a layout other than 'buckets'")
 

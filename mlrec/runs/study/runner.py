@@ -9,6 +9,7 @@ from mlrec.config import ConfigError
 from mlrec.files import write_text
 from mlrec.registry import OptionError
 from mlrec.runs.report import plot as plots
+from mlrec.runs.report import render
 from mlrec.runs.study import definition
 from mlrec.runs.study import plot as study_plot
 from mlrec.runs.study import results as results_lib
@@ -70,6 +71,8 @@ def run(
       f"{first.reason}"
     )
   _write(results, workdir, draw=draw)
+  if study.report:
+    _report(results, workdir, say)
   say(f"{done} of {len(study.runs)} runs in {workdir / study.name}.{_FORMS[0]}")
 
 
@@ -109,6 +112,15 @@ def _make_vectors(study: Study, config: ConfigDict, say: Callable[[str], None]) 
   except (OSError, OptionError) as error:
     raise ConfigError(f"the study's vectors cannot be made: {error}") from error
   return str(where)
+
+
+def _report(results: Results, workdir: pathlib.Path, say: Callable[[str], None]) -> None:
+  """Writes the report of the runs that are finished."""
+  arguments = [f"{point.run.series}={workdir / point.run.folder}" for point in results.points if point.row]
+  render.make(
+    arguments, metric="ndcg@10", out=workdir, draw=False, html=True, note=lambda line: say(f"note: {line}")
+  )  # fmt: skip
+  say(f"the runs side by side, and their paired tests, in {workdir / 'report.html'}")
 
 
 def _write(results: Results, workdir: pathlib.Path, *, draw: bool) -> None:
