@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import machine
+from mlrec import metrics_by_user
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.progress import MetricWriter
 from mlrec.train.progress import Progress
@@ -202,5 +203,6 @@ class Session:
 
 
 def _line(when: str, loss: float, metrics: dict[str, float], best: bool) -> str:
-  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in ("hr@10", "ndcg@10", "hr@20", "ndcg@20"))
+  names = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", *metrics_by_user.RECALLS)
+  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
   return f"{when} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"

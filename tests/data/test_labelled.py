@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from mlrec.content import vectors
 from mlrec.data import DataError
 from mlrec.data import kept_split
 from mlrec.data import labelled
@@ -164,6 +165,15 @@ def test_a_log_without_labels_is_refused():
   log = Interactions(np.array([1]), Rows.from_lists([[1, 2, 3]]), "a_pairs.tsv")
   with pytest.raises(DataError, match=r"'labels': a_pairs\.tsv does not say .* name a \*\.inter file in MMRec's"):
     _split(log)
+
+
+def test_rows_of_its_feature_files_are_those_of_its_items(tmp_path):
+  split = _split(labelled.read(labelled_logs.write(tmp_path / "a.inter", labelled_logs.lines())))
+  np.save(tmp_path / "image_feat.npy", np.arange(100, dtype=np.float32)[:, None])
+  found = vectors.read(tmp_path / "image_feat.npy", split.item_ids)
+  assert not len(found.missing)
+  assert split.item_names is not None
+  assert split.item_names.texts(split.item_ids[1:]) == [str(int(row)) for row in found.vectors[1:, 0]]
 
 
 def test_other_splits_read_such_a_file_too_in_memory_or_in_passes(tmp_path):
