@@ -230,7 +230,7 @@ def test_a_sweep_without_validation_is_refused(log, tiny_config, tmp_path):
     sweep.run(trials=1, seconds=None, say=lambda text: None)
 
 
-def test_reports_tell_protocols_and_do_not_set_them_side_by_side(log, run_tiny, tmp_path):
+def test_reports_have_a_table_for_each_protocol_and_one_of_systems_under_all(log, run_tiny, tmp_path):
   options = {"data.source": str(log), "train.epochs": 1, "model": _POPULARITY}
   folders = {text: tmp_path / f"run{n}" for n, text in enumerate(("leave_one_out", _TIME, _USERS, "none"))}
   results = {text: run_tiny(folder, **options, **{"data.split": text}) for text, folder in folders.items()}
@@ -239,7 +239,8 @@ def test_reports_tell_protocols_and_do_not_set_them_side_by_side(log, run_tiny, 
   notes: list[str] = []
   texts = render.make(list(map(str, folders.values())), note=notes.append)
   headings = [line for line in texts["markdown"].splitlines() if line.startswith("###")]
-  assert len(headings) == 3
+  assert len(headings) == 4
+  assert headings[3] == "### Protocols side by side"
   assert "split" not in headings[0]
   assert f"split {_TIME}" in headings[1]
   assert f"split {_USERS}" in headings[2]

@@ -142,9 +142,9 @@ def analyse(table: Table, split: str, vectors_of: VectorsOf | None = None) -> An
   return Analysis(metrics, _tests(systems, metrics), lists_of, notes)
 
 
-def nothing(table: Table) -> Analysis:
+def nothing(table: Table, split: str) -> Analysis:
   """Of a table whose records are not read."""
-  return Analysis(METRICS, [], [None] * len(table.rows), [])
+  return Analysis(metrics_of(table, split), [], [None] * len(table.rows), [])
 
 
 def metrics_of(table: Table, split: str) -> tuple[str, ...]:

@@ -75,7 +75,9 @@ def make(
   vectors_of = _vectors_of(vectors, left_out.append) if vectors else None
   # Rows that stand alone are compared with nothing; a page has their lists, too.
   analysed = [
-    analysis.analyse(table, split, vectors_of) if html or (tests and len(table.rows) > 1) else analysis.nothing(table)
+    analysis.analyse(table, split, vectors_of)
+    if html or (tests and len(table.rows) > 1)
+    else analysis.nothing(table, split)
     for table in found
   ]
   left_out += [line for one in analysed for line in one.notes]
