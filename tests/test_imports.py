@@ -34,6 +34,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.search_space": _BASE | {"mlrec.config"},
   "mlrec.losses": set(),
   "mlrec.metrics": set(),
+  "mlrec.click_metrics": set(),
   "mlrec.metrics_on_host": {"mlrec.metrics"},
   "mlrec.metrics_by_user": {"mlrec.metrics"},
   "tfds_microlens": _BASE | {"mlrec.data"},
@@ -48,7 +49,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": _BASE
   | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"}
-  | {"mlrec.compiled", "mlrec.metrics_by_user", "mlrec.sharding_rules"},
+  | {"mlrec.click_metrics", "mlrec.compiled", "mlrec.metrics_by_user", "mlrec.sharding_rules"},
   "mlrec.planning": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE
