@@ -14,7 +14,7 @@ import numpy as np
 
 from mlrec.data.batches import Array
 from mlrec.data.batches import log_popularity
-from mlrec.data.interactions import DataError
+from mlrec.data.negatives import Negatives
 from mlrec.data.splits import Split
 from mlrec.data.static_shapes import most
 from mlrec.data.static_shapes import PLANNED_BATCHES
@@ -91,10 +91,7 @@ class InteractionBatches:
     self._width = split.max_length if inputs else 0
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     self._filled_size = round_up(batch_size, multiple_of)
-    # Pairs of user and item as one number, sorted: what a user has is found by bisection.
-    self._had = np.unique(self._pairs(self._users, self._items)) if negatives else np.empty(0, np.int64)
-    if negatives and np.bincount(self._had // (split.num_items + 1)).max() >= split.num_items:
-      raise DataError(f"a user has all {split.num_items} items: there is none left to draw as a negative")
+    self._unwatched = Negatives(rows, split.num_items) if negatives else None
     sampled = [self._raw(step).columns for step in range(min(self.steps_per_epoch, PLANNED_BATCHES))]
     self._sizes = StaticSizes([most(sampled)], multiple_of)
 
@@ -118,7 +115,9 @@ class InteractionBatches:
     chosen = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
     users, targets = self._users[chosen], self._items[chosen]
     inputs = self._others(chosen, users)
-    negatives = self._drawn(users, np.random.default_rng([self.seed, step, 1]))
+    negatives = np.empty((len(users), 0), np.int64)
+    if self._unwatched is not None:
+      negatives = self._unwatched.drawn(users, self.negatives, np.random.default_rng([self.seed, step, 1]))
     # With the padding item among them, it takes column 0.
     everything = np.concatenate([[0], targets, inputs.ravel(), negatives.ravel()])
     distinct, columns = np.unique(everything, return_inverse=True)
@@ -136,22 +135,6 @@ class InteractionBatches:
     # The chosen item's slot takes the item before it, and so on back.
     place -= place <= chosen[:, None]
     return np.where(place >= start[:, None], self._items[np.maximum(place, 0)], 0)
-
-  def _drawn(self, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`[B, K]` items, uniform of those that are not in the user's row."""
-    number = self.split.num_items
-    drawn = rng.integers(1, number + 1, (len(users), self.negatives))
-    whose = np.broadcast_to(users[:, None], drawn.shape)
-    while drawn.size:
-      pairs = self._pairs(whose, drawn)
-      again = self._had[np.searchsorted(self._had, pairs).clip(max=len(self._had) - 1)] == pairs
-      if not again.any():
-        break
-      drawn[again] = rng.integers(1, number + 1, int(again.sum()))
-    return drawn
-
-  def _pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return users.astype(np.int64) * (self.split.num_items + 1) + items
 
   def _sized(self, raw: "_Raw", num_columns: int) -> InteractionBatch:
     items = np.zeros(num_columns, np.int32)

@@ -18,10 +18,11 @@ from mlrec.data.splits import Split
 _NUMBERS = ("max_length", "num_skipped", "train_windows")
 _USERS, _ITEMS, _TARGETS, _MOMENTS = "user_names/", "item_names/", "cuts/targets/", "cuts/moments/"
 _SEVERAL = "cuts/numbers/"
+_FIELDS = "item_fields/"
 
 
 def write(split: Split, path: pathlib.Path) -> None:
-  """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, as safetensors.
+  """Writes all of a split but the ids of its users and items, which an `IdMap` keeps, and impressions, as safetensors.
 
   A split that was read of such a file is not written again, but has that file under another name.
   """
@@ -34,6 +35,7 @@ def write(split: Split, path: pathlib.Path) -> None:
   arrays |= {_SEVERAL + name: numbers for name, numbers in split.cuts.numbers.items()}
   arrays |= {_MOMENTS + name: np.frombuffer(moment.encode(), np.uint8) for name, moment in split.cuts.moments.items()}
   arrays |= {name: np.array([getattr(split, name)], np.int64) for name in _NUMBERS}
+  arrays |= {_FIELDS + name: values for name, values in split.item_fields.items()}
   for prefix, names in ((_USERS, split.user_names), (_ITEMS, split.item_names)):
     arrays |= names.arrays(prefix) if names is not None else {}
   mapped.write(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
@@ -66,6 +68,7 @@ def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
       cold=arrays["cold"],
       user_names=Names.from_arrays(arrays, _USERS),
       item_names=Names.from_arrays(arrays, _ITEMS),
+      item_fields={name[len(_FIELDS) :]: values for name, values in arrays.items() if name.startswith(_FIELDS)},
       **{name: arrays[name].item() for name in _NUMBERS},  # type: ignore[arg-type]
     )
     # The first is of the ids too, the second of names and all that was not foreseen.

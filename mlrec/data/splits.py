@@ -11,6 +11,7 @@ import hashlib
 import pathlib
 from typing import NamedTuple
 from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from mlrec.data.interactions import CutRows
 from mlrec.data.interactions import Rows
 from mlrec.data.names import Names
 from mlrec.data.permutation import KeyedPermutation
+
+if TYPE_CHECKING:
+  from mlrec.data.impressions import Impressions
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 # The splits that have targets, which a run evaluates at its end.
@@ -70,6 +74,9 @@ class Split:
     train_windows: how many windows of `max_length + 1` items training sees of a row, from the newest back; 0 for all.
     num_new: the last so many items are ones that training did not know of (`mlrec.inference`).
     sampled: of how many users an evaluation is, drawn by lot from those who have a target; 0 for all of them.
+    item_fields: what is known of items by category, by name: `[num_items + 1]` or, where an item may have several,
+      `[num_items + 1, T]` int32; 0 is none.
+    impressions: what was shown and clicked, where the data says so; users' rows are then what is known of them last.
     mapped_from: the file that its arrays are mapped from (`mlrec.data.kept_split`); None where they are in memory.
   """
 
@@ -86,6 +93,8 @@ class Split:
   train_windows: int = 1
   num_new: int = 0
   sampled: int = 0
+  item_fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  impressions: "Impressions | None" = None
   # Another split that is made of it is not that of the file.
   mapped_from: pathlib.Path | None = dataclasses.field(default=None, init=False)
 
@@ -227,7 +236,10 @@ class Split:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Twelve hexadecimal digits of the content: users, rows, items, which are cold, and how all is cut."""
+    """Twelve hexadecimal digits of the content: users, rows, items, their fields, which are cold, and how all is cut.
+
+    Impressions have a fingerprint of their own.
+    """
     arrays = [self.users, self.rows.values, self.rows.offsets, self.item_ids, self.cold]
     protocol = str(self.max_length)
     # Leave-one-out is told by its rows alone.
@@ -235,6 +247,9 @@ class Split:
       protocol += f" {self.protocol} {self.train_windows}"
       cuts = (*sorted(self.cuts.targets.items()), *sorted(self.cuts.numbers.items()))
       arrays += [self.cuts.train, *(places for _, places in cuts)]
+    for name, values in sorted(self.item_fields.items()):
+      protocol += f" {name} {values.shape}"
+      arrays.append(values.reshape(-1))
     digest = hashlib.sha256(protocol.encode())
     for array in arrays:
       for piece in mapped.pieces(array):
