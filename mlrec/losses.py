@@ -237,6 +237,21 @@ def bpr(positive: Array, negative: Array, weights: Array) -> Array:
   return weighted_mean(jax.nn.softplus(-difference).mean(-1), weights)
 
 
+def binary_cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
+  """The weighted mean of -log of the probability of what happened, sigmoid(logit) being that of a 1.
+
+  Args:
+    logits: `[B, K]`.
+    labels: `[B, K]`, 0 or 1; a row's loss is the mean over its K.
+    weights: `[B]`; 0 on filler.
+
+  Returns:
+    Scalar float32; 0 when the weights sum to 0.
+  """
+  logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
+  return weighted_mean((jax.nn.softplus(logits) - labels * logits).mean(-1), weights)
+
+
 def weighted_mean(values: Array, weights: Array) -> Array:
   """The mean of `values [B]` by `weights [B]`, float32; 0 when those sum to 0."""
   weights = weights.astype(jnp.float32)

@@ -26,11 +26,13 @@ class Recommender(nnx.Module):
   vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
   Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. What item
   towers may ask for is handed on in `item_data`, a mapping whose values are made when they are looked up:
-  `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item) and
-  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`) and `train` (as above).
+  `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item),
+  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`), `item_fields` (`Split.item_fields`) and `train` (as
+  above).
 
   Attributes:
-    batches_of: what a training batch holds: `SEQUENCES` (a `Batch`) or `INTERACTIONS` (an `InteractionBatch`).
+    batches_of: what a training batch holds: `SEQUENCES` (a `Batch`), `INTERACTIONS` (an `InteractionBatch`) or, of
+      rankers (`mlrec/models/recommenders/ranker.py`), `IMPRESSIONS` (an `ImpressionBatch`).
     reads_padding: of sequences: users need whole left-padded rows, not packed ones.
     reads_inputs: of interactions: examples come with the other items of the user's row.
     negatives: items drawn at random; for each interaction, or, of sequences, for the whole batch.
