@@ -1,11 +1,12 @@
 """Vectors of items that were computed elsewhere: published feature files, and those that `mlrec.features` keeps.
 
-Three forms (the first two are those of MicroLens's release, `extracted_modality_features/`):
+Four forms (the first two are those of MicroLens's release, `extracted_modality_features/`):
 
 * `*.npy`: float `[items, D]`; row r is the item of original id r + 1.
 * `*.json`: an object of item id (a string) to a list of D numbers.
 * a folder of `vectors.npy [items + 1, D]` (row 0 stands for the padding and for items without content) and `items.npy`,
   ascending original ids, with `recipe.json`, which holds the digests of both, as `python -m mlrec.features` prints.
+* `item_info.parquet` of the multimodal CTR challenge (`mlrec/sources/mmctr.py`): `item_id` and `item_emb_d128`.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ import numpy as np
 from mlrec import files
 from mlrec.content.base import Need
 from mlrec.content.base import PRESENT
+from mlrec.data import impression_files
 from mlrec.data.interactions import DataError
 
 # What a finished folder holds; the last is written last, and has the digests of the others.
@@ -33,7 +35,10 @@ FEATURES = "features"
 _ITEM_ID = re.compile(r"[0-9]{1,19}")
 # Of the largest variance: smaller variances count as this much.
 _LEAST_VARIANCE = 1e-6
-_FORMS = "a .npy or .json file of MicroLens's release, or a folder that python -m mlrec.features has made"
+_FORMS = (
+  "a .npy or .json file of MicroLens's release, an item_info.parquet of the multimodal CTR challenge, or a folder that "
+  "python -m mlrec.features has made"
+)
 
 
 class DamagedError(ValueError):
@@ -72,8 +77,13 @@ class VectorContent:
     return {FEATURES: np.asarray(self._vectors[items]), f"{FEATURES}{PRESENT}": self._present[items]}
 
 
+def source_of(data: ConfigDict) -> str:
+  """Where the vectors are that models read: `config.data.features`, or with the impressions; empty for nowhere."""
+  return data.features or impression_files.vectors_of(data.source)
+
+
 def load(data: ConfigDict, item_ids: np.ndarray, known_ids: np.ndarray | None = None) -> Vectors:
-  """The vectors that `config.data.features` names, whitened where `config.data.whiten` says so.
+  """The vectors that `source_of` names, whitened where `config.data.whiten` says so.
 
   Args:
     data: `config.data`.
@@ -84,12 +94,13 @@ def load(data: ConfigDict, item_ids: np.ndarray, known_ids: np.ndarray | None = 
     DataError: none are named, they are malformed, none belongs to these items, or one is not finite (its item is
       named).
   """
-  named = _named(data.features)
-  found = _of_split(_open(data.features, named), item_ids, named)
+  source = source_of(data)
+  named = _named(source)
+  found = _of_split(_open(source, named), item_ids, named)
   if len(found.missing):
     logging.warning(
       "%s: %d of %d items have no vector (item %d first); theirs is the padding item's.",
-      data.features, len(found.missing), len(item_ids) - 1, found.missing[0],
+      source, len(found.missing), len(item_ids) - 1, found.missing[0],
     )  # fmt: skip
   return whitened(found, item_ids, known_ids) if data.whiten else found
 
@@ -250,6 +261,8 @@ def _opened(path: pathlib.Path, versions: tuple[tuple[int, ...], ...]) -> _Store
     return _Stored(vectors, rows + 1, rows, np.zeros(vectors.shape[1], np.float32))
   if path.suffix == ".json":
     return _json(path)
+  if path.suffix == ".parquet":
+    return _parquet(path)
   raise ValueError(f"expected {_FORMS}")
 
 
@@ -291,6 +304,16 @@ def _json(path: pathlib.Path) -> _Stored:
   except TypeError as error:
     raise ValueError(f"its values must be lists of numbers: {error}") from error
   order = np.argsort(items, kind="stable")
+  return _Stored(vectors, items[order], order, np.zeros(vectors.shape[1], np.float32))
+
+
+def _parquet(path: pathlib.Path) -> _Stored:
+  found = impression_files.items(path).read((impression_files.ITEM_ID, impression_files.VECTOR))
+  items, vectors = found[impression_files.ITEM_ID], _matrix(found[impression_files.VECTOR])
+  order = np.argsort(items, kind="stable")
+  if (items[order][1:] == items[order][:-1]).any():
+    raise ValueError("it names an item twice")
+  order = order[items[order] > 0]
   return _Stored(vectors, items[order], order, np.zeros(vectors.shape[1], np.float32))
 
 

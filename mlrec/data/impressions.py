@@ -16,6 +16,7 @@ import numpy as np
 from mlrec.data.batches import popularity_shares
 from mlrec.data.interactions import Rows
 from mlrec.data.negatives import Negatives
+from mlrec.data.splits import EVALUATED
 from mlrec.data.splits import Split
 from mlrec.data.splits import TRAIN
 
@@ -84,6 +85,17 @@ class Impressions:
     parts = "".join(f"{name}{one.digest}" for name, one in sorted(self.examples.items()))
     return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
+  @property
+  def told(self) -> str:
+    """How many there are, and how many are clicks, in words."""
+    parts = []
+    for name, one in self.examples.items():
+      known = "no labels" if one.labels is None else f"{one.labels.mean():.1%} clicks" if len(one) else "none"
+      if name == TRAIN and self.drawn:
+        known = f"each clicked, {self.drawn} others drawn beside it"
+      parts.append(f"{len(one):,} {'to train on' if name == TRAIN else f'for {name}'} ({known})")
+    return ", ".join(parts)
+
   def counts(self, num_items: int) -> np.ndarray:
     """`[num_items + 1]` int64: how often training names each item, shown or in a history; 0 for the padding."""
     counts = np.bincount(self.train.targets, minlength=num_items + 1)
@@ -119,7 +131,7 @@ def of_split(split: Split, *, drawn: int, popularity_power: float = 0.0) -> Impr
   }
   if split.cuts.targets:
     whole = Negatives(split.rows, split.num_items, shares)
-    for place, name in enumerate(sorted(split.cuts.targets)):
+    for place, name in enumerate(name for name in EVALUATED if name in split.cuts.targets):
       whom = split.evaluated(name).astype(np.int32)
       others = whole.drawn(whom, drawn, np.random.default_rng([_SHOWN, place]))
       shown = np.concatenate([split.targets(name)[:, None], others], axis=1).astype(np.int32)

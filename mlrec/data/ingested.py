@@ -9,6 +9,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mlrec import files
+from mlrec.data import impression_files
 from mlrec.data.interactions import DataError
 
 # Written last.
@@ -68,6 +69,8 @@ def places(data: Mapping[str, Any]) -> dict[str, str]:
     DataError: as `read`.
   """
   source = str(data["source"])
+  if impression_files.is_folder(source):
+    return {} if data["features"] else {"features": impression_files.vectors_of(source)}
   return {
     key: source if any(holds(source, noun) for noun in nouns) else ""
     for key, nouns in _OF_KEY.items()

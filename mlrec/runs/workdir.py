@@ -15,6 +15,7 @@ from mlrec import config as config_lib
 from mlrec import files
 from mlrec import machine
 from mlrec.config import ConfigError
+from mlrec.data import impression_files
 from mlrec.data import ingested
 from mlrec.data import lines
 from mlrec.data.splits import LEAVE_ONE_OUT
@@ -252,7 +253,8 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   """
   model = config.model.to_dict()
   source = config.data.source
-  is_path = source.endswith(lines.SUFFIXES) or ingested.is_ingested(source)
+  is_folder = ingested.is_ingested(source) or impression_files.is_folder(source)
+  is_path = source.endswith(lines.SUFFIXES) or is_folder
   data = pathlib.Path(source).absolute().stem if is_path else source.replace("/", "-")
   stem = pathlib.Path(config_file).stem
   name = model.get("user", {}).get("name", "") or model["name"]

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from mlrec import machine
+from mlrec.data import impression_files
 from mlrec.data import ingested
 from mlrec.data import labelled
 from mlrec.data import lines
@@ -13,6 +14,7 @@ from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Interactions
 from mlrec.data.lines import LineSource
 from mlrec.data.protocols import Protocol
+from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 from mlrec.registry import Registry
 
@@ -48,7 +50,8 @@ def load_split(
   """The split of the interactions that `source` names: made in memory, or, of a large log, mapped.
 
   Args:
-    source: as of `load_interactions`.
+    source: as of `load_interactions`; or the path of a folder of impressions (`mlrec.sources.mmctr`), of which nothing
+      else but `max_length` counts.
     data_dir: likewise.
     protocol: how it is split.
     max_length: as of `Protocol.split`, as are `min_length` and `train_windows`.
@@ -58,6 +61,15 @@ def load_split(
   Raises:
     DataError: the data cannot be read, the name is unknown, or the log does not serve.
   """
+  if impression_files.is_folder(source):
+    # It brings in Arrow.
+    from mlrec.sources import mmctr
+
+    if protocol.text != LEAVE_ONE_OUT:
+      raise DataError(
+        f"config.data.split = {protocol.text!r}: {source} holds impressions, which are split already; leave it out"
+      )
+    return mmctr.read(source, max_length=max_length)
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   log = _lines(source, data_dir)
   if log.nbytes > in_memory:
@@ -93,7 +105,8 @@ def _prepared(source: str) -> Callable[[str, str], LineSource]:
   if not slash or family not in sources.names():
     raise DataError(
       f"config.data.source = {source!r}: expected the path of a *_pairs.tsv, *_pairs.csv or *.inter file, of a "
-      "folder that python -m mlrec.ingest has made and finished, or a name that starts with "
+      "folder that python -m mlrec.ingest has made and finished, or of impressions (with a train.parquet in it), or a "
+      "name that starts with "
       f"{' or '.join(f'{name}/' for name in sources.names())}"
     )
   return sources.get(family)

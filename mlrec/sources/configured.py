@@ -4,6 +4,7 @@ from typing import Any
 
 from mlrec.data import cold_start
 from mlrec.data import protocols
+from mlrec.data.interactions import DataError
 from mlrec.data.splits import Split
 from mlrec.sources import load_split
 
@@ -19,5 +20,10 @@ def configured_split(config: Any) -> Split:
     data.source, data.data_dir, protocols.parse(data.split), max_length=data.max_length, min_length=data.min_length,
     train_windows=data.train_windows, in_memory=data.in_memory_mib << 20, folder=data.splits_dir,
   )  # fmt: skip
+  if split.impressions is not None:
+    for key, value in (("data.cold_share", data.cold_share), ("eval.users", config.eval.users)):
+      if value:
+        raise DataError(f"config.{key} = {value}: {data.source} holds impressions, all of which count; give 0")
+    return split
   split = cold_start.force(split, share=data.cold_share, seed=data.cold_seed)
   return split.sampling(config.eval.users)

@@ -66,7 +66,7 @@ class ModelBuilder:
       if option in makers:
         raise ConfigError(f"config.model.{option} = {value!r} cannot be set: it is known from the data")
     asked = set(models.options(self._name))
-    if not self._data.features:
+    if not vectors.source_of(self._data):
       # A model that can do without vectors has defaults for them.
       asked -= {_FEATURE_DIM, _FEATURES} - set(models.required(self._name))
     # Only what is asked for is computed: vectors may be large.
@@ -75,7 +75,7 @@ class ModelBuilder:
   @property
   def fingerprints(self) -> list[str]:
     """Of what the recommender is built from beside the split."""
-    return [self._vectors.fingerprint] if _FEATURES in self._known and self._data.features else []
+    return [self._vectors.fingerprint] if _FEATURES in self._known and vectors.source_of(self._data) else []
 
   def create(self, *, rngs: nnx.Rngs) -> Recommender:
     """A recommender to be trained.
@@ -99,7 +99,7 @@ class ModelBuilder:
       return models.create(self._name, kind=RECOMMENDER, section=self._options, **self._known, **options)
 
   def _makers(self) -> dict[str, Callable[[], Any]]:
-    split, source = self._split, self._data.features
+    split, source = self._split, vectors.source_of(self._data)
     return {
       "num_items": lambda: split.num_items,
       "num_users": lambda: split.num_users,
@@ -112,10 +112,13 @@ class ModelBuilder:
 
   @functools.cached_property
   def _item_data(self) -> Mapping[str, Any]:
-    split, source = self._split, self._data.features
+    split, source = self._split, vectors.source_of(self._data)
     return _Lazy({
       _FEATURE_DIM: lambda: vectors.width(source) if source else 0,
-      "train_counts": lambda: split.train_counts,
+      "train_counts": lambda: (
+        split.train_counts if split.impressions is None else split.impressions.counts(split.num_items)
+      ),
+      "item_fields": lambda: split.item_fields,
       "item_ages": lambda: item_ages(split.train, split.num_items),
       "train": lambda: split.train,
     })  # fmt: skip

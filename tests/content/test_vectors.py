@@ -249,7 +249,10 @@ def test_a_folder_that_is_not_finished_is_refused(tmp_path):
 
 def test_what_is_no_features_file_is_told_what_would_be(tmp_path):
   (tmp_path / "v.txt").write_text("1 2 3")
-  forms = r"expected a \.npy or \.json file of MicroLens's release, or a folder that python -m mlrec\.features has made"
+  forms = (
+    r"expected a \.npy or \.json file of MicroLens's release, an item_info\.parquet of the multimodal CTR challenge, "
+    r"or a folder that python -m mlrec\.features has made"
+  )
   with pytest.raises(DataError, match=rf"config\.data\.features = .*v\.txt': {forms}"):
     vectors.width(str(tmp_path / "v.txt"))
   with pytest.raises(DataError, match=rf"config\.data\.features = .*nothing\.npy': no such file; {forms}"):
