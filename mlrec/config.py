@@ -107,6 +107,13 @@ def default_config() -> ConfigDict:
   # The exponent of the item counts in the popularity that the loss removes, and by which items may be drawn.
   config.loss.popularity_power = 1.0
 
+  config.impressions = ConfigDict()
+  # Of models that predict clicks, where the data has histories alone: items that are drawn for each one that a user
+  # watched, of those that the user has not, as shown and not clicked.
+  config.impressions.negatives = 4
+  # The exponent of the training counts that they are drawn by; 0 for all alike.
+  config.impressions.popularity_power = 0.0
+
   config.optimizer = ConfigDict()
   # AdamW's learning rate.
   config.optimizer.lr = 1e-4
@@ -148,7 +155,7 @@ def default_config() -> ConfigDict:
   # Stop after so many validations without a better `monitor`; 0 for never.
   config.train.patience = 5
   # The validation metric that the best parameters are chosen by: hr@10, ndcg@10, hr@20, ndcg@20 or mrr, and with the
-  # split `labels` also recall@10 or recall@20.
+  # split `labels` also recall@10 or recall@20; of models that predict clicks `auc` or `gauc`.
   config.train.monitor = "hr@10"
   # Steps that stand for an epoch, after which validations and patience count; 0 for a pass over the training data.
   config.train.steps_per_epoch = 0
@@ -202,7 +209,9 @@ def default_config() -> ConfigDict:
 
 
 # What the best parameters may be chosen by.
-MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
+RANKING_MONITORS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
+CLICK_MONITORS = ("auc", "gauc")
+MONITORS = (*RANKING_MONITORS, *CLICK_MONITORS)
 # Where users have several targets, also by these.
 SEVERAL_MONITORS = ("recall@10", "recall@20")
 BASELINES = ("popularity", "id")
@@ -289,13 +298,14 @@ def _check_ranges(config: ConfigDict) -> None:
     "optimizer.weight_decay": 0, "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0, "optimizer.final_lr_fraction": 0, "optimizer.encoder_lr": 0,
     "optimizer.encoder_weight_decay": 0, "optimizer.b1": 0, "optimizer.b2": 0, "optimizer.item_tables_lr": 0,
-    "loss.popularity_power": -100, "tuning.trials": 0, "tuning.seconds": 0,
+    "loss.popularity_power": -100, "tuning.trials": 0, "tuning.seconds": 0, "impressions.negatives": 1,
+    "impressions.popularity_power": -100,
   }  # fmt: skip
   at_most = {
     # A seed is one word of a random key.
     "seed": 2**32 - 1, "data.cold_seed": 2**32 - 1,
     "data.max_length": 65_536, "data.workers": 1024, "train.batch_size": 1_048_576,
-    "loss.popularity_power": 100,
+    "loss.popularity_power": 100, "impressions.popularity_power": 100,
   }  # fmt: skip
   below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1, "data.cold_share": 1}
   values = dict(flatten(config))

@@ -208,7 +208,8 @@ def _item_table(workdir: Workdir, run: TrainingRun, best: Best, params: Any, res
   if model.reads and (found := _read_table(kept, said)) is not None:
     return found
   run.prepare()
-  if run.split.fingerprint == best.data.partition("-")[0] and run.fingerprint != best.data:
+  # Impressions, which a run may have read beside content, are not kept: theirs comes last.
+  if run.split.fingerprint == best.data.partition("-")[0] and not best.data.startswith(run.fingerprint):
     logging.warning("%s: the content is not what the run was trained on: vectors are of what it is now.", workdir)
     said["data"] = run.fingerprint
   table = run.evaluator.item_table(params, rest)

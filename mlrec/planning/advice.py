@@ -6,6 +6,7 @@ from mlrec.planning import costs
 from mlrec.planning.estimate import Estimate
 from mlrec.planning.estimate import Plan
 from mlrec.planning.program import ITEMS
+from mlrec.planning.program import JUDGING
 from mlrec.planning.program import RANKING
 from mlrec.planning.program import TRAINING
 
@@ -61,6 +62,8 @@ def _change(config: ConfigDict, one: Estimate) -> str:
   """The keys that lessen the temporaries of a program."""
   if one.name == RANKING:
     return f"lower config.eval.batch_size ({config.eval.batch_size}) or config.eval.chunk ({config.eval.chunk})"
+  if one.name == JUDGING:
+    return f"lower config.eval.batch_size ({config.eval.batch_size})"
   if one.name == ITEMS:
     return f"lower config.eval.item_batch ({config.eval.item_batch})"
   assert one.name == TRAINING

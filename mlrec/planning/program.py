@@ -15,6 +15,7 @@ import numpy as np
 
 from mlrec.config import ConfigError
 from mlrec.data.batches import eval_batches
+from mlrec.data.impression_batches import ImpressionBatches
 from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
@@ -25,13 +26,14 @@ from mlrec.models.registry import RECOMMENDER
 from mlrec.planning.population import SampledSplit
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
+from mlrec.train.impression_evaluator import ImpressionEvaluator
 from mlrec.train.loop import TrainingRun
 from mlrec.train.run_files import RunFiles
 from mlrec.train.sharding import over_items
 from mlrec.train.sharding import put_shapes
 from mlrec.train.sharding import replicated
 
-TRAINING, RANKING, ITEMS = "training step", "ranking users", "encoding items"
+TRAINING, RANKING, ITEMS, JUDGING = "training step", "ranking users", "encoding items", "judging impressions"
 
 
 class Program(NamedTuple):
@@ -94,7 +96,7 @@ def training(run: TrainingRun) -> Program:
 
 
 def evaluation(run: TrainingRun) -> Iterator[Program]:
-  """The encoding of items, a chunk at a time where content is read, and the ranking of a batch of users."""
+  """The encoding of items, a chunk at a time where content is read; then that of ranking users, or impressions."""
   state, evaluator = run.spec.abstract, run.evaluator
   model = (state.eval_params, state.rest)
   if run.abstract_model().reads:
@@ -106,10 +108,15 @@ def evaluation(run: TrainingRun) -> Iterator[Program]:
   yield encoding
   if not run.split.cuts.targets:
     return
-  users = _laid(jax.eval_shape(evaluator.encode_users, *model), replicated(run.mesh))
   vectors = jax.eval_shape(encoding.function, *encoding.arguments)
   table = jax.tree.map(lambda x: ShapeDtypeStruct((evaluator.rows, *x.shape[1:]), x.dtype), vectors)
   table = _laid(table, over_items(run.mesh))
+  if isinstance(evaluator, ImpressionEvaluator):
+    size = round_up(evaluator.batch_size, run.mesh.size)
+    shapes = [ShapeDtypeStruct(shape, np.dtype(np.int32)) for shape in ((size, run.split.max_length), (size,))]
+    yield Program(JUDGING, evaluator.judge, (*model, table, *put_shapes(run.mesh, shapes)))
+    return
+  users = _laid(jax.eval_shape(evaluator.encode_users, *model), replicated(run.mesh))
   split = TEST if TEST in run.split.cuts.targets else next(iter(run.split.cuts.targets))
   batch = next(
     eval_batches(
@@ -133,6 +140,8 @@ def slots(run: TrainingRun) -> dict[str, int]:
   held = {"items": batch.items.size}
   if isinstance(run.batches, InteractionBatches):
     return held | {"interactions": batch.targets.shape[0]}
+  if isinstance(run.batches, ImpressionBatches):
+    return held | {"impressions": batch.targets.size}
   return held | {"users": batch.slots[..., 0].size, "places": batch.targets.size}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mlrec.config import ConfigError
+from mlrec.data.impression_batches import IMPRESSIONS
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
 from mlrec.data.splits import TEST
@@ -30,6 +31,11 @@ def check(config: ConfigDict) -> None:
     ConfigError: the model has no item tower that could be of IDs instead.
   """
   name = config.model.name
+  if config.baselines and name in models.names() and getattr(models.get(name), "batches_of", "") == IMPRESSIONS:
+    raise ConfigError(
+      f"config.baselines = {tuple(config.baselines)}: config.model.name = {name!r} is judged by clicks, and baselines "
+      "by places of targets; leave them out, or compare in python -m mlrec.rerank"
+    )
   if "id" in config.baselines and name in models.names(RECOMMENDER) and "item" not in models.options(name):
     raise ConfigError(
       f"config.baselines = {tuple(config.baselines)}: 'id' is the same model with item IDs in its item tower, and "

@@ -16,7 +16,6 @@ import numpy as np
 
 from mlrec import config as config_lib
 from mlrec import machine
-from mlrec import metrics_by_user
 from mlrec.config import ConfigError
 from mlrec.content.base import Source
 from mlrec.data import ingested
@@ -41,9 +40,10 @@ from mlrec.sources.configured import configured_split
 from mlrec.train.loop import TrainingRun
 from mlrec.train.run_files import RunFiles
 from mlrec.train.stop import StopSignal
+from mlrec.train.summary import headline
+from mlrec.train.summary import Ranked
 from mlrec.train.summary import Summary
 
-HEADLINE = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
 _VERSIONS = ("mlrec", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 Say = Callable[[str], None]
 
@@ -129,6 +129,8 @@ class _Experiment:
     training = self._make(config, split, workdir)
     with _options_named():
       training.plan()
+      if isinstance(training, TrainingRun) and training.impressions is not None:
+        self._say(f"impressions: {training.impressions.told}")
       if self._evaluate_only:
         training.prepare()
         summary = training.evaluate(self._step)
@@ -142,8 +144,9 @@ class _Experiment:
             f"trace {training.trace}" if training.trace else "no step of --profile was taken: there is no trace"
           )
     result = _result(config, split, summary, config_lib.config_hash(config, training.fingerprint))
-    if config.eval.per_user and not self._evaluate_only:
-      workdir.write_per_user(PerUser.of(split, summary.ranked, config_hash=result.config_hash, seed=result.seed))
+    ranked = {name: one for name, one in summary.found.items() if isinstance(one, Ranked)}
+    if config.eval.per_user and ranked and not self._evaluate_only:
+      workdir.write_per_user(PerUser.of(split, ranked, config_hash=result.config_hash, seed=result.seed))
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, result)
     return self._shown(result)
 
@@ -174,10 +177,10 @@ class _Experiment:
       results = [self._run_seed(config, workdir, seed) for seed in seeds]
     summary = SeedsResult.of(results, self._splits)
     for name in self._splits:
-      shown = (*HEADLINE, *metrics_by_user.RECALLS)
-      spreads = {key: summary.metrics[name][key] for key in shown if key in summary.metrics[name]}
-      figures = (f"{key} {spread.mean:.4f} ± {spread.std:.4f}" for key, spread in spreads.items())
-      self._say(f"{name}, mean of {len(results)} seeds: {' · '.join(figures)}")
+      spreads = {key: summary.metrics[name].get(key) for key in headline(results[0].metrics[name])}
+      figures = [f"{key} {spread.mean:.4f} ± {spread.std:.4f}" for key, spread in spreads.items() if spread]
+      if figures:
+        self._say(f"{name}, mean of {len(results)} seeds: {' · '.join(figures)}")
     workdir.write(workdir.evaluation if self._evaluate_only else workdir.result, summary)
     return summary
 
@@ -204,11 +207,9 @@ class _Experiment:
 
   def _shown(self, result: Result) -> Result:
     for name, metrics in result.metrics.items():
-      shown = (*HEADLINE, *metrics_by_user.RECALLS, "mrr", "coverage@10")
-      figures = [f"{key} {metrics[key]:.4f}" for key in shown if key in metrics]
-      if metrics.get("cold/hr@10") is not None:
-        figures.append(f"cold hr@10 {metrics['cold/hr@10']:.4f}")
-      self._say(f"{name:5} {' · '.join(figures)}")
+      told = {key: key for key in (*headline(metrics), "mrr", "coverage@10")} | {"cold/hr@10": "cold hr@10"}
+      figures = [f"{said} {metrics[key]:.4f}" for key, said in told.items() if metrics.get(key) is not None]
+      self._say(f"{name:5} {' · '.join(figures) or 'is not judged: its impressions have no labels'}")
     return result
 
 
@@ -251,7 +252,10 @@ def _result(config: ConfigDict, split: Split, summary: Summary, config_hash: str
 
 def _told(split: Split) -> str:
   """The sizes of the data, and how it is split, in words."""
-  sizes = f"{split.num_users:,} users, {split.num_items:,} items, {len(split.rows.values):,} interactions"
+  sizes = f"{split.num_users:,} users, {split.num_items:,} items"
+  if split.impressions is not None:
+    return sizes
+  sizes += f", {len(split.rows.values):,} interactions"
   if split.protocol == LEAVE_ONE_OUT:
     most = split.train_windows * split.max_length + 3
     kept = f" (the last {most} of a user)" if split.train_windows else ""

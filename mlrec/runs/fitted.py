@@ -17,6 +17,7 @@ from mlrec.data.splits import Split
 from mlrec.machine import usable_cores
 from mlrec.models.recommenders.recommender import FittedRecommender
 from mlrec.registry import options_of
+from mlrec.train.impression_evaluator import impressions_of
 from mlrec.train.model_builder import ModelBuilder
 from mlrec.train.progress import MetricWriter
 from mlrec.train.run_files import RunFiles
@@ -52,8 +53,9 @@ class FittedRun:
     """Checks the options.
 
     Raises:
-      OptionError: one is wrong.
+      OptionError, ConfigError: one is wrong, or the data is of impressions.
     """
+    impressions_of(self._config, self._split, batches_of="")
     self._builder = ModelBuilder(self._config, self._split)
     self._model = self._builder.create_fitted()
 

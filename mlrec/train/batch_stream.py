@@ -13,6 +13,9 @@ from mlrec.config import ConfigError
 from mlrec.content.base import Content
 from mlrec.data.batches import Layout
 from mlrec.data.batches import TrainBatches
+from mlrec.data.impression_batches import ImpressionBatches
+from mlrec.data.impression_batches import IMPRESSIONS
+from mlrec.data.impressions import Impressions
 from mlrec.data.interaction_batches import InteractionBatches
 from mlrec.data.interaction_batches import INTERACTIONS
 from mlrec.data.splits import Split
@@ -23,11 +26,27 @@ from mlrec.train.sharding import put_content
 from mlrec.train.sharding import put_parts
 from mlrec.train.sharding import Shares
 
+# What a stream gives by step.
+Batches = TrainBatches | InteractionBatches | ImpressionBatches
+
 
 def train_batches(
-  config: ConfigDict, split: Split, layout: Layout, model: Recommender, mesh: Mesh
-) -> TrainBatches | InteractionBatches:
+  config: ConfigDict,
+  split: Split,
+  layout: Layout,
+  model: Recommender,
+  mesh: Mesh,
+  impressions: Impressions | None = None,
+) -> Batches:
   """The stream of batches of a model.
+
+  Args:
+    config: validated.
+    split: the data.
+    layout: how histories are laid out.
+    model: shapes are enough.
+    mesh: the devices.
+    impressions: of a model that learns from them.
 
   Raises:
     ConfigError: groups of negatives, or parts, that the model cannot have.
@@ -35,6 +54,11 @@ def train_batches(
   """
   on_interactions = model.batches_of == INTERACTIONS
   _check_parts(config, model)
+  if impressions is not None:
+    return ImpressionBatches(
+      impressions, max_length=split.max_length, batch_size=config.train.batch_size, seed=config.seed,
+      multiple_of=mesh.size,
+    )  # fmt: skip
   shared: dict[str, Any] = {
     "batch_size": config.train.batch_size,
     "seed": config.seed,
@@ -53,8 +77,13 @@ def train_batches(
 
 
 def _check_parts(config: ConfigDict, model: Recommender) -> None:
-  """Refuses parts of batches that the model cannot have."""
+  """Refuses parts of batches, or groups in them, that the model cannot have."""
   parts, groups = config.train.parts, config.loss.negative_groups
+  if model.batches_of == IMPRESSIONS and max(parts, groups) > 1:
+    name = "train.parts" if parts > 1 else "loss.negative_groups"
+    raise ConfigError(
+      f"config.{name} = {max(parts, groups)}: {config.model.name} is trained on impressions, not on users; give 1"
+    )
   if parts == 1:
     return
   said = f"config.train.parts = {parts}"
@@ -88,7 +117,7 @@ class Groups:
     parts: that batches are made in; of several a process makes its own alone.
   """
 
-  batches: TrainBatches | InteractionBatches
+  batches: Batches
   bounds: Sequence[int]
   size: int
   content: Content | None

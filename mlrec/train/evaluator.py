@@ -84,13 +84,19 @@ class Evaluator:
     Raises:
       ScoresNotFinite: a score is NaN or infinite.
     """
-    return self.figures(self.ranks(params, rest, name), name)
+    return self.figures(self.found(params, rest, name), name)
 
-  def figures(self, ranked: Ranked, name: str) -> dict[str, float]:
-    """Metrics of what `ranks` found on split `name`, as fractions."""
+  def found(self, params: Any, rest: Any, name: str) -> Any:
+    """What `figures` are made of on split `name`."""
+    return self.ranks(params, rest, name)
+
+  def figures(self, found: Any, name: str) -> dict[str, float]:
+    """Metrics of what was `found` on split `name`, as fractions."""
     counts = self.split.train_counts[self.split.targets(name)]
     users = self.split.evaluated(name) if self.split.several else None
-    return metrics_by_user.all_metrics(*ranked, counts, self.split.num_items, self.edges, users=users)
+    return metrics_by_user.all_metrics(
+      found.ranks, found.recommended, counts, self.split.num_items, self.edges, users=users
+    )
 
   def ranks(self, params: Any, rest: Any, name: str) -> Ranked:
     """The place of each target that split `name` evaluates, and the first places' items of its user.
@@ -113,7 +119,7 @@ class Evaluator:
     number = len(self.split.evaluated(name))
     return Ranked(np.concatenate(ranks)[:number], np.concatenate(recommended)[:number])
 
-  def _found(self, rank: Callable[[EvalBatch], Any], batches: Iterator[EvalBatch]) -> Iterator[Any]:
+  def _found(self, rank: Callable[[Any], Any], batches: Iterator[Any]) -> Iterator[Any]:
     """What `rank` gives of each batch, on the host; of those that are under way there are not so many as all."""
     if self.mesh.size == 1 and self.mesh.devices.flat[0].platform == "cpu":
       # A CPU does what one thread asks for one after another, and few of its operations on several cores.

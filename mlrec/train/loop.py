@@ -30,6 +30,7 @@ from mlrec.content.base import Content
 from mlrec.content.base import Source
 from mlrec.data.batches import Layout
 from mlrec.data.id_map import IdMap
+from mlrec.data.impressions import Impressions
 from mlrec.data.interaction_batches import steps_per_epoch
 from mlrec.data.pipeline import ahead
 from mlrec.data.splits import EVALUATED
@@ -47,6 +48,8 @@ from mlrec.train.checkpoint import CheckpointError
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.checkpoint import OtherModelError
 from mlrec.train.evaluator import Evaluator
+from mlrec.train.impression_evaluator import ImpressionEvaluator
+from mlrec.train.impression_evaluator import impressions_of
 from mlrec.train.item_content import open_content
 from mlrec.train.item_content import reading_options
 from mlrec.train.lazy_tables import LazyTables
@@ -133,10 +136,17 @@ class TrainingRun:
     # What is only to be used serves on other devices than those that it was trained on.
     self.mesh = make_mesh(devices, self.config.sharding.model if training else 1)
     self._builder = ModelBuilder(self.config, self.split)
-    self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh)
+    # What is only to be used learns and is judged no more, and what it was is not kept.
+    self.impressions: Impressions | None = None
+    if training:
+      self.impressions = impressions_of(self.config, self.split, self._builder.recommender.batches_of)
+    number = len(self.impressions.train) if self.impressions is not None else None
+    self.spec, self._optimizer, self._layout = _plan(self.config, self.split, self._builder, self.mesh, number)
     self.content: Content | None = None
     if training:
-      self.batches = train_batches(self.config, self.split, self._layout, self.abstract_model(), self.mesh)
+      self.batches = train_batches(
+        self.config, self.split, self._layout, self.abstract_model(), self.mesh, self.impressions
+      )
       _tell_of_folded(self.config, self.split, self.abstract_model())
 
   def prepare(self, stop: StopSignal | None = None) -> None:
@@ -155,10 +165,13 @@ class TrainingRun:
   def evaluator(self) -> Evaluator:
     """Of the planned run, with the content that is open."""
     config = self.config
-    return Evaluator(
+    arguments = (
       self.spec.graphdef, self.split, self._layout, self.mesh, config.eval.batch_size, config.eval.chunk,
       self.content, config.eval.item_batch, config.eval.buckets, config.data.workers,
     )  # fmt: skip
+    if self.impressions is not None:
+      return ImpressionEvaluator(*arguments, impressions=self.impressions)
+    return Evaluator(*arguments)
 
   @functools.cached_property
   def train_steps(self) -> Callable[[TrainState, Any, int], tuple[TrainState, jax.Array]]:
@@ -180,6 +193,8 @@ class TrainingRun:
   def fingerprint(self) -> str:
     """Of all that is read, once the run is prepared: interactions, and content where there is any."""
     parts = [self.split.fingerprint, *self._builder.fingerprints]
+    if self.split.impressions is not None:
+      parts.append(self.split.impressions.fingerprint)
     if self.content is not None:
       parts.append(self.content.fingerprint)
     return "-".join(parts)
@@ -341,28 +356,28 @@ class TrainingRun:
     session.flush()
     start = time.monotonic()
     try:
-      ranked = self.evaluator.ranks(session.state.eval_params, session.state.rest, VALID)
+      found = self.evaluator.found(session.state.eval_params, session.state.rest, VALID)
     except ScoresNotFinite as error:
       raise session.diverged(f"after step {session.step} {error}") from error
-    session.validated(self.evaluator.figures(ranked, VALID), time.monotonic() - start)
+    session.validated(self.evaluator.figures(found, VALID), time.monotonic() - start)
     if session.record.best_step == session.step:
-      self._validated = session.step, ranked
+      self._validated = session.step, found
 
   def _finish(self, checkpoints: Checkpoints, record: Record) -> Summary:
     best = checkpoints.best_step(record)
     params, rest = self._restore_model(checkpoints, best)
-    ranked = {
+    found = {
       # What training has found of these parameters is not computed again.
       name: self._validated[1]
       if (name, best) == (VALID, self._validated[0])
-      else self.evaluator.ranks(params, rest, name)
+      else self.evaluator.found(params, rest, name)
       for name in self._splits
     }
-    metrics = {name: self.evaluator.figures(found, name) for name, found in ranked.items()}
+    metrics = {name: self.evaluator.figures(one, name) for name, one in found.items()}
     used = self._clock.added_to(record)
     return Summary(
       metrics, best, math.ceil(best / self.steps_per_epoch), used.seconds, used.cpu_seconds, self.spec.parameters,
-      ranked,
+      found,
     )  # fmt: skip
 
   def _restore_model(self, checkpoints: Checkpoints, step: int) -> tuple[Any, Any]:
@@ -399,9 +414,9 @@ def _tell_of_folded(config: ConfigDict, split: Split, model: Recommender) -> Non
 
 
 def _plan(
-  config: ConfigDict, split: Split, builder: ModelBuilder, mesh: jax.sharding.Mesh
+  config: ConfigDict, split: Split, builder: ModelBuilder, mesh: jax.sharding.Mesh, impressions: int | None
 ) -> tuple[StateSpec, optax.GradientTransformationExtraArgs, Layout]:
-  """The state's shapes, the optimiser, and how histories are laid out."""
+  """The state's shapes, the optimiser, and how histories are laid out; of so many `impressions`, if it is of those."""
 
   def make_model(rngs: nnx.Rngs) -> nnx.Module:
     return builder.create(rngs=rngs)
@@ -409,6 +424,8 @@ def _plan(
   steps = config.train.steps_per_epoch
   if not steps:
     steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
+    if impressions is not None:
+      steps = -(-impressions // config.train.batch_size)
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   averaged = config.train.ema_decay > 0
   lazy = None

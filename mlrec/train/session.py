@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mlrec import machine
-from mlrec import metrics_by_user
 from mlrec.train.checkpoint import Checkpoints
 from mlrec.train.progress import MetricWriter
 from mlrec.train.progress import Progress
@@ -21,6 +20,7 @@ from mlrec.train.run_files import RunFiles
 from mlrec.train.state import TrainState
 from mlrec.train.stop import Interrupted
 from mlrec.train.stop import StopSignal
+from mlrec.train.summary import headline
 
 # Groups of steps that may be under way on the devices before their losses are looked at.
 _GROUPS_IN_FLIGHT = 2
@@ -203,6 +203,5 @@ class Session:
 
 
 def _line(when: str, loss: float, metrics: dict[str, float], best: bool) -> str:
-  names = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", *metrics_by_user.RECALLS)
-  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
+  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in headline(metrics))
   return f"{when} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlrec import metrics_by_user
+
 
 class Ranked(NamedTuple):
   """What an evaluation found of each target, of which a user has one unless the protocol gives it several.
@@ -19,6 +21,28 @@ class Ranked(NamedTuple):
   recommended: np.ndarray
 
 
+class Judged(NamedTuple):
+  """What an evaluation found of each impression.
+
+  Attributes:
+    scores: float32 `[impressions]`, logits of a click; none where it is not known what was clicked.
+  """
+
+  scores: np.ndarray
+
+
+# What is told of a run in a line, as far as it has it: of ranked targets, and of judged impressions.
+_HEADLINE = (
+  *("hr@10", "ndcg@10", "hr@20", "ndcg@20", *metrics_by_user.RECALLS),
+  *("auc", "gauc", "log_loss", "ece", "calibration"),
+)
+
+
+def headline(metrics: Mapping[str, float | None]) -> list[str]:
+  """The names of the metrics that are told first."""
+  return [name for name in _HEADLINE if metrics.get(name) is not None]
+
+
 class Summary(NamedTuple):
   """What a run found, and what it cost.
 
@@ -29,7 +53,7 @@ class Summary(NamedTuple):
     seconds: wall time of training and evaluation, over all continuations.
     cpu_seconds: CPU time in them of the process and its children.
     parameters: how many numbers were trained or kept as they were given; 0 for a model that is not trained.
-    ranked: what `metrics` are made of, by split.
+    found: what `metrics` are made of, by split.
   """
 
   metrics: dict[str, dict[str, float]]
@@ -38,4 +62,4 @@ class Summary(NamedTuple):
   seconds: float
   cpu_seconds: float
   parameters: int
-  ranked: Mapping[str, Ranked]
+  found: Mapping[str, Ranked | Judged]

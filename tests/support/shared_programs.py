@@ -37,16 +37,16 @@ class SharedPrograms:
     finally:
       loop._plan, loop.make_train_steps, loop.Evaluator = self._real_plan, self._real_steps, Evaluator
 
-  def _plan(self, config, split, builder, mesh) -> tuple:
+  def _plan(self, config, split, builder, mesh, impressions) -> tuple:
     try:
       # Of vectors that a model holds.
       fingerprints = tuple(builder.fingerprints)
     except ValueError:
-      return self._real_plan(config, split, builder, mesh)
+      return self._real_plan(config, split, builder, mesh, impressions)
     settings = json.dumps(config_lib.to_json(config), sort_keys=True)
-    key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh)
+    key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh, impressions)
     if key not in self._plans:
-      self._plans[key] = self._real_plan(config, split, builder, mesh)
+      self._plans[key] = self._real_plan(config, split, builder, mesh, impressions)
       if len(self._plans) > _KEPT:
         self._forget(self._plans.popitem(last=False)[1][0])
     self._plans.move_to_end(key)
