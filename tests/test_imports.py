@@ -120,6 +120,7 @@ def test_every_module_has_its_place():
     "plan",
     "recommend",
     "report",
+    "rerank",
     "run_flags",
     "serve",
     "startup",

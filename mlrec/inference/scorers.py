@@ -185,6 +185,23 @@ class TrainedScorer(Scorer):
       out[part] = np.asarray(found)[:, : len(part)].T
     return out
 
+  def pair_scores(self, histories: Rows, items: np.ndarray) -> np.ndarray:
+    """`[B, K]` float32: what a ranker scores the items `items [B, K]` (dense ids) after histories, as of `best`.
+
+    Raises:
+      ScoresNotFinite: a score is NaN or infinite.
+    """
+    out = np.empty(items.shape, np.float32)
+    size = _FEW if len(items) <= _FEW else _MANY
+    for first in range(0, len(items), size):
+      part = np.arange(first, min(first + size, len(items)))
+      filler = ((0, size - len(part)), (0, 0))
+      read = np.pad(histories.take(part).padded(self.max_length), filler).astype(np.int32)
+      found = self._pairs(self._params, self._rest, self._table, read, np.pad(items[part], filler).astype(np.int32))
+      out[part] = np.asarray(found)[: len(part)]
+    metrics_on_host.require_finite(out)
+    return out
+
   def user_encoder(self) -> Callable[[Array, Array], Array]:
     """A pure function from `vectors [n, D]` of items, the padding item first, and histories `[b, max_length]` int32 of
     places among them, newest last and filled with 0 on the left, to states `[b, D]`.
@@ -271,6 +288,21 @@ class TrainedScorer(Scorer):
       return metrics.rank_and_recommend(states, table, batch.targets, batch.seen, chunk=_CHUNK, score=score)
 
     return ranks
+
+  @functools.cached_property
+  def _pairs(self) -> Callable[..., Array]:
+    @jax.jit
+    def pairs(params: Any, rest: Any, table: Any, histories: Array, items: Array) -> Array:
+      model = self._merged(params, rest)
+
+      # User by user: with all that is between, the pairs of all would not fit memory.
+      def of_user(one: tuple[Array, Array]) -> Array:
+        history, shown = one
+        return model.logits(model.read(table, history[None]), table[shown][None])[0]
+
+      return jax.lax.map(of_user, (histories, items))
+
+    return pairs
 
   @functools.cached_property
   def _scores(self) -> Callable[..., Array]:
