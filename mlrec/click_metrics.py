@@ -99,7 +99,7 @@ def expected_calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int
 
 
 def calibration(scores: np.ndarray, labels: np.ndarray) -> float:
-  """Expected clicks to those there were (He et al., ADKDD 2014, section 3): 1 is right, more promises too much.
+  """Expected clicks to those there were (He et al., ADKDD 2014, section 2): 1 is right, more promises too much.
 
   Args:
     scores: `[n]` float, logits.
