@@ -150,7 +150,7 @@ def default_config() -> ConfigDict:
   config.train.parts = 1
   # Passes over the training data, at most; where `steps_per_epoch` is set, so many times that many steps.
   config.train.epochs = 50
-  # Users in a global batch, whatever the number of devices.
+  # Users in a global batch, whatever the number of devices; or interactions or impressions, of models of those.
   config.train.batch_size = 512
   # Stop after so many validations without a better `monitor`; 0 for never.
   config.train.patience = 5

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import os
 import pathlib
 from typing import Any
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,6 +30,16 @@ def is_folder(source: str | os.PathLike[str]) -> bool:
     return bool(os.fspath(source)) and (pathlib.Path(source).expanduser() / TRAIN_FILE).is_file()
   except (OSError, RuntimeError):
     return False
+
+
+def folders_in(source: str) -> list[str]:
+  """Folders of impressions right in one that is named, such as `MicroLens_1M_x1` in that of the whole download."""
+  try:
+    folder = pathlib.Path(source).expanduser()
+    inside = sorted(folder.iterdir()) if source and folder.is_dir() else []
+  except (OSError, RuntimeError):
+    return []
+  return [str(path) for path in inside if is_folder(path)]
 
 
 def vectors_of(source: str) -> str:
@@ -102,7 +113,7 @@ class Table:
       raise DataError(f"{self.path}: it has no rows")
     return {name: _joined([part[name] for part in parts], f"{self.path}: column {name!r}") for name in names}
 
-  def refuse(self, row: int, name: str, problem: str) -> None:
+  def refuse(self, row: int, name: str, problem: str) -> NoReturn:
     """Raises a DataError that names a row, from 0, and its column."""
     raise DataError(f"{self.path}: row {row}, {name}: {problem}")
 

@@ -178,5 +178,8 @@ def _mixed(retrieved: np.ndarray, clicked: np.ndarray, weight: float) -> np.ndar
 
 def _evaluated(loaded: Loaded, name: str) -> np.ndarray:
   if name not in loaded.split.cuts.targets or not len(loaded.split.evaluated(name)):
-    raise ConfigError(f"{loaded.workdir}: its config.data.split = {loaded.split.protocol!r} has no targets for {name}")
+    raise ConfigError(
+      f"{loaded.workdir}: there are no targets for {name} to be ranked, with config.data.source = "
+      f"{loaded.config.data.source!r} and config.data.split = {loaded.split.protocol!r}"
+    )
   return loaded.split.evaluated(name)

@@ -101,6 +101,8 @@ def _folder(named: str) -> pathlib.Path:
 def _prepared(source: str) -> Callable[[str, str], LineSource]:
   if ingested.is_ingested(source):
     return sources.get("microlens")
+  for inside in impression_files.folders_in(source):
+    raise DataError(f"config.data.source = {source!r}: it holds no data itself; did you mean {inside!r}?")
   family, slash, _ = source.partition("/")
   if not slash or family not in sources.names():
     raise DataError(

@@ -7,7 +7,7 @@ https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR) as its published baseline rea
 
 * `train.parquet`, `valid.parquet` and `test.parquet`, an impression a row: `user_id` and `item_id` (integers),
   `item_seq` (a list of item ids, oldest first, filled up with 0), `likes_level` and `views_level` (0 to 10, of the
-  item) and `label` (1 for a click, 0 for none; it may be missing in `test.parquet`, which may have an `ID`);
+  item) and `label` (1 for a click, 0 for none; `test.parquet` may lack it, and an `ID` there is passed over);
 * `item_info.parquet`, an item a row: `item_id` (0 is the padding), `item_tags` (a list of integers, 0 for none) and
   `item_emb_d128` (a list of 128 floats, of the item's title and cover); `likes_level` and `views_level` may be there.
 

@@ -32,10 +32,8 @@ class Judged(NamedTuple):
 
 
 # What is told of a run in a line, as far as it has it: of ranked targets, and of judged impressions.
-_HEADLINE = (
-  *("hr@10", "ndcg@10", "hr@20", "ndcg@20", *metrics_by_user.RECALLS),
-  *("auc", "gauc", "log_loss", "ece", "calibration"),
-)
+CLICK_METRICS = ("auc", "gauc", "log_loss", "ece", "calibration")
+_HEADLINE = ("hr@10", "ndcg@10", "hr@20", "ndcg@20", *metrics_by_user.RECALLS, *CLICK_METRICS)
 
 
 def headline(metrics: Mapping[str, float | None]) -> list[str]:

@@ -136,5 +136,7 @@ def test_a_folder_of_impressions_is_a_source_that_is_split_already(folder):
   options = {"max_length": 5, "min_length": 5, "in_memory": 1 << 20}
   split = load_split(str(folder), "", protocols.parse("leave_one_out"), **options)
   assert split.impressions is not None
+  with pytest.raises(DataError, match=r"it holds no data itself; did you mean '.*MicroLens_1M_x1'\?"):
+    load_split(str(folder.parent), "", protocols.parse("leave_one_out"), **options)
   with pytest.raises(DataError, match=r"config\.data\.split = 'time:0\.8,0\.1': .* holds impressions"):
     load_split(str(folder), "", protocols.parse("time:0.8,0.1"), **options)

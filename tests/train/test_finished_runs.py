@@ -22,9 +22,11 @@ from support.tiny_runs import STEPS_PER_EPOCH
 from support.tiny_runs import tiny_arguments
 
 HEADLINE = {"hr@10", "ndcg@10", "hr@20", "ndcg@20"}
+# Of models that are judged by clicks.
+CLICKS = {"auc", "gauc", "log_loss", "ece", "calibration"}
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if not path.name.startswith("_"))
 # Other tests train these.
-CONFIGS = [path for path in CONFIGS if path.stem not in ("demo", "id_sasrec", "id_gru4rec", "id_nextitnet")]
+CONFIGS = [path for path in CONFIGS if path.stem not in ("demo", "id_sasrec", "id_gru4rec", "id_nextitnet", "mmctr")]
 CONFIGS = [path for path in CONFIGS if not path.stem.startswith("video_") and path.parent.name != "studies"]
 
 
@@ -161,8 +163,9 @@ def test_every_shipped_config_can_be_built(path, tiny_data, tmp_path):
 def test_every_family_of_shipped_configs_trains_and_is_evaluated(path, tiny_data, tmp_path):
   from mlrec.runs import experiment
 
-  result = experiment.run(shipped(path, **with_titles(path, tiny_data, tmp_path)), tmp_path / "run").to_json()
-  assert result["test"].keys() >= HEADLINE
+  config = shipped(path, **with_titles(path, tiny_data, tmp_path))
+  result = experiment.run(config, tmp_path / "run").to_json()
+  assert result["test"].keys() >= (CLICKS if "auc" in config.train.monitor else HEADLINE)
   assert all(value is None or np.isfinite(value) for value in result["test"].values())
 
 

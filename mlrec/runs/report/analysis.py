@@ -158,8 +158,8 @@ def _read(run: FinishedRun, split: str) -> PerUser:
   path = Workdir(run.workdir).per_user
   if not path.exists():
     raise DataError(
-      f"{run.workdir} has no {path.name}, as runs of older versions and of config.eval.per_user = False: left out of "
-      "paired tests and metrics of lists"
+      f"{run.workdir} has no {path.name}, as runs of older versions, of rankers and of config.eval.per_user = False: "
+      "left out of paired tests and metrics of lists"
     )
   records, result = PerUser.read(path), run.result
   if (records.data, records.config_hash, records.seed) != (result.data, result.config_hash, result.seed):

@@ -26,6 +26,7 @@ from mlrec.runs.report.analysis import Analysis
 from mlrec.runs.report.analysis import VectorsOf
 from mlrec.runs.report.rows import Row
 from mlrec.runs.report.rows import Table
+from mlrec.train.summary import CLICK_METRICS
 
 
 def make(
@@ -161,6 +162,8 @@ def _columns(table: Table, split: str, best: Mapping[str, set[int]]) -> Iterator
   for name in table.buckets(split):
     yield name.removeprefix("count_").replace("/", " "), metric(name)
   yield "coverage@10", metric("coverage@10")
+  for name in CLICK_METRICS:
+    yield f"{split} {name}", metric(name)
   for kind in ("wall", "cpu", "device"):
     yield f"{kind} min", [tables.number(row.minutes(kind), ".1f") for row in table.rows]
   yield "peak MiB", [tables.number(row.most("peak_memory_mib"), ",.0f") for row in table.rows]
