@@ -38,7 +38,9 @@ def _text() -> str:
   from mlrec.sources import sources
 
   lines = [f"{kind}s: {', '.join(models.names(kind))}" for kind in models.kinds()]
-  lines.append(f"data sources: *_pairs.tsv, *_pairs.csv, *.inter, {', '.join(f'{name}/…' for name in sources.names())}")
+  prepared = ", ".join(f"{name}/…" for name in sources.names())
+  files = "*_pairs.tsv, *_pairs.csv, *.inter"
+  lines.append(f"data sources: {files}, folders of mlrec.ingest or of impressions, {prepared}")
   lines.append(f"splits: {', '.join(protocols.names())}")
   folder = config_lib.shipped()
   configs = sorted(str(path.relative_to(folder.parent)) for path in folder.rglob("*.py"))
