@@ -208,3 +208,31 @@ def _unknown_key(argv: list[str], error: Exception) -> str | None:
         f"; did you mean {near[1]!r}?" if near else ""
       )
   return None
+
+
+def parse_options(text: str) -> dict[str, Any]:
+  """`depth=2,dim=96,heads=(1,2)` as a dict; values are numbers where they look like numbers, and tuples in brackets.
+
+  Raises:
+    ConfigError: a part is no `name=value`.
+  """
+  options: dict[str, Any] = {}
+  # At the commas that are not within brackets.
+  for part in filter(None, re.split(r",(?![^(\[]*[)\]])", text)):
+    name, equals, value = (piece.strip() for piece in part.partition("="))
+    if not equals or not name:
+      raise ConfigError(f"--options: {part!r} is no name=value")
+    if value[:1] + value[-1:] in ("()", "[]"):
+      options[name] = tuple(_number(one.strip()) for one in value[1:-1].split(",") if one.strip())
+    else:
+      options[name] = _number(value)
+  return options
+
+
+def _number(text: str) -> int | float | str:
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      continue
+  return text

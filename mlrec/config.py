@@ -67,6 +67,8 @@ def default_config() -> ConfigDict:
   # Vectors of the items, for models that read them: a .npy or .json file of MicroLens's release, or a folder that
   # mlrec.features has made.
   config.data.features = ""
+  # Codes of the items, for models that read them: a file that mlrec.codes has made.
+  config.data.codes = ""
   # Whether vectors, read or made by a frozen encoder, are whitened over the items of the split.
   config.data.whiten = False
   # The size of a log on the disk, in MiB, beyond which its split is not made in memory: it is made once, in passes over
@@ -225,7 +227,7 @@ TABLE_OPTIMIZERS = (ADAMW, LAZY_ADAMW, SGD, ADAGRAD)
 MUTABLE = (
   "baselines", "compiled_mib", "seeds", "tuning.trials", "tuning.seconds",
   "data.source", "data.data_dir", "data.videos", "data.content", "data.features_dir",
-  "data.features", "data.workers", "data.in_memory_mib", "data.splits_dir", "data.skip_damaged",
+  "data.features", "data.codes", "data.workers", "data.in_memory_mib", "data.splits_dir", "data.skip_damaged",
   "train.epochs", "train.patience", "eval.every_epochs", "eval.batch_size",
   "eval.item_batch", "eval.chunk", "eval.buckets", "eval.per_user", "checkpoint.every_steps",
   "log.every_steps", "log.tensorboard", "log.wandb",

@@ -13,7 +13,6 @@ if __name__ == "__main__":
   startup.prepare()
 
 import pathlib
-import re
 from typing import Any
 
 from absl import flags
@@ -118,36 +117,8 @@ def _item() -> dict[str, Any]:
       raise ConfigError(f"--{flag.name} is no setting of a {kind}, which has {known}")
   return {
     "name": tower, "mode": "frozen", "encoder": encoder, "weights": _WEIGHTS.value, "dtype": _DTYPE.value,
-    "options": parse_options(_OPTIONS.value), **settings,
+    "options": command_line.parse_options(_OPTIONS.value), **settings,
   }  # fmt: skip
-
-
-def parse_options(text: str) -> dict[str, Any]:
-  """`depth=2,dim=96,heads=(1,2)` as a dict; values are numbers where they look like numbers, and tuples in brackets.
-
-  Raises:
-    ConfigError: a part is no `name=value`.
-  """
-  options: dict[str, Any] = {}
-  # At the commas that are not within brackets.
-  for part in filter(None, re.split(r",(?![^(\[]*[)\]])", text)):
-    name, equals, value = (piece.strip() for piece in part.partition("="))
-    if not equals or not name:
-      raise ConfigError(f"--options: {part!r} is no name=value")
-    if value[:1] + value[-1:] in ("()", "[]"):
-      options[name] = tuple(_number(one.strip()) for one in value[1:-1].split(",") if one.strip())
-    else:
-      options[name] = _number(value)
-  return options
-
-
-def _number(text: str) -> int | float | str:
-  for kind in (int, float):
-    try:
-      return kind(text)
-    except ValueError:
-      continue
-  return text
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The flags are those of the command that asks for them.
 flags.disclaim_key_flags()
 
-_PLACES = ("content", "videos", "features", "features_dir", "data_dir")
+_PLACES = ("content", "videos", "features", "features_dir", "codes", "data_dir")
 
 
 class RunFlags(NamedTuple):

@@ -210,7 +210,7 @@ def test_keys_that_may_change_do_not_change_the_hash():
   others = {
     "data.source": "elsewhere.tsv", "data.data_dir": "/there", "data.videos": "microlens/demo-videos-1x32",
     "data.content": "/titles.csv", "data.features_dir": "/cache", "data.splits_dir": "/kept",
-    "data.features": "/v.npy", "seeds": (3, 4),
+    "data.features": "/v.npy", "data.codes": "/codes.safetensors", "seeds": (3, 4),
     "log.tensorboard": False, "log.wandb": "p", "log.mlflow": "sqlite:///x", "eval.per_user": False,
     "baselines": ("popularity",), "eval.buckets": (1000, 100_000), "sharding.rules": (("table", "rows:model"),),
     "data.skip_damaged": True,

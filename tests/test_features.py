@@ -1,7 +1,7 @@
 import pytest
 
+from mlrec.command_line import parse_options
 from mlrec.config import ConfigError
-from mlrec.features import parse_options
 
 
 @pytest.mark.parametrize(

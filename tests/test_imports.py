@@ -43,6 +43,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models.layers": _BASE,
   "mlrec.models.convert": _BASE,
   "mlrec.models.registry": _BASE,
+  "mlrec.models.quantizers": _BASE | {"mlrec.models.layers", "mlrec.models.registry"},
   "mlrec.models.users": _BASE | {"mlrec.models.layers", "mlrec.models.registry"},
   "mlrec.models.items": _MODELS_BASE | {"mlrec.models.convert"},
   "mlrec.models.recommenders": _MODELS_BASE | {"mlrec.losses", "mlrec.models.items", "mlrec.models.users"},
@@ -110,6 +111,7 @@ def test_every_module_has_its_place():
   above = {module for module in _MODULES if _layer(module) is None}
   commands = (
     "__main__",
+    "codes",
     "command_line",
     "convert",
     "export",

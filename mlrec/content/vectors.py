@@ -126,6 +126,18 @@ def read(path: str | os.PathLike[str], item_ids: np.ndarray, *, named: str = "")
   return _of_split(_open(os.fspath(path), named), item_ids, named)
 
 
+def items_of(source: str, *, named: str = "") -> np.ndarray:
+  """`[items + 1]` int64: 0 for padding, and the original ids of all items that have vectors there, ascending.
+
+  `named` is for messages, instead of `source`.
+
+  Raises:
+    DataError: there are none, or they are malformed.
+  """
+  items = np.asarray(_open(source, named or source).items, np.int64)
+  return np.concatenate([[0], items[items > 0]])
+
+
 def check_folder(path: pathlib.Path) -> dict[str, Any]:
   """Compares a finished folder with the digests that it was finished with.
 

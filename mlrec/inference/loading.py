@@ -47,7 +47,7 @@ from mlrec.train.model_builder import ModelBuilder
 
 _TABLE = "item_vectors.safetensors"
 # Keys of `config.data` that say where something lies on this machine, today.
-PLACES = ("data_dir", "videos", "content", "features", "features_dir")
+PLACES = ("data_dir", "videos", "content", "features", "features_dir", "codes")
 
 
 class Loaded(NamedTuple):

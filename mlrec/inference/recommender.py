@@ -143,8 +143,8 @@ class Recommender:
 
     Args:
       workdir: of `python -m mlrec.main`; of several seeds, the one that validated best is taken.
-      places: where content lies now, by key of `config.data`: `content`, `videos`, `features`, `data_dir`,
-        `features_dir`.
+      places: where content lies now, by key of `config.data`: `content`, `videos`, `features`, `codes`,
+        `data_dir`, `features_dir`.
       new_items: also takes the items that the content has and training had not: towers of content encode them, a fused
         ID is the learned absence.
 

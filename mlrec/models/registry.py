@@ -14,8 +14,11 @@ IMAGE_ENCODER = "image encoder"
 AUDIO_ENCODER = "audio encoder"
 TEXT_ENCODER = "text encoder"
 RECOMMENDER = "recommender"
+QUANTIZER = "quantizer"
 
-models = Registry("model", ["mlrec.models.items", "mlrec.models.users", "mlrec.models.recommenders"])
+models = Registry(
+  "model", ["mlrec.models.items", "mlrec.models.users", "mlrec.models.recommenders", "mlrec.models.quantizers"]
+)
 
 
 def choose(section: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:

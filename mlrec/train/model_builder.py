@@ -10,7 +10,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mlrec.config import ConfigError
+from mlrec.content import codes
 from mlrec.content import vectors
+from mlrec.content.codes import Codes
 from mlrec.content.vectors import Vectors
 from mlrec.data.item_ages import item_ages
 from mlrec.data.splits import Split
@@ -22,7 +24,7 @@ from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.registry import options_of
 
-_FEATURE_DIM, _FEATURES = "feature_dim", "features"
+_FEATURE_DIM, _FEATURES, _CODES = "feature_dim", "features", "codes"
 
 
 class _Lazy(Mapping[str, Any]):
@@ -75,7 +77,8 @@ class ModelBuilder:
   @property
   def fingerprints(self) -> list[str]:
     """Of what the recommender is built from beside the split."""
-    return [self._vectors.fingerprint] if _FEATURES in self._known and vectors.source_of(self._data) else []
+    read = [self._vectors.fingerprint] if _FEATURES in self._known and vectors.source_of(self._data) else []
+    return read + ([self._codes.fingerprint] if self._data.codes else [])
 
   def create(self, *, rngs: nnx.Rngs) -> Recommender:
     """A recommender to be trained.
@@ -107,6 +110,7 @@ class ModelBuilder:
       "train": lambda: split.train,
       _FEATURE_DIM: lambda: vectors.width(source),
       _FEATURES: lambda: self._vectors.vectors,
+      _CODES: lambda: self._codes.codes,
       ITEM_DATA: lambda: self._item_data,
     }
 
@@ -121,8 +125,13 @@ class ModelBuilder:
       "item_fields": lambda: split.item_fields,
       "item_ages": lambda: item_ages(split.train, split.num_items),
       "train": lambda: split.train,
+      _CODES: lambda: self._codes.codes,
     })  # fmt: skip
 
   @functools.cached_property
   def _vectors(self) -> Vectors:
     return vectors.load(self._data, self._split.item_ids, self._split.known_ids)
+
+  @functools.cached_property
+  def _codes(self) -> Codes:
+    return codes.read(self._data.codes, self._split.item_ids)

@@ -24,11 +24,11 @@ class Recommender(nnx.Module):
   A constructor takes its options, `rngs`, and by name whatever it needs to know of the data: `num_items`, `num_users`,
   `max_length`, `train` (the training rows, `Rows` of dense ids, a row a user), `feature_dim` (the width of the
   vectors that `config.data.features` names) and `features` (those vectors, `[num_items + 1, feature_dim]` float32).
-  Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. What item
-  towers may ask for is handed on in `item_data`, a mapping whose values are made when they are looked up:
-  `feature_dim` (0 for no vectors), `train_counts` (`[num_items + 1]` int, how often training names each item),
-  `item_ages` (`[num_items + 1]` float32, `mlrec.data.item_ages`), `item_fields` (`Split.item_fields`) and `train` (as
-  above).
+  Where the config names no vectors, the last two keep their defaults, or are asked for if they have none. `codes` are
+  those of `config.data.codes`, `[num_items + 1, levels]` int32 (`mlrec.content.codes`). What item towers may ask for is
+  handed on in `item_data`, a mapping whose values are made when they are looked up: `feature_dim` (0 for no vectors),
+  `train_counts` (`[num_items + 1]` int, how often training names each item), `item_ages` (`[num_items + 1]` float32,
+  `mlrec.data.item_ages`), `item_fields` (`Split.item_fields`), `codes` and `train` (as above).
 
   Attributes:
     batches_of: what a training batch holds: `SEQUENCES` (a `Batch`), `INTERACTIONS` (an `InteractionBatch`) or, of
