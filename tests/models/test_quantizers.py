@@ -127,7 +127,7 @@ def test_the_loss_of_an_rq_vae_is_the_papers():
     rebuilt = np.asarray(model.decode(jnp.asarray(chosen.sum(0)[None], jnp.float32)))[0]
     losses.append(np.sum((row - rebuilt) ** 2) + 1.3 * np.sum((residuals - chosen) ** 2))
     np.testing.assert_array_equal(rq_vae.quantized(jnp.asarray(latent[None], jnp.float32), books)[0][0], codes)
-  loss, _ = net._loss(params, jnp.asarray(books), x)
+  loss, _ = jax.jit(net._loss)(params, jnp.asarray(books), x)
   assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_gradients_pass_the_quantization_by():
 
   wanted = jax.grad(rebuilt)(chosen.sum(0)) + 2 * 0.25 * (residuals - chosen).sum(0) / len(x)
   _, to_params = jax.vjp(lambda p: nnx.merge(net.graphdef, p).encode(x), params)
-  of_params, of_books = jax.grad(net._loss, argnums=(0, 1), has_aux=True)(params, books, x)[0]
+  of_params, of_books = jax.jit(jax.grad(net._loss, argnums=(0, 1), has_aux=True))(params, books, x)[0]
   kernel = lambda state: state["to_latent"]["kernel"][...]  # noqa: E731
   np.testing.assert_allclose(kernel(of_params), kernel(to_params(wanted)[0]), rtol=1e-4, atol=1e-6)
   expected = np.zeros(books.shape)
