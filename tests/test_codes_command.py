@@ -43,6 +43,7 @@ def test_codes_of_a_file_of_vectors_are_unique_and_told_of(made, vectors_file, t
   assert f"{recipe['errors'][1]:.4f}" in lines[-3]
 
 
+@pytest.mark.slow
 def test_rq_vae_takes_options_and_whitened_vectors(made, vectors_file, tmp_path):
   options = "--options=hidden=(8,),latent=4,steps=100,batch_size=16"
   done = made(f"--features={vectors_file}", "--whiten", "--quantizer=rq_vae", "--size=4", options, "--to=a.safetensors")

@@ -13,7 +13,7 @@ from mlrec.models.registry import RECOMMENDER
 from mlrec.models.registry import USER_ENCODER
 
 # What a model gets from the data or from what it is part of, which no config sets.
-_GIVEN = {"num_items", "num_users", "train", "features", "feature_dim", "item_data", "item_fields", "spec"}
+_GIVEN = {"num_items", "num_users", "train", "features", "feature_dim", "codes", "item_data", "item_fields", "spec"}
 _GIVEN_TO_PARTS = {*_GIVEN, "dim", "max_length"}
 # What encoders are fed, as far as those of a modality have it.
 _FED = {"frames": "{} frames", "interval": "{} apart", "size": "of {0} × {0}", "samples": "{:,} samples",

@@ -35,10 +35,15 @@ def _codes(items=_ITEMS) -> np.ndarray:
   return np.concatenate([np.full((1, 3), -1), told_apart(pairs)]).astype(np.int32)
 
 
-def _model(codes=None, **options):
-  """A model none of whose parameters is 0 or 1."""
-  options = {"dim": _DIM, "user": _USER, "codes": _codes() if codes is None else codes, **options}
-  create = functools.partial(models.create, "tiger", num_items=_ITEMS, max_length=_LENGTH, **options)
+def _create(**options):
+  options = {"dim": _DIM, "user": _USER, "codes": _codes(), **options}
+  return models.create("tiger", num_items=_ITEMS, max_length=_LENGTH, **options)
+
+
+@functools.cache
+def _model(**options):
+  """A model none of whose parameters is 0 or 1; tests share it."""
+  create = functools.partial(_create, **options)
   graphdef, params, rest = nnx.split(tiny.fresh(lambda: create(rngs=nnx.Rngs(0))), nnx.Param, ...)
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), params)
@@ -58,7 +63,8 @@ def _logits(model, state, prefix):
   up = x @ _wide(model.modulation.up.kernel) + _wide(model.modulation.up.bias)
   up = up / 2 * (1 + np.vectorize(math.erf)(up / np.sqrt(2)))
   scale, shift = np.split(up @ _wide(model.modulation.down.kernel) + _wide(model.modulation.down.bias), 2)
-  decoded = (1 + scale) * (state @ _wide(model.heads[level].kernel)) + shift
+  head = _wide(model.heads.kernel)[:, level * _DIM : (level + 1) * _DIM]
+  decoded = (1 + scale) * (state @ head) + shift
   start = model.outputs.starts[level]
   return _wide(model.outputs.table)[start : start + model.trie.sizes[level]] @ decoded
 
@@ -244,8 +250,8 @@ def test_what_cannot_be_built_is_refused():
   with pytest.raises(ValueError, match="two items have the same codes"):
     CodeTrie(np.array([[-1, -1], [0, 1], [1, 1], [0, 1]]))
   with pytest.raises(OptionError, match=r"^tokens = 'item': did you mean 'items'"):
-    _model(tokens="item")
+    _create(tokens="item", rngs=nnx.Rngs(0))
   with pytest.raises(OptionError, match=r"^user\.name = 'sasrek': .* did you mean 'sasrec'"):
-    _model(user={"name": "sasrek"})
+    _create(user={"name": "sasrek"}, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match="there are codes of 39 items, and 40 items"):
-    _model(codes=_codes()[:-1])
+    _create(codes=_codes()[:-1], rngs=nnx.Rngs(0))

@@ -1,6 +1,7 @@
 """Runs over codes of items: they learn, are resumed exactly, and stand in a fused tower."""
 
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from mlrec.config import ConfigError
 from mlrec.content import codes as code_files
 from mlrec.data.interactions import DataError
+from mlrec.inference.recommender import Recommender
 from mlrec.models.quantizers.quantizer import told_apart
 from support import tiny_runs
 from support.tiny_runs import assert_same_run
@@ -48,6 +50,20 @@ def test_a_tiger_learns_and_goes_on_where_it_was(run, tmp_path):
   assert wanted["test"]["hr@10"] > 0.15
 
 
+def test_what_was_evaluated_is_what_is_recommended_wherever_the_codes_lie(run, codes_file, tmp_path):
+  found = run(tmp_path / "run", model=_TIGER, **{"train.epochs": 2, "data.codes": shutil.copy(codes_file, tmp_path)})
+  (tmp_path / codes_file.name).unlink()
+  recommender = Recommender.load(tmp_path / "run", places={"codes": str(codes_file)})
+  split = recommender.loaded.split
+  histories = [split.item_ids[split.rows[user][:-1]].tolist() for user in range(tiny_runs.USERS)]
+  recommended = recommender.recommend(histories, k=10)
+  hits = [target in items for target, items in zip(split.item_ids[split.targets("test")], recommended.items)]
+  assert np.mean(hits) == pytest.approx(found["test"]["hr@10"])
+  # Scores are logarithms of probabilities, highest first.
+  assert (np.diff(recommended.scores, axis=1) <= 0).all()
+  assert (np.exp(recommended.scores).sum(1) < 1).all()
+
+
 def test_codes_are_features_of_a_fused_tower(run, tmp_path):
   found = run(tmp_path / "run", model=_FUSED, **{"train.epochs": 1})
   assert np.isfinite(found["test"]["hr@10"])
@@ -55,6 +71,7 @@ def test_codes_are_features_of_a_fused_tower(run, tmp_path):
   assert found["config_hash"] != without["config_hash"]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_codes(run, codes_file, tmp_path):
   run(tmp_path / "run", model=_TIGER, **{"train.epochs": 1})
   items = np.arange(1, tiny_runs.ITEMS + 1)

@@ -90,7 +90,8 @@ class TIGER(Recommender):
   items are ranked by their exact likelihood at the cost of a few dot products for each; no beam is needed, and
   evaluation uses none; `beam_search` finds the likeliest without looking at all items.
 
-  New items, which training never names, have the codes of their content, and so a likelihood.
+  New items, which training never names, have codes, and so a likelihood; but at each branching that training passes
+  they are what it tells the true code from, which leaves them little.
   """
 
   scores_by_dot = False
@@ -142,9 +143,7 @@ class TIGER(Recommender):
       self.users = models.create(
         name, dim, kind=USER_ENCODER, section=options, max_length=max_length * self.per_item, rngs=rngs
       )
-    self.heads = nnx.List(
-      [nnx.Linear(dim, dim, use_bias=False, kernel_init=xavier_normal, rngs=rngs) for _ in range(levels)]
-    )
+    self.heads = nnx.Linear(dim, levels * dim, use_bias=False, kernel_init=xavier_normal, rngs=rngs)
     self.modulation = MLP(dim, hidden or 2 * dim, 2 * dim, kernel_init=xavier_normal, rngs=rngs)
     # Which level a prefix ends at; the empty one's is all that is known of it.
     self.places = nnx.Param(truncated_normal(0.02)(rngs.params(), (levels, dim)))
@@ -159,29 +158,22 @@ class TIGER(Recommender):
 
   def item_vectors(self, items: Array, content: Mapping[str, Array] = {}, context: Context = EVALUATION) -> Coded:
     """What `score` reads of items `[U]`."""
-    codes, branchings = self._codes(items), self.trie.branchings(items)
-    vector, bias = jnp.zeros((len(items), self.places.shape[1])), jnp.zeros(len(items))
-    for level in range(self.trie.levels):
-      x, b = self._edge(codes, level)
-      # A code that is certain has a probability of 1, whatever its logit.
-      chosen = branchings[:, level] > 0
-      vector, bias = vector + jnp.where(chosen[:, None], x, 0), bias + jnp.where(chosen, b, 0)
-    return Coded(vector, bias, branchings)
+    branchings = self.trie.branchings(items)
+    vector, bias = self._edges(self._codes(items))
+    # A code that is certain has a probability of 1, whatever its logit.
+    chosen = branchings > 0
+    return Coded(jnp.where(chosen[..., None], vector, 0).sum(1), jnp.where(chosen, bias, 0).sum(1), branchings)
 
   def user_table(self) -> Edges:
     """What scores the edges of the trie's branchings."""
     items, levels = self.trie.edges
-    codes = self._codes(items)
-    vector, bias = self._edge(codes, 0)
-    for level in range(1, self.trie.levels):
-      here = levels == level
-      x, b = self._edge(codes, level)
-      vector, bias = jnp.where(here[:, None], x, vector), jnp.where(here, b, bias)
-    return Edges(vector, bias)
+    vector, bias = self._edges(self._codes(items))
+    rows = jnp.arange(len(items))
+    return Edges(vector[rows, levels], bias[rows, levels])
 
   def states(self, table: Any, users: Edges, batch: EvalBatch) -> Reader:
     """The states of users after their newest items, and the normalisers of all branchings for each."""
-    x, positions, segments = self._tokens(self._codes(batch.history.tokens), batch.history)
+    x, positions, segments = self._tokens(self.embedding(self._codes(batch.history.tokens)), batch.history)
     last = batch.last * self.per_item + self.per_item - 1
     return self.reader(self.users.at(x, positions, segments, last), users)
 
@@ -223,7 +215,7 @@ class TIGER(Recommender):
     nodes, scores = self.trie.root(users)[:, None], jnp.zeros((users, 1))
     for level in range(self.trie.levels):
       below, items, there = self.trie.children(nodes, level)
-      vector, bias = self._edge(self._codes(items.ravel()), level)
+      vector, bias = (x[:, level] for x in self._edges(self._codes(items.ravel())))
       logits = jnp.einsum("bwcd,bd->bwc", vector.reshape(*items.shape, -1), state) + bias.reshape(items.shape)
       logits = jax.nn.log_softmax(jnp.where(there, logits, -jnp.inf))
       found = jnp.where(there, scores[..., None] + logits, -jnp.inf).reshape(users, -1)
@@ -238,18 +230,20 @@ class TIGER(Recommender):
 
   def loss_sums(self, batch: Batch, *, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
     """The sum over a batch's real places of -log p of the items that follow, and their number."""
+    # Once for each item of the batch: on a CPU gradients of many short rows that are gathered cost more than products.
     codes = self._codes(batch.items)
-    x, positions, segments = self._tokens(codes[batch.history.tokens], batch.history)
+    vectors = self.embedding(codes)
+    x, positions, segments = self._tokens(vectors[batch.history.tokens], batch.history)
     states = self.users(x, positions, segments, rngs=rngs)
     # Of an item's tokens the last has seen all of them.
     states = states.reshape(-1, self.per_item, states.shape[-1])[:, -1]
     targets, weights = batch.targets.ravel(), batch.weights.ravel()
+    scale, shift = jnp.split(self._modulations(vectors, rngs)[targets], 2, axis=-1)
+    decoded = self.dropout(scale * self.heads(states).reshape(scale.shape) + shift, rngs)
     followers, branchings = codes[targets], self.trie.branchings(batch.items[targets])
     total = jnp.zeros(())
     for level in range(self.trie.levels):
-      scale, shift = self._modulated(codes, level, rngs)
-      decoded = self.dropout(scale[targets] * self.heads[level](states) + shift[targets], rngs)
-      logits = decoded @ self._outputs(level).T
+      logits = decoded[:, level] @ self._outputs(level).T
       logits = jnp.where(self.trie.allowed(branchings[:, level], level), logits, jnp.finfo(jnp.float32).min)
       wanted = jnp.take_along_axis(logits, jnp.maximum(followers[:, level, None], 0), axis=1)[:, 0]
       loss = jax.nn.logsumexp(logits, axis=1) - wanted
@@ -260,34 +254,39 @@ class TIGER(Recommender):
     """`[..., levels]` int32 of items `[...]`, below 0 for the padding."""
     return jnp.take(self.codes[...], items, axis=0, mode="clip")
 
-  def _tokens(self, codes: Array, history: History) -> tuple[Array, Array, Array]:
-    """What the user encoder reads of rows of items' `codes [R, W, levels]`: vectors, positions and segments."""
-    x = self.embedding(codes)
+  def _tokens(self, x: Array, history: History) -> tuple[Array, Array, Array]:
+    """What the user encoder reads of rows of embeddings `x [R, W, levels, D]`: vectors, positions and segments."""
     if self.per_item == 1:
       return x.sum(2), history.positions, history.segments
     rows, width, levels, dim = x.shape
     positions = history.positions[..., None] * levels + jnp.arange(levels)
-    segments = jnp.broadcast_to(history.segments[..., None], codes.shape)
+    segments = jnp.broadcast_to(history.segments[..., None], positions.shape)
     whole = rows, width * levels
     return x.reshape(*whole, dim), positions.reshape(whole), segments.reshape(whole)
 
-  def _modulated(self, codes: Array, level: int, rngs: nnx.Rngs | None = None) -> tuple[Array, Array]:
-    """What the first `level` codes of `codes [U, levels]` make of a user's state: factors and summands, `[U, D]`."""
-    prefix = self.embedding(codes)[:, :level].sum(1)
-    prefix = self.norm(self.dropout(prefix, rngs) + self.places[...][level])
-    scale, shift = jnp.split(self.modulation(prefix), 2, axis=-1)
-    return 1 + scale, shift
+  def _modulations(self, vectors: Array, rngs: nnx.Rngs | None = None) -> Array:
+    """Factors and summands `[U, levels, 2 D]` of a user's state, of the prefix before each code.
+
+    Args:
+      vectors: `[U, levels, D]`, embeddings of all codes.
+      rngs: the `dropout` stream; None for evaluation.
+    """
+    prefixes = jnp.pad(jnp.cumsum(vectors, axis=1)[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    out = self.modulation(self.norm(self.dropout(prefixes, rngs) + self.places[...]))
+    # Factors start around 1.
+    return out.at[..., : vectors.shape[-1]].add(1)
 
   def _outputs(self, level: int) -> Array:
     """`[sizes[level], D]`."""
     start = self.outputs.starts[level]
     return self.outputs.table[...][start : start + self.trie.sizes[level]]
 
-  def _edge(self, codes: Array, level: int) -> tuple[Array, Array]:
-    """The logit of each item's code of a level as a function of the user's state: a vector `[U, D]` and a bias `[U]`.
+  def _edges(self, codes: Array) -> tuple[Array, Array]:
+    """The logits of items' `codes [U, levels]` as functions of the state: `[U, levels, D]`, biases `[U, levels]`.
 
     h · o = (a * W s) · o + b · o is linear in s.
     """
-    scale, shift = self._modulated(codes, level)
-    out = jnp.take(self._outputs(level), jnp.maximum(codes[:, level], 0), axis=0, mode="clip")
-    return (scale * out) @ self.heads[level].kernel[...].T, (shift * out).sum(1)
+    scale, shift = jnp.split(self._modulations(self.embedding(codes)), 2, axis=-1)
+    out = self.outputs(codes)
+    kernel = self.heads.kernel[...].reshape(-1, *out.shape[1:])
+    return jnp.einsum("ulc,dlc->uld", scale * out, kernel), (shift * out).sum(-1)
