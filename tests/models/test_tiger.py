@@ -105,7 +105,7 @@ def test_probabilities_of_all_items_sum_to_one():
 
 @functools.partial(nnx.jit, static_argnums=(3, 4))
 def _beam(model, state, excluded, width, length):
-  return model.beam_search(state, excluded, width=width, length=length)
+  return model.beam_search(model.beam_table(), state, excluded, width=width, length=length)
 
 
 @pytest.mark.parametrize("width", [_ITEMS, 100])
@@ -138,7 +138,7 @@ def test_a_narrow_beam_keeps_the_likeliest_prefixes_alone():
     assert items[user].tolist() == left.tolist()
     assert float(likelihoods[user, 0]) == pytest.approx(float(scores[left[0], user]), rel=1e-4, abs=1e-4)
   with pytest.raises(ValueError, match="length = 3 must be between 1 and width = 2"):
-    model.beam_search(jnp.asarray(users), jnp.zeros((6, 1), int), width=2, length=3)
+    model.beam_search([], jnp.asarray(users), jnp.zeros((6, 1), int), width=2, length=3)
 
 
 @pytest.fixture(scope="module")

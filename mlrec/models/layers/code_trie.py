@@ -142,6 +142,10 @@ class CodeTrie(nnx.Module):
     """The node that no code leads to, `[number]` int32."""
     return jnp.zeros(number, jnp.int32)
 
+  def items(self, level: int) -> Array:
+    """An item below each node that the code of a level leads to, `[nodes]` int32."""
+    return self._nodes[level]["items"][...]
+
   def children(self, nodes: Array, level: int) -> tuple[Array, Array, Array]:
     """What may follow prefixes of `level` codes.
 

@@ -1,6 +1,7 @@
 """Generative retrieval: the next item's codes, one after another (TIGER, arXiv 2305.05065)."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -190,7 +191,17 @@ class TIGER(Recommender):
       scores = scores - normalisers[items.branchings[:, level]]
     return scores
 
-  def beam_search(self, state: Array, excluded: Array, *, width: int, length: int) -> tuple[Array, Array]:
+  def beam_table(self) -> list[Edges]:
+    """What `beam_search` scores codes by: of each level's nodes of the trie, their last codes; once for all users."""
+    found = []
+    for level in range(self.trie.levels):
+      vector, bias = self._edges(self._codes(self.trie.items(level)))
+      found.append(Edges(vector[:, level], bias[:, level]))
+    return found
+
+  def beam_search(
+    self, table: Sequence[Edges], state: Array, excluded: Array, *, width: int, length: int
+  ) -> tuple[Array, Array]:
     """The likeliest items by a beam over the trie: after each code the `width` likeliest prefixes are kept.
 
     For a catalogue whose likelihoods are not all to be computed: the cost grows with `width` and the children of a
@@ -198,6 +209,7 @@ class TIGER(Recommender):
     catalogue finds what the exact ranking does.
 
     Args:
+      table: of `beam_table`.
       state: `[B, D]` float32, users' states.
       excluded: `[B, H]` int, items that are not for this user; 0 is filler.
       width: prefixes kept.
@@ -215,8 +227,8 @@ class TIGER(Recommender):
     nodes, scores = self.trie.root(users)[:, None], jnp.zeros((users, 1))
     for level in range(self.trie.levels):
       below, items, there = self.trie.children(nodes, level)
-      vector, bias = (x[:, level] for x in self._edges(self._codes(items.ravel())))
-      logits = jnp.einsum("bwcd,bd->bwc", vector.reshape(*items.shape, -1), state) + bias.reshape(items.shape)
+      vector, bias = (jnp.take(x, below, axis=0, mode="clip") for x in table[level])
+      logits = jnp.einsum("bwcd,bd->bwc", vector, state) + bias
       logits = jax.nn.log_softmax(jnp.where(there, logits, -jnp.inf))
       found = jnp.where(there, scores[..., None] + logits, -jnp.inf).reshape(users, -1)
       below, items = below.reshape(found.shape), items.reshape(found.shape)
