@@ -1,6 +1,7 @@
 """Runs over codes of items: they learn, are resumed exactly, and stand in a fused tower."""
 
 import functools
+import pathlib
 import shutil
 
 import numpy as np
@@ -39,26 +40,23 @@ def run(run_tiny, codes_file):
   return functools.partial(run_tiny, **settings)
 
 
-def test_a_tiger_learns_and_goes_on_where_it_was(run, tmp_path):
+def test_a_tiger_learns_goes_on_where_it_was_and_recommends_what_it_ranks_first(run, codes_file, tmp_path):
   wanted = run(tmp_path / "whole", model=_TIGER, **{"train.epochs": 4})
-  run(tmp_path / "run", model=_TIGER, **{"train.epochs": 2})
-  run(tmp_path / "run", model=_TIGER, **{"train.epochs": 4})
+  moved = shutil.copy(codes_file, tmp_path)
+  for epochs in (2, 4):
+    run(tmp_path / "run", model=_TIGER, **{"train.epochs": epochs, "data.codes": moved})
   assert_same_run(tmp_path / "run", tmp_path / "whole")
   losses = [line["loss"] for line in metric_lines(tmp_path / "whole") if line["split"] == "train"]
   assert np.mean(losses[-3:]) < np.mean(losses[:3]) < 1.2 * np.log(tiny_runs.ITEMS)
   # A tenth of the items would be there by luck.
   assert wanted["test"]["hr@10"] > 0.15
-
-
-def test_what_was_evaluated_is_what_is_recommended_wherever_the_codes_lie(run, codes_file, tmp_path):
-  found = run(tmp_path / "run", model=_TIGER, **{"train.epochs": 2, "data.codes": shutil.copy(codes_file, tmp_path)})
-  (tmp_path / codes_file.name).unlink()
+  pathlib.Path(moved).unlink()
   recommender = Recommender.load(tmp_path / "run", places={"codes": str(codes_file)})
   split = recommender.loaded.split
   histories = [split.item_ids[split.rows[user][:-1]].tolist() for user in range(tiny_runs.USERS)]
   recommended = recommender.recommend(histories, k=10)
   hits = [target in items for target, items in zip(split.item_ids[split.targets("test")], recommended.items)]
-  assert np.mean(hits) == pytest.approx(found["test"]["hr@10"])
+  assert np.mean(hits) == pytest.approx(wanted["test"]["hr@10"])
   # Scores are logarithms of probabilities, highest first.
   assert (np.diff(recommended.scores, axis=1) <= 0).all()
   assert (np.exp(recommended.scores).sum(1) < 1).all()
@@ -66,9 +64,8 @@ def test_what_was_evaluated_is_what_is_recommended_wherever_the_codes_lie(run, c
 
 def test_codes_are_features_of_a_fused_tower(run, tmp_path):
   found = run(tmp_path / "run", model=_FUSED, **{"train.epochs": 1})
-  assert np.isfinite(found["test"]["hr@10"])
-  without = run(tmp_path / "id", model=_FUSED | {"item": {"name": "id"}}, **{"train.epochs": 1, "data.codes": ""})
-  assert found["config_hash"] != without["config_hash"]
+  assert found["test"]["hr@10"] > 0
+  assert np.isfinite(found["test"]["ndcg@10"])
 
 
 @pytest.mark.slow
