@@ -19,18 +19,9 @@ from mlrec.search_space import uniform
 def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
-  config.model = ConfigDict(
-    {
-      "name": "sequential",
-      "dim": 128,
-      "item": {"name": "id"},
-      "user": {"name": "sasrec", "heads": 2, "blocks": 3, "dropout": 0.4},
-      "item_dropout": 0.2,
-      "transitions": {"share": 0.2, "window": 5, "decay": 0.9},
-    }
-  )
+  config.model.dim = 128
+  config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 3, "dropout": 0.4})
   config.optimizer.lr = 1e-3
-  config.optimizer.item_tables = "lazy_adamw"
   config.train.batch_size = 256
   config.train.epochs = 40
   config.train.patience = 3

@@ -66,7 +66,8 @@ class Transitions(nnx.Module):
       share: of the chain, above 0 and below 1.
       window: the largest distance at which an item still follows.
       decay: d, from 0 (the newest item alone) to 1.
-      followers: of each item, those of the most weight that are kept.
+      followers: of each item, those of the most weight that are kept: 8 bytes each. To count takes some bytes for each
+        pair of training items within the window.
 
     Raises:
       OptionError: a value is out of range.
