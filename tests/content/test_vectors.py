@@ -14,7 +14,7 @@ _DIM = 3
 
 
 def _load(source, item_ids, *, whiten: bool = False) -> vectors.Vectors:
-  return vectors.load(ConfigDict({"features": source, "whiten": whiten}), item_ids)
+  return vectors.load(ConfigDict({"source": "a_pairs.tsv", "features": source, "whiten": whiten}), item_ids)
 
 
 def _drawn(rows: int, seed: int = 0) -> np.ndarray:
