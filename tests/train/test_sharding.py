@@ -1,6 +1,8 @@
 """`config.sharding`: tables cut over devices, and what must not show it."""
 
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from mlrec.train.sharding import rows_over
 from support.tiny_runs import environment
 from support.tiny_runs import losses
 from support.tiny_runs import read_json
+from support.tiny_runs import ROOT
 from support.tiny_runs import saved_arrays
 from support.tiny_runs import tiny_arguments
 
@@ -165,3 +168,37 @@ def test_a_checksum_tells_of_what_changes():
   assert checksum({"a": jnp.asarray(array)}) == before
   with pytest.raises(TypeError, match="elements of 1, 2 or 4 bytes, not of float64"):
     checksum({"a": array.astype(np.float64)})
+
+
+_WITH_TRANSITIONS = """
+import pathlib
+import sys
+from ml_collections import ConfigDict
+from mlrec import config as config_lib
+from mlrec.runs import experiment
+pairs, workdir, cut = sys.argv[1:]
+config = config_lib.default_config()
+with config.unlocked():
+  config.model = ConfigDict({
+    "name": "sequential", "dim": 8, "item": {"name": "id"}, "user": {"name": "sasrec", "blocks": 1},
+    "transitions": {"share": 0.3},
+  })
+config.data.source, config.train.epochs, config.train.batch_size, config.log.tensorboard = pairs, 2, 64, False
+if cut == "cut":
+  config.sharding.model, config.sharding.rules = 4, (("table", "rows:model"),)
+experiment.run(config_lib.validate(config), pathlib.Path(workdir), say=lambda text: None)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_mixed_with_a_chain_ranks_alike_however_eight_devices_are_cut(pairs_file, tmp_path):
+  ran = []
+  for name in ("whole", "cut"):
+    workdir = tmp_path / name
+    command = [sys.executable, "-c", _WITH_TRANSITIONS, str(pairs_file), str(workdir), name]
+    done = subprocess.run(command, cwd=ROOT, env=environment(devices=8), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ran.append([read_json(workdir / "result.json")[split] for split in ("valid", "test")])
+  for whole, cut in zip(*ran, strict=True):
+    assert cut == pytest.approx(whole, rel=1e-6)
+    assert whole["hr@10"] > 0
