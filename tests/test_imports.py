@@ -120,6 +120,7 @@ def test_every_module_has_its_place():
     "listing",
     "main",
     "plan",
+    "pretrain",
     "recommend",
     "report",
     "rerank",

@@ -1,9 +1,11 @@
 """The stream of training batches, from the split to the devices."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -96,6 +98,14 @@ def _check_parts(config: ConfigDict, model: Recommender) -> None:
     )
 
 
+class Stream(Protocol):
+  """Batches by step, whose `items` are read content of."""
+
+  @property
+  def stack(self) -> Callable[..., Any]:
+    """`(first, count, size)`: the batches of `count` steps from `first` on, on a new leading axis of `size`."""
+
+
 class Group(NamedTuple):
   """Stacked batches of so many `steps` on the host, and the content of their items by shares."""
 
@@ -117,7 +127,7 @@ class Groups:
     parts: that batches are made in; of several a process makes its own alone.
   """
 
-  batches: Batches
+  batches: Stream
   bounds: Sequence[int]
   size: int
   content: Content | None

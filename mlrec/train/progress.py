@@ -72,8 +72,9 @@ class MetricWriter:
 class Progress:
   """Rate, loss and time left: one line that renews itself on a terminal, a plain line now and then elsewhere."""
 
-  def __init__(self, *, total: int, done: int, users_per_step: int, enabled: bool = True):
-    self._total, self._first, self._users = total, done, users_per_step
+  def __init__(self, *, total: int, done: int, users_per_step: int, counted: str = "users", enabled: bool = True):
+    """Starts the clock; `users_per_step` counts what is `counted`."""
+    self._total, self._first, self._users, self._counted = total, done, users_per_step, counted
     self._enabled = enabled
     self._live = enabled and sys.stderr.isatty()
     self._start = self._printed = time.monotonic()
@@ -96,7 +97,7 @@ class Progress:
     share = f"{100 * step / self._total:.0f} %"
     self._show(
       f"epoch {epoch} · step {step}/{self._total} ({share}) · loss {loss:.4f} · "
-      f"{rate:.1f} steps/s, {rate * self._users:,.0f} users/s · {left} left"
+      f"{rate:.1f} steps/s, {rate * self._users:,.0f} {self._counted}/s · {left} left"
     )
 
   def pause(self, seconds: float) -> None:

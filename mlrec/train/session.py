@@ -72,7 +72,24 @@ class Session:
     clock: Clock,
     *,
     steps_per_epoch: int,
+    monitor: str = "",
+    counted: str = "users",
   ):
+    """Keeps what the run has.
+
+    Args:
+      config: of the run.
+      files: where metrics go.
+      state: to go on from.
+      record: what was saved with it.
+      checkpoints: of the run.
+      stop: asked whether to stop.
+      clock: of this process.
+      steps_per_epoch: of the run.
+      monitor: the metric that the best parameters are chosen by; empty for `config.train.monitor`.
+      counted: what a batch has `config.train.batch_size` of.
+    """
+    self._monitor, self._counted = monitor or config.train.monitor, counted
     self._config, self._files, self._stop, self._clock = config, files, stop, clock
     self._steps_per_epoch, self.total_steps = steps_per_epoch, config.train.epochs * steps_per_epoch
     self.state, self.record, self.checkpoints = state, record, checkpoints
@@ -81,8 +98,9 @@ class Session:
   def __enter__(self) -> Self:
     primary = jax.process_index() == 0
     self._progress = Progress(
-      total=self.total_steps, done=self.step, users_per_step=self._config.train.batch_size, enabled=primary
-    )
+      total=self.total_steps, done=self.step, users_per_step=self._config.train.batch_size, counted=self._counted,
+      enabled=primary,
+    )  # fmt: skip
     if self.step and not self.done:
       self._progress.message(f"resumed at step {self.step} of {self.total_steps}")
     self._writer = MetricWriter(self._files, step=self.step, config=self._config, enabled=primary)
@@ -148,7 +166,7 @@ class Session:
   def validated(self, metrics: dict[str, float], seconds: float) -> None:
     """Judges a validation of the state, which took so long."""
     train = self._config.train
-    self.record = self.record.judged(self.step, metrics[train.monitor], patience=train.patience)
+    self.record = self.record.judged(self.step, metrics[self._monitor], patience=train.patience)
     self._progress.pause(seconds)
     best = self.record.best_step == self.step
     epoch, rest = divmod(self.step, self._steps_per_epoch)
@@ -203,5 +221,7 @@ class Session:
 
 
 def _line(when: str, loss: float, metrics: dict[str, float], best: bool) -> str:
-  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in headline(metrics))
+  # Of what is neither ranked nor judged all that was measured is told.
+  shown = headline(metrics) or metrics
+  figures = " · ".join(f"{name} {metrics[name]:.4f}" for name in shown)
   return f"{when} · mean loss {loss:.4f} · valid {figures}{' · best' if best else ''}"
