@@ -1,11 +1,16 @@
 """The video tower's gradient, whole and in parts, on one device and on eight."""
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlrec.models.items.video.tower import normalise
+from mlrec.models.layers import variables
+from mlrec.models.layers.variables import ENCODER
+from mlrec.models.layers.variables import HEAD
+from mlrec.registry import OptionError
 from support import dense_tower as dense
 
 
@@ -33,6 +38,19 @@ def test_evaluation_takes_no_parts():
   items, frames = dense.clips(16)
   whole, in_parts = (dense.tower(accumulate=parts)(items, {"frames": frames}) for parts in (1, 4))
   np.testing.assert_array_equal(whole, in_parts)
+
+
+@pytest.mark.parametrize(("asked", "group"), [("", ENCODER), ("encoder", ENCODER), ("head", HEAD)])
+def test_the_projection_learns_as_its_group_does(asked, group):
+  said = variables.groups(nnx.state(dense.tower(projection_group=asked), nnx.Param))
+  projection = {name: said[name] for name in said if name.startswith("projection.")}
+  assert projection == dict.fromkeys(("projection.bias.value", "projection.kernel.value"), group)
+  assert {found for name, found in said.items() if name not in projection} == {ENCODER}
+
+
+def test_a_group_that_is_none_is_refused():
+  with pytest.raises(OptionError, match=r"projection_group = 'heads': did you mean 'head'"):
+    dense.tower(projection_group="heads")
 
 
 @pytest.mark.slow

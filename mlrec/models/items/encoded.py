@@ -37,6 +37,7 @@ from mlrec.registry import OptionError
 
 MODES = ("frozen", "top", "full", "scratch")
 DTYPES = ("float32", "bfloat16", "float16")
+_GROUPS = (ENCODER, HEAD)
 
 
 class EncodedTower(ItemTower):
@@ -56,8 +57,8 @@ class EncodedTower(ItemTower):
     net_name: the PyTorch name, in MicroLens's code, of the module that holds encoder and projection, and of the encoder
       within it.
     encodes: the registry's kind of the encoders that it runs.
-    projection_group: the group of the projection's parameters. MicroLens gives the encoder's learning rate and decay to
-      that of videos alone (released code).
+    projection_group: the group of the projection's parameters where none is asked for. MicroLens gives the encoder's
+      learning rate and decay to that of videos alone (released code).
   """
 
   encodes: ClassVar[str]
@@ -81,6 +82,7 @@ class EncodedTower(ItemTower):
     cache: bool = True,
     hidden: int = 0,
     dropout: float = 0.0,
+    projection_group: str = "",
     options: Mapping[str, Any] = {},
     rngs: nnx.Rngs,
   ):
@@ -102,6 +104,8 @@ class EncodedTower(ItemTower):
       cache: in the mode `frozen`, whether vectors are computed once and kept.
       hidden: width of a layer with GELU between encoder and projection; 0 for none.
       dropout: of what that layer gives.
+      projection_group: whose learning rate and decay the projection has, `encoder` or `head`; empty for the tower's own
+        choice. With `head` it learns as fast as the rest while an encoder with weights of its own moves slowly.
       options: the encoder's options.
       rngs: random streams.
 
@@ -111,6 +115,8 @@ class EncodedTower(ItemTower):
     at_least(0, hidden=hidden)
     if dtype not in DTYPES:
       raise OptionError("dtype", f"= {dtype!r}: {closest(dtype, DTYPES)}")
+    if projection_group not in ("", *_GROUPS):
+      raise OptionError("projection_group", f"= {projection_group!r}: {closest(projection_group, _GROUPS)}")
     _check(mode, weights, accumulate, frozen_in_training and mode == "frozen" and cache)
     made = recipe(encoder, recipe_options(options), weights or RANDOM, dtype)
     built = made.build(rngs=rngs)
@@ -137,7 +143,7 @@ class EncodedTower(ItemTower):
       self.projection = nnx.Linear(hidden, dim, kernel_init=xavier_normal, rngs=rngs)
     else:
       self.projection = built.make_projection(dim, rngs=rngs)
-    put_in_group(self.projection, self.projection_group)
+    put_in_group(self.projection, projection_group or self.projection_group)
 
   @property
   def reads(self) -> dict[str, Need]:
