@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
 
 from flax import nnx
 from ml_collections import config_flags
@@ -17,6 +18,8 @@ from mlrec import models
 from mlrec.config import ConfigError
 from mlrec.config import validate
 from mlrec.runs import published
+from mlrec.runs.per_user import PerUser
+from mlrec.runs.report import statistics
 from mlrec.runs.study import BARS
 from mlrec.runs.study import BUCKETS
 from mlrec.runs.study import definition
@@ -129,6 +132,34 @@ def test_a_run_that_fails_is_listed_and_the_others_are_run(tiny_config, tmp_path
     runner.run(study, tiny_config(), tmp_path, report_only=True, draw=False, say=said.append)
 
 
+def test_runs_that_are_compared_are_tested_user_by_user_with_holms_correction(done, tiny_config, tmp_path):
+  workdir, _ = done
+  popularity, few, many = (run.name for run in KNN.runs)
+  study = dataclasses.replace(KNN, compared=[(few, popularity), (few, few), (few, many)])
+  results = results_lib.read(study, tiny_config(), workdir)
+  ranks = [PerUser.read(workdir / run.folder / "per_user.safetensors").splits["test"].ranks for run in KNN.runs]
+  hits = [(one <= 10).astype(float) for one in ranks]
+  gains = [test.differences["hr@10"].mean for test in results.tests]
+  assert gains == pytest.approx([np.mean(hits[1] - hits[0]), 0, np.mean(hits[1] - hits[2])])
+  assert gains[0] != 0
+  for metric in ("hr@10", "ndcg@10"):
+    p = [test.differences[metric].p for test in results.tests]
+    assert [test.corrected[metric] for test in results.tests] == statistics.holm(p)
+  text = results_lib.markdown(results)
+  assert "First less second, over 310 test users" in text
+  p = results.tests[0].differences["hr@10"].p
+  assert f"| {few} | {popularity} | {gains[0]:+.4f} |" in text.replace("\\", "")
+  assert f"| {p:.4f} |" in text
+  # Without records, and before a run is finished, there is nothing to test.
+  left = shutil.copytree(workdir, tmp_path / "copy")
+  (left / KNN.runs[0].folder / "per_user.safetensors").unlink()
+  shutil.rmtree(left / KNN.runs[2].folder)
+  results = results_lib.read(study, tiny_config(), left)
+  assert [(test.first, test.second) for test in results.tests] == [(1, 1)]
+  assert any("has no per_user.safetensors" in note for note in results.notes)
+  assert "Paired tests" not in results_lib.markdown(dataclasses.replace(results, tests=()))
+
+
 def test_a_study_of_which_nothing_can_be_run_says_why(tiny_config, tmp_path):
   study = dataclasses.replace(KNN, runs=[StudyRun("a", 1, {"model": {"name": "item_kn"}})], published=())
   with pytest.raises(ConfigError, match=r"none of 1 runs of the study has a result in .*; the first, a, 1: .*item_knn"):
@@ -214,6 +245,7 @@ def test_forced_cold_start_is_asked_for_in_the_config(tiny_config, tmp_path):
     ),
     ({"runs": [StudyRun("a", "one")]}, r"places are numbers, not 'one' of 'a'"),
     ({"published_source": ""}, r"published figures need a published_source"),
+    ({"compared": [("popularity, 5", "item-knn, 5")]}, r"compares a run 'item-knn, 5': did you mean 'item-kNN, 5'"),
     ({"name": "../a"}, r"name = '../a' names its files: letters, digits"),
   ],
 )
@@ -285,7 +317,8 @@ def plan(settings: str) -> None:
     ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
     ("pretraining.py:titles", 2, "bars"), ("pretraining.py:words", 2, "bars"),
     ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
-    ("frames.py:intervals,100k", 3, "lines"), ("cold_start.py", 6, "bars"), ("cold_start.py:buckets", 3, "buckets"),
+    ("frames.py:intervals,100k", 3, "lines"), ("modes.py", 6, "bars"), ("cold_start.py", 6, "bars"),
+    ("cold_start.py:buckets", 3, "buckets"),
     ("cold_start.py:titles,buckets", 4, "buckets"),
     pytest.param("encoders.py", 12, "scatter", marks=pytest.mark.slow),
     pytest.param("pretraining.py:100k,slow_r50,vjepa2_l", 4, "bars", marks=pytest.mark.slow),

@@ -1,6 +1,7 @@
 """What the records of users say beyond a table's figures: paired tests of its rows, and what their lists are like."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -15,6 +16,7 @@ from mlrec.runs.per_user import UserRecords
 from mlrec.runs.report import lists
 from mlrec.runs.report import statistics
 from mlrec.runs.report.rows import FinishedRun
+from mlrec.runs.report.rows import Row
 from mlrec.runs.report.rows import Table
 from mlrec.runs.report.statistics import Difference
 from mlrec.runs.result import Spread
@@ -40,7 +42,7 @@ class PairedTest(NamedTuple):
     second: likewise.
     users: how many.
     differences: of the first less the second, by metric.
-    corrected: their p values by Holm's correction over all pairs of the table, by metric.
+    corrected: their p values by Holm's correction over all pairs that are tested together, by metric.
   """
 
   first: int
@@ -139,7 +141,7 @@ def analyse(table: Table, split: str, vectors_of: VectorsOf | None = None) -> An
     lists_of.append(_spreads(figures) if complete else None)
     if complete and len(systems) < MOST_TESTED:
       systems[place] = _system(found, metrics)
-  return Analysis(metrics, _tests(systems, metrics), lists_of, notes)
+  return Analysis(metrics, _tests(systems, itertools.combinations(systems, 2), metrics), lists_of, notes)
 
 
 def nothing(table: Table, split: str) -> Analysis:
@@ -151,6 +153,27 @@ def metrics_of(table: Table, split: str) -> tuple[str, ...]:
   """What is tested of the rows of a table."""
   several = all(row.metric(split, _RECALL) for row in table.rows)
   return tuple(_RECALL if several and name == _HITS else name for name in METRICS)
+
+
+def compare(rows: Sequence[Row], pairs: Iterable[tuple[int, int]], split: str) -> tuple[list[PairedTest], list[str]]:
+  """Tests pairs of rows, by their places, on the users that all seeds of both ranked.
+
+  Args:
+    rows: of one data set.
+    pairs: first less second; those with a row whose runs have no records are left out.
+    split: whose records.
+
+  Returns:
+    The tests, and a line on each row that has none.
+  """
+  pairs, notes = list(pairs), []
+  systems: dict[int, _System] = {}
+  for place in sorted({place for pair in pairs for place in pair}):
+    try:
+      systems[place] = _system([_read(run, split).splits[split] for run in rows[place].runs], METRICS)
+    except DataError as error:
+      notes.append(str(error))
+  return _tests(systems, [pair for pair in pairs if systems.keys() >= set(pair)], METRICS), notes
 
 
 def _read(run: FinishedRun, split: str) -> PerUser:
@@ -210,10 +233,12 @@ def _places(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
   return order[np.searchsorted(users[order], wanted)]
 
 
-def _tests(systems: Mapping[int, _System], metrics: Sequence[str]) -> list[PairedTest]:
+def _tests(
+  systems: Mapping[int, _System], tested: Iterable[tuple[int, int]], metrics: Sequence[str]
+) -> list[PairedTest]:
   """A test of each pair; pairs that have the same users in common are tested on the same draws of them."""
   groups: dict[bytes, tuple[np.ndarray, list[tuple[int, int]]]] = {}
-  for first, second in itertools.combinations(systems, 2):
+  for first, second in tested:
     users = _common([systems[first].users, systems[second].users])
     if len(users):
       groups.setdefault(users.tobytes(), (users, []))[1].append((first, second))

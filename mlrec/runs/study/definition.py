@@ -94,6 +94,8 @@ class Study:
     name: of the report's files, for studies that share a workdir: letters, digits, `-` and `_`.
     report: whether what `python -m mlrec.report` makes of the runs is written, too, with rows that are called by their
       series: a table for each data set or protocol, paired tests, and what changes from protocol to protocol.
+    compared: names of two runs each, of which the first less the second is tested over the users of `test`, as
+      `mlrec/runs/report/statistics.py` says, with Holm's correction over all of them.
   """
 
   title: str
@@ -107,6 +109,7 @@ class Study:
   vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   name: str = "study"
   report: bool = False
+  compared: Sequence[tuple[str, str]] = ()
 
 
 def load(file: str) -> Study:
@@ -157,6 +160,10 @@ def check(study: Study) -> None:
     if run.folder in folders:
       raise ConfigError(f"two runs of the study are called {run.folder!r}: {folders[run.folder].name!r}, {run.name!r}")
     folders[run.folder] = run
+  names = [run.name for run in study.runs]
+  for name in (name for pair in study.compared for name in pair):
+    if name not in names:
+      raise ConfigError(f"the study compares a run {name!r}: {closest(name, names)}")
   if study.layout in (LINES, SCATTER):
     points: list[StudyRun | PublishedPoint] = [*study.runs, *study.published]
     for point in points:

@@ -1,6 +1,7 @@
 """What the workdirs of a study hold, as a table: Markdown for people, CSV for programs."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 import re
@@ -10,8 +11,11 @@ from ml_collections import ConfigDict
 from mlrec import config as config_lib
 from mlrec import files
 from mlrec.config import ConfigError
+from mlrec.runs.report import analysis
 from mlrec.runs.report import rows
+from mlrec.runs.report import statistics
 from mlrec.runs.report import tables
+from mlrec.runs.report.analysis import PairedTest
 from mlrec.runs.report.rows import FinishedRun
 from mlrec.runs.report.rows import Row
 from mlrec.runs.result import Metrics
@@ -64,12 +68,14 @@ class Results:
     points: one for each of its runs, in their order.
     data: a line for each data set that was read.
     notes: what is left out, and why.
+    tests: of the pairs that the study compares and that are finished, by their places among the points.
   """
 
   study: Study
   points: list[Point]
   data: list[str]
   notes: list[str]
+  tests: Sequence[PairedTest] = ()
 
   @property
   def alone(self) -> list[PublishedPoint]:
@@ -98,7 +104,16 @@ def read(study: Study, config: ConfigDict, workdir: pathlib.Path) -> Results:
     notes += more
   runs = [run for point in points if point.row for run in point.row.runs]
   found = rows.tables(runs, split=_SPLIT, metric="hr@10")[0] if runs else []
-  return Results(study, points, [table.title for table in found], notes)
+  tests, more = _tests(study, points)
+  return Results(study, points, [table.title for table in found], notes + more, tests)
+
+
+def _tests(study: Study, points: Sequence[Point]) -> tuple[list[PairedTest], list[str]]:
+  """Paired tests of what the study compares, where both runs are finished."""
+  place = {point.run.name: number for number, point in enumerate(points) if point.row}
+  pairs = [(place[a], place[b]) for a, b in study.compared if a in place and b in place]
+  # Rows without a result are in no pair.
+  return analysis.compare([point.row for point in points], pairs, _SPLIT) if pairs else ([], [])  # type: ignore[misc]
 
 
 def _row(run: StudyRun, config: ConfigDict, folder: pathlib.Path) -> tuple[Row | None, str, list[str]]:
@@ -177,6 +192,7 @@ def markdown(results: Results) -> str:
     lines += [f"“paper”: {study.published_source}.", ""]
   if results.alone:
     lines += ["Published figures beside which there is no run:", "", *_alone(results), ""]
+  lines += _tested(results)
   missing = [point for point in results.points if point.row is None]
   if missing:
     lines += [
@@ -207,6 +223,34 @@ def _columns(results: Results) -> Iterator[tuple[str, list[str]]]:
     yield f"paper {shown}", [tables.number(point.published.get(name), ".4f") for point in points]
   yield "parameters", [tables.number(point.row.most("parameters") if point.row else None, ",.0f") for point in points]
   yield "config", [tables.code(point.row.config_hash) if point.row else tables.NONE for point in points]
+
+
+def _tested(results: Results) -> list[str]:
+  """The lines on paired tests."""
+  if not results.tests:
+    return []
+  name = lambda place: results.points[place].run.name  # noqa: E731
+  columns = {
+    "first": [name(test.first) for test in results.tests],
+    "second": [name(test.second) for test in results.tests],
+  }
+  shown = [metric for metric in results.study.metrics if metric in analysis.METRICS]
+  for metric in shown or analysis.METRICS:
+    found = [test.differences[metric] for test in results.tests]
+    columns |= {
+      f"Δ {metric}": [f"{one.mean:+.4f}" for one in found],
+      f"{statistics.LEVEL:.0%} of {metric}": [f"{one.low:+.4f} to {one.high:+.4f}" for one in found],
+      f"p of {metric}": [f"{one.p:.4f}" for one in found],
+      f"p of {metric} (Holm)": [f"{test.corrected[metric]:.4f}" for test in results.tests],
+    }
+  users = sorted({test.users for test in results.tests})
+  of = f"{users[0]:,}" if len(users) == 1 else f"{users[0]:,} to {users[-1]:,}"
+  told = (
+    f"First less second, over {of} test users: {statistics.RESAMPLES:,} bootstrap resamples, two-sided p, and that "
+    "with Holm's correction over these pairs. Gains of several seeds are averaged for each user first: the tests say "
+    "whether other users would tell the same, and the deviations in the table above how much seeds differ."
+  )
+  return ["Paired tests:", "", *tables.markdown(columns), "", told, ""]
 
 
 def _alone(results: Results) -> list[str]:
