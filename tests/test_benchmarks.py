@@ -37,3 +37,11 @@ def test_a_step_through_a_video_encoder_is_measured(pairs_file, tmp_path):
   small = ("--batch=4", "--frames=1", "--size=32", "--steps=2")
   lines = _printed("video.py", "step", "vit_s", f"--pairs={pairs_file}", *small, f"--options={options}", cwd=tmp_path)
   assert json.loads(lines[-1])["clips_a_step"] > 0
+
+
+def test_a_probe_tells_labels_of_clips_it_was_not_fitted_on(tmp_path):
+  (line,) = _printed("probe.py", f"--config={ROOT / 'configs' / 'pretrain_demo.py'}", "random", cwd=tmp_path)
+  found = json.loads(line)
+  assert found["encoder"] == "random"
+  # Of six colours even a random start tells most.
+  assert 1 / 6 < found["shape"] < found["colour"] < 1

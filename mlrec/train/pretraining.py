@@ -147,7 +147,7 @@ class Pretraining:
 
     self._make_model = make_model
     described: Any = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
-    (self._recipe,) = described.items.recipes.values()
+    (self.recipe,) = described.items.recipes.values()
 
   def prepare(self) -> None:
     """Opens the content, and draws which of the labelled items that have it are held out.
@@ -155,7 +155,7 @@ class Pretraining:
     Raises:
       ConfigError, DataError: content cannot be had, or no labelled item has it, or none is left to train on.
     """
-    config, recipe = self.config, self._recipe
+    config, recipe = self.config, self.recipe
     source = self._source or open_source(recipe.content, config.data, recipe.opening())
     known = self.labels.kept(np.asarray(source.items))
     if not len(known.items):

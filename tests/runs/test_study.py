@@ -317,7 +317,7 @@ def plan(settings: str) -> None:
     ("encoders.py:100k", 49, "scatter"), ("pretraining.py:r3d_r18", 2, "bars"),
     ("pretraining.py:titles", 2, "bars"), ("pretraining.py:words", 2, "bars"),
     ("dnn_layers.py", 6, "lines"), ("frames.py", 9, "lines"),
-    ("frames.py:intervals,100k", 3, "lines"), ("modes.py", 6, "bars"), ("cold_start.py", 6, "bars"),
+    ("frames.py:intervals,100k", 3, "lines"), ("modes.py", 8, "bars"), ("cold_start.py", 6, "bars"),
     ("cold_start.py:buckets", 3, "buckets"),
     ("cold_start.py:titles,buckets", 4, "buckets"),
     pytest.param("encoders.py", 12, "scatter", marks=pytest.mark.slow),
