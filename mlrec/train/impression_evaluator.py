@@ -19,6 +19,7 @@ from mlrec import metrics
 from mlrec.config import CLICK_MONITORS
 from mlrec.config import ConfigError
 from mlrec.config import RANKING_MONITORS
+from mlrec.config import SEVERAL_MONITORS
 from mlrec.data import impressions as impressions_lib
 from mlrec.data.impression_batches import IMPRESSIONS
 from mlrec.data.impressions import Examples
@@ -53,7 +54,9 @@ def impressions_of(config: ConfigDict, split: Split, batches_of: str) -> Impress
       f"config.model.name = {name!r} learns from histories, and config.data.source = {config.data.source!r} holds "
       "impressions: name a ranker, such as 'din'"
     )
-  monitors, judged = (CLICK_MONITORS, "clicks") if ranks else (RANKING_MONITORS, "places of targets")
+  monitors, judged = CLICK_MONITORS, "clicks"
+  if not ranks:
+    monitors, judged = (*RANKING_MONITORS, *(SEVERAL_MONITORS if split.several else ())), "places of targets"
   if monitor not in monitors:
     raise ConfigError(
       f"config.train.monitor = {monitor!r}: config.model.name = {name!r} is judged by {judged}; "
