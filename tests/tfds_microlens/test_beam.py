@@ -40,8 +40,10 @@ def files(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture
 def read_in_small_pieces(monkeypatch):
-  real = interactions._chunks
-  monkeypatch.setattr(interactions, "_chunks", lambda path, size, start=interactions.BEGINNING: real(path, 40, start))
+  real = interactions.chunks_of_lines
+  monkeypatch.setattr(
+    interactions, "chunks_of_lines", lambda path, size, start=interactions.BEGINNING: real(path, 40, start)
+  )
 
 
 def _plain(examples) -> list[dict]:

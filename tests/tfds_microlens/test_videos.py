@@ -68,8 +68,8 @@ def test_settings_are_read_from_the_name(tmp_path, manual):
   (first, *_) = builder.as_data_source("train")
   assert [clips.shown_index(frame) for frame in first["frames"]] == [7, 13]
   configs = tfds_microlens.Builder.builder_configs
-  assert configs["full-videos-16x112-i25"].frames == (16, 112, 25, False)
-  assert configs["1m-videos-3x64-i2-reference"].frames == (3, 64, 2, True)
+  assert configs["full-videos-16x112-i25"].frames == (16, 112, 25, False, "jpeg")
+  assert configs["1m-videos-3x64-i2-reference"].frames == (3, 64, 2, True, "jpeg")
   assert configs["1m-videos-3x64-i2-reference"].name == "1m-videos-3x64-i2-reference"
   for alias, name in (
     ("demo-videos", "demo-videos-5x224"), ("50k-videos", "50k-videos-5x224"), ("1m-videos-8x96-i1", "1m-videos-8x96"),

@@ -126,10 +126,10 @@ def test_a_checkpoint_of_another_model_is_told_by_its_first_array_and_left_where
   """As of a version of mlrec in which the same config makes a wider model."""
   real = loop._plan
 
-  def plan(config, split, builder, mesh):
+  def plan(config, split, builder, mesh, *others):
     wider = config.copy_and_resolve_references()
     wider.model.dim = 16
-    return real(wider, split, ModelBuilder(wider, split), mesh)
+    return real(wider, split, ModelBuilder(wider, split), mesh, *others)
 
   monkeypatch.setattr(loop, "_plan", plan)
   told = r"step 30 is of another model .*\(params\.\S+ is \(.*8.*\) there, and \(.*16.*\) here\); .* another version"

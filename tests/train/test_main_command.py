@@ -74,7 +74,7 @@ def test_the_list_has_models_by_kind_sources_and_configs(command):
   assert "sequential" in lines["recommenders"].split(", ")
   assert "*_pairs.tsv" in lines["data sources"]
   assert "microlens/" in lines["data sources"]
-  assert lines["splits"] == "leave_one_out, none, time, users"
+  assert lines["splits"] == "labels, leave_one_out, none, time, users"
   shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py")}
   assert shipped <= set(lines["configs"].split(", "))
 
