@@ -12,8 +12,9 @@ from compare import RESULTS
 
 FOLDER = pathlib.Path(__file__).parent
 README, OWN_README = FOLDER.parent / "README.md", FOLDER / "README.md"
-# What `python -m mlrec.report` made of the runs of configs/50k, and of the steps to configs/50k/sasrec_title.py.
-RECOMMENDERS, TITLES = "recommenders_50k.csv", "titles_50k.csv"
+# What `python -m mlrec.report` made of the runs of configs/50k, of the steps to configs/50k/sasrec_title.py, and of
+# configs/50k/sasrec_markov.py.
+RECOMMENDERS, TITLES, IDS = "recommenders_50k.csv", "titles_50k.csv", "ids_50k.csv"
 EVALUATIONS = "evaluations.json"
 CATALOGUE, ITEM_TABLES = "catalogue.json", "item_tables_50k.csv"
 SERVICE = "serve_load.json"
@@ -25,6 +26,7 @@ def main() -> None:
     OWN_README,
     encoders=encoder_table(),
     titles=report_table(TITLES),
+    ids=report_table(IDS),
     evaluations=evaluation_table(),
     serve=serve_table(),
     catalogue=catalogue_table(),
