@@ -63,6 +63,7 @@ def test_a_program_is_compiled_once_and_again_where_it_is_damaged(ran, tmp_path)
   assert kept(tmp_path) == programs
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_it_is_not_asked_for_or_another_folder_is_named(ran, tmp_path):
   assert ran(0) == ("192.0 False", "")
   ran(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))

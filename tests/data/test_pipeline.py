@@ -112,6 +112,7 @@ def test_workers_leave_ctrl_c_to_their_owner():
   assert list(ahead(_is_deaf_to_ctrl_c, 3, lambda deaf: deaf)) == [False] * 3
 
 
+@pytest.mark.slow
 def test_worker_processes_make_the_same_elements_and_hand_on_their_errors():
   elements = ahead(_with_process, 9, lambda element: (*element, os.getpid()), workers=2)
   found = [next(elements) for _ in range(7)]
@@ -142,7 +143,7 @@ def test_workers_that_die_or_hang_are_replaced_and_nothing_is_lost(by, tmp_path,
   assert ("has ended by signal 9" if by == signal.SIGKILL else "data workers have made nothing for") in caplog.text
 
 
-@pytest.mark.parametrize("at", [0, 1, 8])
+@pytest.mark.parametrize("at", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 8])
 def test_a_worker_that_dies_at_once_or_at_the_end_is_replaced(at, tmp_path, caplog):
   """Before anybody has taken note of it, or while it hands over the last."""
   make = functools.partial(_ending, at=at, by=signal.SIGKILL, told=str(tmp_path / "told"))

@@ -186,6 +186,7 @@ def test_models_without_vectors_say_so_and_those_of_users_stand_in_for_strangers
   assert "takes the mean of the history's items" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_projector_has_a_point_a_watched_item_with_its_title(finished, tmp_path):
   from mlrec.content.titles import Titles
   from mlrec.inference import projector

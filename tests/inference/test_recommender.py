@@ -238,6 +238,7 @@ def test_ids_that_are_texts_are_asked_for_and_answered_as_texts(trained, tmp_pat
       recommender.encode_items([other])
 
 
+@pytest.mark.slow
 def test_of_several_seeds_the_one_that_validated_best_is_used(tmp_path, run_tiny, caplog):
   run_tiny(tmp_path / "w", seeds=(0, 1), **{"train.epochs": 1})
   results = [Workdir(tmp_path / "w" / f"seed_{seed}").read_result().metrics["valid"]["hr@10"] for seed in (0, 1)]

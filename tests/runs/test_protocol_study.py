@@ -38,6 +38,7 @@ def timed(tmp_path_factory) -> pathlib.Path:
   return path
 
 
+@pytest.mark.slow
 def test_one_command_sets_models_side_by_side_under_three_protocols(timed, tmp_path):
   said = _run("popularity,markov", timed, tmp_path)
   assert said[-1].startswith("6 of 6 runs in ")

@@ -62,6 +62,7 @@ def test_a_tiger_learns_goes_on_where_it_was_and_recommends_what_it_ranks_first(
   assert (np.exp(recommended.scores).sum(1) < 1).all()
 
 
+@pytest.mark.slow
 def test_codes_are_features_of_a_fused_tower(run, tmp_path):
   found = run(tmp_path / "run", model=_FUSED, **{"train.epochs": 1})
   assert found["test"]["hr@10"] > 0

@@ -221,6 +221,7 @@ def test_a_lazy_run_is_resumed_bit_for_bit(run_tiny, tmp_path):
   assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_lazy_run_scores_as_a_dense_one(run_tiny, finished, tmp_path):
   run_tiny(tmp_path / "lazy", **{"optimizer.item_tables": "lazy_adamw"})
   lazy, dense = (read_json(workdir / "result.json") for workdir in (tmp_path / "lazy", finished))

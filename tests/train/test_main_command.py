@@ -133,6 +133,7 @@ def test_a_process_that_is_not_the_first_prints_nothing(capsys):
   assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_terminal_has_one_line_that_renews_itself(pairs_file, tmp_path):
   ours, theirs = pty.openpty()
   arguments = tiny_arguments(pairs_file, tmp_path / "run", **{"train.epochs": 5, "eval.every_epochs": 5})

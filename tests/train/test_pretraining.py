@@ -142,6 +142,7 @@ def test_its_file_is_the_encoder_of_the_best_step_under_pytorch_names(done):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "full"])
 def test_a_recommender_starts_from_it(mode, done, tiny_config, tmp_path):
   weights = str(done[0] / "encoder.safetensors")

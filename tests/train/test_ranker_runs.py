@@ -54,6 +54,7 @@ def test_a_run_that_was_continued_is_the_same_run_and_learns(run, tmp_path):
   assert not Workdir(tmp_path / "run").per_user.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_impressions_is_trained_on_through_the_shipped_config(tmp_path, command):
   folder = folders.write_folder(tmp_path / "MicroLens_1M_x1", test_labels=False)
   arguments = [f"--config={ROOT / 'configs' / 'rank' / 'mmctr.py'}:dcn_v2", f"--config.data.source={folder}"]

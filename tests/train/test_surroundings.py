@@ -57,6 +57,7 @@ def test_closed_streams_keep_no_run_from_its_end(closed, finished, pairs_file, t
   assert_same_run(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
 def test_output_that_cannot_be_written_is_lost_and_the_run_is_not(pairs_file, tmp_path):
   program = ["sh", "-c", '"$@" >/dev/full', "sh", *main_command(*tiny_arguments(pairs_file, tmp_path / "run"))]

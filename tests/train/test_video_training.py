@@ -203,6 +203,7 @@ def test_rematerialised_stages_give_the_same_losses(run_video, tmp_path):
   np.testing.assert_allclose(_losses(tmp_path / "kept"), _losses(tmp_path / "again"), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_statistics_and_dropout_run_through_the_parts(run_video, tmp_path):
   options = {"item.mode": "top", "item.weights": "random", "train.epochs": 1, "item.accumulate": 3}
   run_video(tmp_path / "run", **options, **{"checkpoint.every_steps": 2})
