@@ -127,10 +127,7 @@ def full_softmax_sums(
     parts: devices over which `items` is cut along its rows; each then scores its own.
   """
   states, items = states.astype(jnp.float32), items.astype(jnp.float32)
-  parts = parts if len(items) % parts == 0 else 1
-  size = min(max(block // parts, 1), len(items) // parts)
-  blocks = _Blocks(size, parts, len(items) - 1 if num_items is None else num_items)
-  losses = _full_cross_entropy(blocks, states, items, targets)
+  losses = _full_cross_entropy(_blocks(items, block, num_items, parts), states, items, targets)
   weights = weights.astype(jnp.float32)
   return jnp.sum(weights * losses), jnp.sum(weights)
 
@@ -295,9 +292,33 @@ def _full_cross_entropy(blocks: _Blocks, states: Array, items: Array, targets: A
   return _full_forward(blocks, states, items, targets)[0]
 
 
+def log_partition(states: Array, items: Array, *, block: int = 4096, num_items: int | None = None) -> Array:
+  """log of the sum over all items of exp(score), `[T]` float32: what the softmax over all items is normalised by.
+
+  Args:
+    states: `[T, D]`, as for `full_softmax_sums`, as are `items`, `block` and `num_items`.
+    items: `[N + 1, D]`.
+    block: items scored at a time.
+    num_items: N where `items` has rows beyond.
+  """
+  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+  return _log_partition(_blocks(items, block, num_items), states, items)
+
+
+def _blocks(items: Array, block: int, num_items: int | None, parts: int = 1) -> _Blocks:
+  parts = parts if len(items) % parts == 0 else 1
+  size = min(max(block // parts, 1), len(items) // parts)
+  return _Blocks(size, parts, len(items) - 1 if num_items is None else num_items)
+
+
 def _full_forward(
   blocks: _Blocks, states: Array, items: Array, targets: Array
 ) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
+  log_total = _log_partition(blocks, states, items)
+  return log_total - jnp.sum(states * items[targets], axis=-1), (states, items, targets, log_total)
+
+
+def _log_partition(blocks: _Blocks, states: Array, items: Array) -> Array:
   by_part = items.reshape(blocks.parts, -1, items.shape[-1])
 
   def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -308,18 +329,17 @@ def _full_forward(
 
   start = jnp.full(len(states), _EXCLUDED), jnp.zeros(len(states))
   highest, partition = jax.lax.fori_loop(0, -(-by_part.shape[1] // blocks.size), more, start)
-  log_partition = jnp.log(partition) + highest
-  return log_partition - jnp.sum(states * items[targets], axis=-1), (states, items, targets, log_partition)
+  return jnp.log(partition) + highest
 
 
 def _full_backward(blocks: _Blocks, kept: tuple[Array, ...], by: Array) -> tuple[Array, Array, None]:
-  states, items, targets, log_partition = kept
+  states, items, targets, log_total = kept
   by_part = items.reshape(blocks.parts, -1, items.shape[-1])
 
   def more(n: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     of_states, of_items = carry
     start, rows, logits = _block_logits(n, blocks, states, by_part)
-    shares = by[:, None] * jnp.exp(logits - log_partition[:, None])
+    shares = by[:, None] * jnp.exp(logits - log_total[:, None])
     # Rows that the last block shares with the one before it have theirs already, and get nothing here.
     here = jax.lax.dynamic_slice_in_dim(of_items, start, blocks.size, axis=1)
     here += (shares.T @ states).reshape(here.shape)

@@ -54,7 +54,7 @@ def decode(coded: Sequence[bytes]) -> np.ndarray:
   Raises:
     OSError: they cannot be decoded.
   """
-  if coded and coded[0].startswith(_H264_MARK):
+  if are_together(coded):
     return _decode_h264(coded)
   return np.stack([video_frames.decode_jpeg(frame) for frame in coded])
 

@@ -62,7 +62,7 @@ def _stated(train, state, history, vectors):
 @functools.partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
 def _scores(graphdef, state, states, histories, vectors, ids, scored):
   chain = nnx.merge(graphdef, state)
-  mixed = chain.mixed(states, vectors, ids, histories)
+  mixed = chain.mixed(states, vectors, histories)
   return chain.score(mixed, vectors[scored], ids[scored])
 
 

@@ -20,34 +20,32 @@ class Dropout(nnx.Module):
 
   def __init__(self, rate: float, *, option: str = "dropout"):
     """`option` names the rate in the error for one that is not in [0, 1)."""
-    _check_rate(rate, option)
+    if not 0 <= rate < 1:
+      raise OptionError(option, f"= {rate} must be at least 0 and below 1")
     self.rate = rate
 
   def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
     """Without `rngs` (evaluation) the input is returned as it is."""
     if rngs is None or self.rate == 0:
       return x
-    keep = uniform_bits(rngs.dropout(), x.shape) >= jnp.uint32(round(self.rate * 2**32))
-    return jnp.where(keep, x / (1 - self.rate), 0)
+    return jnp.where(self._stays(rngs, x.shape), x / (1 - self.rate), 0)
+
+  def _stays(self, rngs: nnx.Rngs, shape: tuple[int, ...]) -> Array:
+    """bool of the given shape: what of this draw is not zeroed."""
+    return uniform_bits(rngs.dropout(), shape) >= jnp.uint32(round(self.rate * 2**32))
 
 
-class RowDropout(nnx.Module):
+class RowDropout(Dropout):
   """Zeroes whole vectors of the last axis with probability `rate`; the others stay as they are."""
-
-  def __init__(self, rate: float, *, option: str = "dropout"):
-    """As of `Dropout`."""
-    _check_rate(rate, option)
-    self.rate = rate
 
   def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
     """`x [..., D]`; without `rngs` (evaluation) it is returned as it is."""
     if rngs is None or self.rate == 0:
       return x
-    bits = uniform_bits(rngs.dropout(), x.shape[:-1])
-    return jnp.where((bits >= jnp.uint32(round(self.rate * 2**32)))[..., None], x, 0)
+    return jnp.where(self._stays(rngs, x.shape[:-1])[..., None], x, 0)
 
 
-class DropPath(nnx.Module):
+class DropPath(Dropout):
   """Zeroes whole examples with probability `rate` and scales the others by 1 / (1 - rate) (Huang et al., ECCV 2016).
 
   Beside a shortcut, an example then skips a layer.
@@ -55,20 +53,13 @@ class DropPath(nnx.Module):
 
   def __init__(self, rate: float, *, option: str = "drop_path"):
     """As of `Dropout`."""
-    _check_rate(rate, option)
-    self.rate = rate
+    super().__init__(rate, option=option)
 
   def __call__(self, x: Array, rngs: nnx.Rngs | None) -> Array:
     """`x [B, ...]`; without `rngs` (evaluation) it is returned as it is."""
     if rngs is None or self.rate == 0:
       return x
-    bits = uniform_bits(rngs.dropout(), (len(x), *[1] * (x.ndim - 1)))
-    return jnp.where(bits >= jnp.uint32(round(self.rate * 2**32)), x / (1 - self.rate), 0)
-
-
-def _check_rate(rate: float, option: str) -> None:
-  if not 0 <= rate < 1:
-    raise OptionError(option, f"= {rate} must be at least 0 and below 1")
+    return jnp.where(self._stays(rngs, (len(x), *[1] * (x.ndim - 1))), x / (1 - self.rate), 0)
 
 
 def kept(present: Array, rates: Sequence[float], key: Array) -> Array:

@@ -151,22 +151,17 @@ class Sequential(TowerRecommender):
 
     With `transitions` the ids `[U]` come with them.
     """
-    vectors = self.items(items, content, context)
-    if self.others:
-      vectors = jnp.concatenate([vectors, *(member.items(items, content, context) for member in self.others)], axis=-1)
+    vectors = _end_to_end([member.items(items, content, context) for member in self._members])
     return vectors if self.transitions is None else (vectors, jnp.where(items <= self.num_items, items, 0))
 
   def states(self, table: Any, users: Any, batch: EvalBatch) -> Any:
     """The states `[B, members * D]` of users after their newest items; with `transitions` what those read, too."""
     vectors = table if self.transitions is None else table[0]
-    states = self._newest_states(vectors[:, : vectors.shape[1] // len(self._members)], batch)
-    if self.others:
-      parts = jnp.split(vectors, len(self._members), axis=-1)
-      others = [member._newest_states(own, batch) for member, own in zip(self.others, parts[1:])]
-      states = jnp.concatenate([states, *others], axis=-1) / len(parts)
+    parts = jnp.split(vectors, len(self._members), axis=-1)
+    states = _end_to_end([member._newest_states(own, batch) for member, own in zip(self._members, parts)]) / len(parts)
     if self.transitions is None:
       return states
-    return self.transitions.mixed(states, table[0], table[1], newest(batch, self.max_length))
+    return self.transitions.mixed(states, vectors, newest(batch, self.max_length))
 
   def score(self, states: Any, items: Any) -> Array:
     """Log probabilities `[T, B]` float32, where there are `transitions`; as of `Recommender`."""
@@ -188,11 +183,9 @@ class Sequential(TowerRecommender):
 
     Of several members it is the mean of their sums.
     """
-    total, weight = self._own_sums(batch, rngs)
-    if not self.others:
-      return total, weight
+    totals, weights = zip(*[member._own_sums(batch, rngs) for member in self._members])
     # All have the same places, and so the same weight.
-    return (total + sum(member._own_sums(batch, rngs)[0] for member in self.others)) / len(self._members), weight
+    return sum(totals) / len(totals), weights[0]
 
   def _own_sums(self, batch: Batch, rngs: nnx.Rngs | None) -> tuple[Array, Array]:
     """What `loss_sums` gives of this member alone."""
@@ -220,6 +213,11 @@ class Sequential(TowerRecommender):
       states, vectors, **arguments, num_items=self.num_items, calibration=self.calibration,
       from_prior=self.from_prior,
     )  # fmt: skip
+
+
+def _end_to_end(parts: list[Array]) -> Array:
+  """What each member gives, along the last axis."""
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def own_columns(slots: Array, columns: int) -> Array:

@@ -12,13 +12,12 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from mlrec import losses
 from mlrec.data.interactions import Rows
 from mlrec.models.layers.variables import DataArray
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
 
-# Items whose scores are summed up at a time for the softmax over all.
-_BLOCK = 4096
 # Far below the log of any probability, and finite.
 _NOTHING = -1e9
 
@@ -81,13 +80,12 @@ class Transitions(nnx.Module):
     ids, weights = _most_followed(train, num_items, window, followers)
     self.ids, self.weights = DataArray(jnp.asarray(ids)), DataArray(jnp.asarray(weights))
 
-  def mixed(self, states: Array, vectors: Array, items: Array, histories: Array) -> Mixed:
+  def mixed(self, states: Array, vectors: Array, histories: Array) -> Mixed:
     """What scoring reads of users.
 
     Args:
       states: `[B, D]`.
-      vectors: `[R, D]` of all items, the padding item and rows that are nobody's included.
-      items: `[R]` int, whose they are; 0 for nobody's.
+      vectors: `[R, D]` of all items, the padding item first; rows that are nobody's may follow.
       histories: `[B, L]` int, dense ids of users' newest items, the newest last; 0 is filler.
     """
     length = histories.shape[1]
@@ -99,7 +97,8 @@ class Transitions(nnx.Module):
     total = weights.sum(1, keepdims=True)
     shares = jnp.where(ids != 0, weights / jnp.where(total > 0, total, 1), 0)
     log_shares = jnp.where(shares > 0, jnp.log(jnp.where(shares > 0, shares, 1)), _NOTHING)
-    return Mixed(states.astype(jnp.float32), _log_total(states, vectors, items), ids, log_shares)
+    log_total = losses.log_partition(states, vectors, num_items=len(self.ids) - 1)
+    return Mixed(states.astype(jnp.float32), log_total, ids, log_shares)
 
   def score(self, users: Mixed, vectors: Array, items: Array) -> Array:
     """Log probabilities `[T, B]` float32 of items `[T]`, 0 for nobody's, by their `vectors [T, D]`.
@@ -169,21 +168,3 @@ def _summed(ids: Array, weights: Array) -> tuple[Array, Array]:
     jnp.take_along_axis(jnp.where(counts, ids, 0), order, axis=1),
     jnp.take_along_axis(jnp.where(counts, sums, 0), order, axis=1),
   )
-
-
-def _log_total(states: Array, vectors: Array, items: Array) -> Array:
-  """`[B]` float32: the log of the sum over items of exp(state · vector), a block of items at a time."""
-  states, vectors = states.astype(jnp.float32), vectors.astype(jnp.float32)
-  size = min(_BLOCK, len(items))
-  blocks = -(-len(items) // size)
-  pad = blocks * size - len(items)
-  vectors = jnp.pad(vectors, ((0, pad), (0, 0))).reshape(blocks, size, -1)
-  real = jnp.pad(items != 0, (0, pad)).reshape(blocks, size)
-
-  def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
-    vectors, real = block
-    scores = jnp.where(real[:, None], vectors @ states.T, -jnp.inf)
-    return jnp.logaddexp(total, jax.nn.logsumexp(scores, axis=0)), None
-
-  total, _ = jax.lax.scan(add, jnp.full(len(states), -jnp.inf), (vectors, real))
-  return total
