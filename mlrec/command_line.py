@@ -76,7 +76,7 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
 
   Args:
     work: what to do.
-    workdir: named where the disk is full.
+    workdir: named where the disk is full and the error names nothing outside of it.
     say: prints a line.
 
   Raises:
@@ -109,8 +109,12 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
         return report(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", FAILED)
       raise
     saved = "is resumed from its last checkpoint" if Workdir(workdir).is_begun() else "has saved nothing yet"
+    named = getattr(error, "filename", None)
+    where = (
+      named if isinstance(named, str) and workdir.resolve() not in pathlib.Path(named).resolve().parents else workdir
+    )
     return report(
-      f"no space left on the device that holds {workdir}: free some, and run the same command again; the run {saved}",
+      f"no space left on the device that holds {where}: free some, and run the same command again; the run {saved}",
       FAILED,
     )
   return 0

@@ -43,7 +43,7 @@ _ITEMS = flags.DEFINE_string("items", "", "Items that there would be, if not tho
 _USERS = flags.DEFINE_string("users", "", "Users that there would be, if not those of the data, such as 34_492_051.")
 _MEAN_LENGTH = flags.DEFINE_float("mean_length", 0.0, "The mean length of histories that are made up.")
 _USERS_PER_CHIP = flags.DEFINE_integer(
-  "users_per_chip", 0, "Sets config.train.batch_size to so many users for each chip: weak scaling.", lower_bound=0
+  "users_per_chip", None, "Sets config.train.batch_size to so many users for each chip: weak scaling.", lower_bound=1
 )
 _PARTS_PER_CHIP = flags.DEFINE_integer(
   "parts_per_chip", 0, "Sets config.train.parts, and as many groups of a batch's negatives, to so many for each chip.",

@@ -8,6 +8,7 @@ once or twice more: for which items exist, and for the rows under dense ids. Wha
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
@@ -66,11 +67,14 @@ def split(
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   made_of = {"version": _VERSION, "log": dict(log.identity), "split": protocol.text, **settings}
   place = folder / hashlib.sha256(files.canonical_json(made_of).encode()).hexdigest()[:16]
+  damage = ""
   try:
     # Where nothing is to be made nothing need be written: the folder may be another's.
-    with contextlib.suppress(DataError):
+    try:
       if (found := _opened(place)) is not None:
         return found
+    except DataError as error:
+      damage = f"{error}; "
     place.mkdir(parents=True, exist_ok=True)
     with _locked(place / _LOCK):
       try:
@@ -91,7 +95,10 @@ def split(
       return found
   except OSError as error:
     where = error.filename or place
-    raise DataError(f"{log.name}: its split cannot be kept in {where} ({error.strerror or error})") from error
+    if files.is_disk_full(error):
+      # No mistake in what was asked for.
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(place)) from error
+    raise DataError(f"{damage}{log.name}: its split cannot be kept in {where} ({error.strerror or error})") from error
 
 
 def _opened(place: pathlib.Path) -> Split | None:
@@ -102,7 +109,10 @@ def _opened(place: pathlib.Path) -> Split | None:
   """
   if not (place / _DATA).exists():
     return None
-  return kept_split.read(place / _DATA, IdMap.read(place / _IDS))
+  try:
+    return kept_split.read(place / _DATA, IdMap.read(place / _IDS))
+  except DataError as error:
+    raise DataError(f"{place}: the split that is kept there is damaged ({error})") from error
 
 
 @contextlib.contextmanager

@@ -62,8 +62,13 @@ def blocks(shape: Shape) -> Iterator[tuple[np.ndarray, Rows]]:
   mean = shape.interactions / max(shape.users, 1)
   if shape.seed < 0:
     raise DataError(f"the seed must be at least 0, not {shape.seed}")
-  if not 1 <= shape.users <= _EXISTING or not shape.least < shape.items <= _EXISTING or shape.least < 1:
-    raise DataError(f"expected 1 to {_EXISTING} users, and more items than the least of a user, not {shape}")
+  for value, least, named in (
+    (shape.users, 1, "users"),
+    (shape.least, 1, "the least that a user has"),
+    (shape.items, shape.least + 1, "items, more than the least that a user has"),
+  ):
+    if not least <= value <= _EXISTING:
+      raise DataError(f"{value:,}: expected {least:,} to {_EXISTING:,} as the number of {named}")
   if not shape.least <= mean <= shape.items / 2:
     raise DataError(
       f"{shape.interactions} interactions of {shape.users} users are {mean:.1f} of each; expected at least "
@@ -166,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     users, interactions = write(shape, given.to)
   except DataError as error:
     terminal.tell(f"error: {error}")
-    return 1
+    return 2
   terminal.say(f"{given.to}: {users:,} users, {interactions:,} interactions")
   return 0
 

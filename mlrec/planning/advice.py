@@ -87,6 +87,6 @@ def _of_transfers(one: Estimate) -> list[str]:
   )  # fmt: skip
   return [
     f"{one.name}: {one.roofline.communication_share:.0%} of the time would go to transfers, most to a {first.kind} of "
-    f"{first.bytes / _GIB:.2f} GiB ({first.what}, {first.source or 'of the step'}), {why}: more users a chip, or fewer "
-    "chips, use them better"
+    f"{costs.shown_bytes(first.bytes)} ({first.what}, {first.source or 'of the step'}), {why}: more users a chip, or "
+    "fewer chips, use them better"
   ]

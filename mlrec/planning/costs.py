@@ -278,3 +278,11 @@ def _written(computation: hlo.Computation, instruction: Instruction) -> int:
 
 def _main(array: hlo.Array) -> int:
   return array.padded_bytes if array.in_main_memory else 0
+
+
+def shown_bytes(size: float) -> str:
+  """A number of bytes in the largest unit that it has one of."""
+  for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+    if size >= unit:
+      return f"{size / unit:.2f} {name}"
+  return f"{size:.0f} B"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlrec.planning.costs import Collective
+from mlrec.planning.costs import shown_bytes as _size
 from mlrec.planning.estimate import Estimate
 from mlrec.planning.estimate import Plan
 from mlrec.planning.topology import GPU
@@ -35,17 +36,17 @@ def text(plan: Plan, advice: Sequence[str]) -> str:
 def _program(one: Estimate) -> list[str]:
   head = f"{one.name} (compiled in {one.seconds_to_compile:.0f} s)"
   if one.memory is None:
-    lines = [f"{head}: DOES NOT FIT: {_gib(one.needed)} a device of {_gib(one.room)}"]
-    return lines + [f"  {_gib(large.padded_bytes):>10}  {large.array}  {large.source}" for large in one.largest]
+    lines = [f"{head}: DOES NOT FIT: {_size(one.needed)} a device of {_size(one.room)}"]
+    return lines + [f"  {_size(large.padded_bytes):>10}  {large.array}  {large.source}" for large in one.largest]
   memory, line = one.memory, one.roofline
   assert line is not None
   lines = [
     f"{head}: {'fits' if one.fits else 'DOES NOT FIT'}",
-    f"  memory a device   {_gib(memory.total)} of {_gib(one.room)}: arguments {_gib(memory.arguments)}, temporaries "
-    f"{_gib(memory.temporaries)}, outputs {_gib(memory.outputs)}, code {_gib(memory.code)}",
+    f"  memory a device   {_size(memory.total)} of {_size(one.room)}: arguments {_size(memory.arguments)}, temporaries "
+    f"{_size(memory.temporaries)}, outputs {_size(memory.outputs)}, code {_size(memory.code)}",
     f"  products          {one.flops / 1e12:,.3f} TFLOP over all chips: {_ms(line.compute)} at peak",
-    f"  bytes moved       {_gib(one.moved)} a device: {_ms(line.memory)}",
-    f"  transfers         {_gib(sum(c.bytes * c.times for c in one.collectives))} in {len(one.collectives)}: "
+    f"  bytes moved       {_size(one.moved)} a device: {_ms(line.memory)}",
+    f"  transfers         {_size(sum(c.bytes * c.times for c in one.collectives))} in {len(one.collectives)}: "
     f"{_ms(line.communication)}",
     *(f"    {_transfer(c)}" for c in one.collectives[:_SHOWN]),
     f"  at the least      {_ms(line.overlapped)} ({line.bound}), MFU at most {line.mfu(line.overlapped):.1%}; with "
@@ -56,7 +57,7 @@ def _program(one: Estimate) -> list[str]:
 
 def _transfer(one: Collective) -> str:
   times = f" {one.times} times" if one.times > 1 else ""
-  return f"{one.kind} of {_gib(one.bytes)}{times} among {one.group}: {one.what}  {one.source}"
+  return f"{one.kind} of {_size(one.bytes)}{times} among {one.group}: {one.what}  {one.source}"
 
 
 def record(plan: Plan, advice: Sequence[str]) -> dict[str, Any]:
@@ -106,13 +107,6 @@ def _record(one: Estimate) -> dict[str, Any]:
     "mfu": {"most": line.mfu(line.overlapped), "serial": line.mfu(line.serial)},
     "communication_share": line.communication_share,
   }
-
-
-def _gib(size: float) -> str:
-  for unit, name in ((_GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-    if size >= unit:
-      return f"{size / unit:.2f} {name}"
-  return f"{size:.0f} B"
 
 
 def _ms(seconds: float) -> str:

@@ -175,8 +175,8 @@ class Checkpoints:
       saved = handler.metadata(self._directory / str(step) / item).tree
     return {name: tuple(leaf.shape) for name, leaf in saved.items()}
 
-  def latest_record(self) -> Record:
-    """The record of the latest checkpoint whose record can be read.
+  def latest_record(self, *, or_earlier: bool = True) -> Record:
+    """The record of the latest checkpoint, `or_earlier` of the latest whose record can be read.
 
     Raises:
       CheckpointError: there is none.
@@ -185,6 +185,12 @@ class Checkpoints:
       try:
         return Record.from_json(self._read(step, {})[_RECORD])
       except Exception as error:
+        if not or_earlier:
+          raise CheckpointError(
+            f"{self._directory}: the checkpoint of step {step}, the latest, cannot be read ({_first_line(error)}), so "
+            f"that it is not known which is the best. There are those of steps {self.steps()}: --evaluate_only "
+            "--step=N evaluates one of them"
+          ) from error
         self._report_unreadable(step, error)
     raise CheckpointError(f"{self._directory}: there is no whole checkpoint")
 

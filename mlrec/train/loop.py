@@ -251,18 +251,21 @@ class TrainingRun:
     """Evaluates parameters saved in the workdir, without training: the best, or those of a `step`.
 
     Raises:
-      CheckpointError: there is no such checkpoint, or it cannot be read.
+      CheckpointError: there is none, or it cannot be read.
+      ConfigError: there is none of this step.
     """
     if not self._files.checkpoints.is_dir():
       raise CheckpointError(f"{self._files.checkpoints}: there are no checkpoints to evaluate")
     with contextlib.closing(Checkpoints(self._files.checkpoints, read_only=True)) as checkpoints:
-      record = checkpoints.latest_record()
+      if step is not None and step not in checkpoints.steps():
+        raise ConfigError(
+          f"--step={step}: there is no checkpoint of this step in {self._files.checkpoints}; there are "
+          f"{checkpoints.steps()}"
+        )
+      # Which parameters are the best the latest says.
+      record = checkpoints.latest_record(or_earlier=step is not None)
       self._check_data(record)
       if step is not None:
-        if step not in checkpoints.steps():
-          raise CheckpointError(
-            f"{self._files.checkpoints}: there is no checkpoint of step {step}; there are {checkpoints.steps()}"
-          )
         record = dataclasses.replace(record, best_step=step)
       return self._finish(checkpoints, record)
 
@@ -306,6 +309,12 @@ class TrainingRun:
     if restored:
       state, record = restored
       self._check_data(record)
+      if int(state.step) > (asked := self.config.train.epochs * self.steps_per_epoch):
+        raise ConfigError(
+          f"config.train.epochs = {self.config.train.epochs} are {asked} steps, and the run in "
+          f"{self._files.checkpoints.parent} has taken {int(state.step)}: ask for as many epochs as it had, or "
+          "more, or name another --workdir"
+        )
       patience = self.config.train.patience
       # Patience may have been changed.
       return state, dataclasses.replace(record, stopped=bool(patience) and record.stale >= patience)

@@ -87,7 +87,8 @@ class Progress:
     now = time.monotonic()
     if not self._updated:
       # Up to here, programs were compiled.
-      self._updated, self._first, self._start, self._paused = True, step, now, 0.0
+      self._updated, self._first, self._paused = True, step, 0.0
+      self._start = self._printed = now
       return
     if not self._enabled or now - self._printed < (0.2 if self._live else _PLAIN_SECONDS):
       return

@@ -5,6 +5,9 @@ import dataclasses
 from typing import Any
 from typing import Self
 
+# What records of earlier versions lack.
+_LATER = {"losses": 0.0, "steps": 0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -20,6 +23,8 @@ class Record:
     stopped: whether patience has run out.
     seconds: wall time of training and evaluation, over all continuations.
     cpu_seconds: CPU time in them of the process and its children.
+    losses: the sum of the losses of steps since the last line that told their mean.
+    steps: how many those are.
   """
 
   data: str
@@ -31,6 +36,8 @@ class Record:
   stopped: bool = False
   seconds: float = 0.0
   cpu_seconds: float = 0.0
+  losses: float = 0.0
+  steps: int = 0
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
@@ -40,8 +47,9 @@ class Record:
     """The record in a JSON object, of which other keys are left out.
 
     Raises:
-      KeyError: a key is missing.
+      KeyError: a key is missing that records have had from the beginning.
     """
+    value = _LATER | dict(value)
     return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
 
   def judged(self, step: int, value: float, *, patience: int) -> Self:

@@ -106,7 +106,7 @@ class Session:
     self._writer = MetricWriter(self._files, step=self.step, config=self._config, enabled=primary)
     self._waiting: list[tuple[int, int, jax.Array]] = []
     self._last_count = 0
-    self._losses: list[np.ndarray] = []
+    self._losses, self._steps = self.record.losses, self.record.steps
     return self
 
   def __exit__(
@@ -180,7 +180,8 @@ class Session:
     self._progress.message(f"epoch {epoch} · mean loss {self._mean_loss():.4f}")
 
   def save(self) -> None:
-    self.checkpoints.save(self.state, self._clock.added_to(self.record))
+    record = dataclasses.replace(self.record, losses=self._losses, steps=self._steps)
+    self.checkpoints.save(self.state, self._clock.added_to(record))
 
   def flush(self) -> None:
     """Looks at all losses that are under way."""
@@ -208,16 +209,17 @@ class Session:
     if not np.isfinite(losses).all():
       step = first + int(np.argmin(np.isfinite(losses))) + 1
       raise self.diverged(f"the loss of step {step} is {losses[step - first - 1]}")
-    self._losses.append(losses)
+    self._losses, self._steps = self._losses + float(losses.sum(dtype=np.float64)), self._steps + count
     for n in range(first + 1, first + count + 1):
       if n % self._config.log.every_steps == 0:
         self._writer.write(n, "train", {"loss": float(losses[n - first - 1])})
     self._progress.update(first + count, first // self._steps_per_epoch + 1, float(losses[-1]))
 
   def _mean_loss(self) -> float:
-    """Mean loss since the last call."""
-    values, self._losses = self._losses, []
-    return float(np.mean(np.concatenate(values))) if values else math.nan
+    """Mean loss of the steps since the last call, those before an interruption included."""
+    mean = self._losses / self._steps if self._steps else math.nan
+    self._losses, self._steps = 0.0, 0
+    return mean
 
 
 def _line(when: str, loss: float, metrics: dict[str, float], best: bool) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import errno
 
 import numpy as np
 import pytest
@@ -200,6 +201,33 @@ def test_a_folder_that_cannot_be_is_told(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(DataError, match=r"its split cannot be kept in .*file"):
     split_cache.split(_source(_log(repeats=False)), protocols.parse("none"), tmp_path / "file", **_SETTINGS)
+
+
+def test_where_a_damaged_split_cannot_be_made_again_both_are_told(tmp_path, monkeypatch):
+  source, asked = _source(_log(repeats=False)), protocols.parse("none")
+  split_cache.split(source, asked, tmp_path, **_SETTINGS)
+  (place,) = tmp_path.iterdir()
+  data = place / "data.safetensors"
+  data.write_bytes(data.read_bytes()[:-9])
+
+  def refuse(path):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+  monkeypatch.setattr(files, "try_lock", refuse)
+  with pytest.raises(DataError, match=r"the split that is kept there is damaged .*; .*cannot be kept in .*denied"):
+    split_cache.split(source, asked, tmp_path, **_SETTINGS)
+
+
+def test_a_full_disk_is_no_mistake_in_what_was_asked_for(tmp_path, monkeypatch):
+  def fill(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(split_cache.kept_split, "write", fill)
+  with pytest.raises(OSError, match="No space left") as stopped:
+    split_cache.split(_source(_log(repeats=False)), protocols.parse("none"), tmp_path, **_SETTINGS)
+  assert files.is_disk_full(stopped.value)
+  (place,) = tmp_path.iterdir()
+  assert stopped.value.filename == str(place)
 
 
 def test_a_run_has_the_file_of_the_split_without_a_copy(tmp_path):

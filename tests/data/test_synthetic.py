@@ -74,8 +74,8 @@ def test_what_comes_next_can_be_told_better_than_by_popularity(tmp_path):
   ("arguments", "message"),
   [
     (("--users=10", "--items=100", "--interactions=80", "--seed=-1"), "the seed must be at least 0, not -1"),
-    (("--users=0", "--items=10", "--interactions=50"), "expected 1 to"),
-    (("--users=10", "--items=4", "--interactions=50"), "more items than the least"),
+    (("--users=0", "--items=10", "--interactions=50"), "0: expected 1 to 2,147,483,647 as the number of users"),
+    (("--users=10", "--items=4", "--interactions=50"), "4: expected 6 to 2,147,483,647 as the number of items"),
     (("--users=10", "--items=100", "--interactions=40"), "4.0 of each; expected at least 5"),
     (("--users=10", "--items=100", "--interactions=5000"), "at most half of the 100 items"),
     (("--users=10", "--items=100", "--interactions=80", "--to=x.csv"), "--to=x.csv: expected"),
@@ -84,7 +84,7 @@ def test_what_comes_next_can_be_told_better_than_by_popularity(tmp_path):
 )  # fmt: skip
 def test_mistakes_are_told_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  assert synthetic.main(["--to=x_pairs.tsv", *arguments]) == 1
+  assert synthetic.main(["--to=x_pairs.tsv", *arguments]) == 2
   said = capsys.readouterr().err
   assert message in said
   assert said.count("\n") == 1

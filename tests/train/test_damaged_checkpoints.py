@@ -14,6 +14,7 @@ import pytest
 
 import mlrec
 from mlrec import files
+from mlrec.config import ConfigError
 from mlrec.train import checkpoint
 from mlrec.train import loop
 from mlrec.train.checkpoint import CheckpointError
@@ -204,7 +205,7 @@ def test_a_damaged_best_is_told_with_what_can_still_be_evaluated_on_request(run_
   truncate(workdir / "checkpoints" / "10")
   with pytest.raises(CheckpointError, match=r"(?s)step 10, cannot be read.* \[20, 30\].*--evaluate_only --step="):
     run_tiny(workdir, evaluate_only=True, **options)
-  with pytest.raises(CheckpointError, match=r"no checkpoint of step 25; there are \[10, 20, 30\]"):
+  with pytest.raises(ConfigError, match=r"--step=25: there is no checkpoint .* there are \[10, 20, 30\]"):
     run_tiny(workdir, evaluate_only=True, step=25, **options)
   evaluated = run_tiny(workdir, evaluate_only=True, step=30, **options)
   assert evaluated["best_step"] == 30
@@ -241,14 +242,18 @@ def test_a_damaged_best_checkpoint_is_named_when_it_is_to_be_tested(copied, run_
     run_tiny(copied, evaluate_only=True)
 
 
-def test_evaluation_reads_the_best_even_if_the_latest_is_damaged(run_tiny, tmp_path, monkeypatch):
+def test_where_the_latest_is_damaged_evaluation_takes_no_other_for_the_best_unless_named(
+  run_tiny, tmp_path, monkeypatch
+):
   workdir = tmp_path / "run"
   real = Record.judged
   monkeypatch.setattr(Record, "judged", lambda self, step, value, **options: real(self, step, 1 / step, **options))
   result = run_tiny(workdir, **{"train.epochs": 2})
   assert result["best_step"] == 10
   lose_record(workdir / "checkpoints" / "20")
-  assert run_tiny(workdir, evaluate_only=True, **{"train.epochs": 2})["test"] == result["test"]
+  with pytest.raises(CheckpointError, match=r"step 20, the latest, cannot be read .* not known which is the best"):
+    run_tiny(workdir, evaluate_only=True, **{"train.epochs": 2})
+  assert run_tiny(workdir, evaluate_only=True, step=10, **{"train.epochs": 2})["test"] == result["test"]
 
 
 def spoil_losses(monkeypatch, step: int) -> None:

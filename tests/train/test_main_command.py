@@ -90,8 +90,8 @@ def test_plain_lines_carry_rate_loss_and_time_left(capsys, monkeypatch):
     progress.update(step, 2, 1.5)
   lines = capsys.readouterr().err.splitlines()
   assert lines == [
-    "epoch 2 · step 140/400 (35 %) · loss 1.5000 · 4.0 steps/s, 128 users/s · 1:05 left",
-    "epoch 2 · step 180/400 (45 %) · loss 1.5000 · 4.0 steps/s, 128 users/s · 0:55 left",
+    "epoch 2 · step 141/400 (35 %) · loss 1.5000 · 4.0 steps/s, 128 users/s · 1:05 left",
+    "epoch 2 · step 181/400 (45 %) · loss 1.5000 · 4.0 steps/s, 128 users/s · 0:55 left",
   ]
   assert all(re.fullmatch(RATE, line) for line in lines)
 
@@ -122,6 +122,19 @@ def test_time_spent_on_compiling_the_first_steps_does_not_count_as_training(caps
   (line,) = capsys.readouterr().err.splitlines()
   assert "2.0 steps/s" in line
   assert line.endswith("0:25 left")
+
+
+def test_there_is_no_rate_of_the_moment_after_a_long_compilation(capsys, monkeypatch):
+  from mlrec.train import progress as progress_lib
+
+  now = 0.0
+  monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now)
+  progress = progress_lib.Progress(total=100, done=0, users_per_step=1)
+  now = 60.0
+  progress.update(10, 1, 0.7)
+  now = 60.001
+  progress.update(20, 1, 0.6)
+  assert not capsys.readouterr().err
 
 
 def test_a_process_that_is_not_the_first_prints_nothing(capsys):

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from mlrec.config import ConfigError
 from mlrec.train import evaluator
 from mlrec.train.record import Record
 from mlrec.train.stop import Interrupted
@@ -64,6 +65,24 @@ def test_a_stopped_run_is_resumed_bit_for_bit(looks, run_tiny, finished, tmp_pat
 def test_a_run_that_saves_in_between_is_the_same_run(run_tiny, finished, tmp_path):
   run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(3), stops=1, **{"checkpoint.every_steps": 4})
   assert_same_run_but_for_its_config(tmp_path / "run", finished)
+
+
+def test_the_mean_loss_of_an_epoch_is_of_all_its_steps_where_it_was_stopped_too(run_tiny, tmp_path, capsys):
+  run_tiny(tmp_path / "whole")
+  whole = [line for line in capsys.readouterr().err.splitlines() if "mean loss" in line]
+  run_to_the_end(run_tiny, tmp_path / "stopped", stop=StopAt(2), stops=1)
+  stopped = [line for line in capsys.readouterr().err.splitlines() if "mean loss" in line]
+  assert saved_steps(tmp_path / "whole") == saved_steps(tmp_path / "stopped")
+  assert whole
+  assert stopped == whole
+
+
+def test_a_run_is_not_taken_for_one_of_fewer_epochs_than_it_had(run_tiny, tmp_path):
+  run_tiny(tmp_path / "run", **{"train.epochs": 2})
+  before = read_json(tmp_path / "run" / "config.json"), read_json(tmp_path / "run" / "result.json")
+  with pytest.raises(ConfigError, match=r"config\.train\.epochs = 1 are \d+ steps, and the run in .* has taken"):
+    run_tiny(tmp_path / "run", **{"train.epochs": 1})
+  assert (read_json(tmp_path / "run" / "config.json"), read_json(tmp_path / "run" / "result.json")) == before
 
 
 def assert_same_run_but_for_its_config(actual, expected):
