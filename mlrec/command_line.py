@@ -44,7 +44,16 @@ def run(main: Callable[[list[str]], int], parse: Callable[[list[str]], list[str]
       app.usage(shorthelp=not asked.endswith("full"), writeto_stdout=True)
     terminal.write(text.getvalue(), sys.stdout)
     sys.exit(0)
-  app.run(main, flags_parser=parse or _parse_flags)
+
+  def told(argv: list[str]) -> int:
+    try:
+      return main(argv)
+    except OSError as error:
+      if not error.strerror:
+        raise
+      return report(_refused_by_system(error), FAILED)
+
+  app.run(told, flags_parser=parse or _parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -58,6 +67,11 @@ def report(error: Exception | str, status: int) -> int:
   """Prints an error and returns the exit status."""
   terminal.tell(f"error: {terminal.printable(str(error))}")
   return status
+
+
+def _refused_by_system(error: OSError) -> str:
+  """What the system refused, such as a name that is too long or one more open file: no mistake in the code."""
+  return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}"
 
 
 def clean_up_on_sigterm() -> None:
@@ -105,8 +119,7 @@ def run_reporting(work: Callable[[], Any], workdir: pathlib.Path, say: Callable[
   except Exception as error:
     if not files.is_disk_full(error):
       if isinstance(error, OSError) and error.strerror:
-        # What the system refuses, such as a name that is too long or one more open file, is no mistake in the code.
-        return report(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", FAILED)
+        return report(_refused_by_system(error), FAILED)
       raise
     saved = "is resumed from its last checkpoint" if Workdir(workdir).is_begun() else "has saved nothing yet"
     named = getattr(error, "filename", None)

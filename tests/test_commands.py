@@ -1,5 +1,8 @@
 """What all commands share: their list, their help, and how mistakes in flags are told."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mlrec import __main__
@@ -53,3 +56,10 @@ def test_mistakes_in_flags_are_told_in_a_line(call):
     assert done.returncode == 2
     assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
+
+
+def test_what_the_system_refuses_is_told_in_a_line():
+  script = "from mlrec import command_line; command_line.run(lambda argv: open('/none/file'))"
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment())
+  assert done.returncode == 1
+  assert done.stderr == "error: /none/file: No such file or directory\n"

@@ -16,44 +16,51 @@ from ml_collections import ConfigDict
 
 from mlrec.config import default_config
 
+_ITEM = {
+  "name": "fused",
+  "towers": {
+    "id": {"name": "id"},
+    "age": {"name": "statistics", "hidden": 64, "counted": False},
+    "title": {
+      "name": "text",
+      "encoder": "minilm_l6",
+      "mode": "frozen",
+      "weights": "minilm",
+      "tokenizer": "",
+      "hidden": 256,
+      "dropout": 0.3,
+    },
+    "words": {
+      "name": "text",
+      "encoder": "bag_of_tokens",
+      "mode": "scratch",
+      "tokenizer": "minilm",
+      "length": 40,
+      "options": {"dim": 128, "token_dropout": 0.2},
+    },
+  },
+  "fusion": "sum",
+  "norm": "none",
+  "id_dropout": 0.4,
+  "modality_dropout": 0.0,
+}
+
 
 def get_config() -> ConfigDict:
   config = default_config()
   config.data.source = "microlens/50k-sequences"
   config.data.content = "microlens/50k-items"
   config.data.whiten = True
-  config.model.dim = 128
-  config.model.item = ConfigDict(
+  config.model = ConfigDict(
     {
-      "name": "fused",
-      "towers": {
-        "id": {"name": "id"},
-        "age": {"name": "statistics", "hidden": 64, "counted": False},
-        "title": {
-          "name": "text",
-          "encoder": "minilm_l6",
-          "mode": "frozen",
-          "weights": "minilm",
-          "tokenizer": "",
-          "hidden": 256,
-          "dropout": 0.3,
-        },
-        "words": {
-          "name": "text",
-          "encoder": "bag_of_tokens",
-          "mode": "scratch",
-          "tokenizer": "minilm",
-          "length": 40,
-          "options": {"dim": 128, "token_dropout": 0.2},
-        },
-      },
-      "fusion": "sum",
-      "norm": "none",
-      "id_dropout": 0.4,
-      "modality_dropout": 0.0,
+      "name": "sequential",
+      "dim": 128,
+      "item_dropout": 0.2,
+      "new_item_bias": 0.5,
+      "user": {"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.2},
+      "item": _ITEM,
     }
   )
-  config.model.user = ConfigDict({"name": "sasrec", "heads": 2, "blocks": 2, "dropout": 0.4})
   config.optimizer.lr = 1e-3
   config.train.batch_size = 256
   config.train.epochs = 40

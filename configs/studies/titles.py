@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
   config = shipped(__file__, "50k/sasrec_title.py")
   with config.unlocked():
     config.model.loss, config.model.negatives = "in_batch_softmax", 0
+    config.model.transitions, config.model.members = {}, 1
   return config
 
 
@@ -37,7 +38,7 @@ def get_study() -> Study:
 
   changes = {
     "none": {},
-    "IDs alone": {"model.item": {"name": "id"}},
+    "IDs alone": {"model.item": {"name": "id"}, "model.new_item_bias": 0.0},
     "no age": with_towers("id", "title", "words"),
     "no words": with_towers("id", "age", "title"),
     "no MiniLM": with_towers("id", "age", "words"),
@@ -54,7 +55,11 @@ def get_study() -> Study:
     "sampled softmax": {
       "model.loss": "sampled_softmax", "model.negatives": 2048, "optimizer.lr": 2e-3,
     },
-    "dropout .2": {"model.user.dropout": 0.2},
+    "no item dropout": {"model.item_dropout": 0.0},
+    "dropout .4": {"model.user.dropout": 0.4},
+    "no bias for new items": {"model.new_item_bias": 0.0},
+    "a Markov chain's share .2": {"model.transitions": {"share": 0.2, "window": 5, "decay": 0.9}},
+    "two members": {"model.members": 2},
     "no averaged weights": {"train.ema_decay": 0.0},
   }  # fmt: skip
   return Study(

@@ -78,6 +78,10 @@ def _change(config: ConfigDict, one: Estimate) -> str:
   return ", ".join(keys[:-1]) + (" or " if keys[:-1] else "") + keys[-1]
 
 
+def _article(noun: str) -> str:
+  return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def _of_transfers(one: Estimate) -> list[str]:
   if one.roofline is None or one.roofline.communication_share < _MUCH_SENT or not one.collectives:
     return []
@@ -86,7 +90,7 @@ def _of_transfers(one: Estimate) -> list[str]:
     "gradients or sums of all devices" if first.kind == costs.ALL_REDUCE else "arrays that each device needs whole"
   )  # fmt: skip
   return [
-    f"{one.name}: {one.roofline.communication_share:.0%} of the time would go to transfers, most to a {first.kind} of "
-    f"{costs.shown_bytes(first.bytes)} ({first.what}, {first.source or 'of the step'}), {why}: more users a chip, or "
-    "fewer chips, use them better"
+    f"{one.name}: {one.roofline.communication_share:.0%} of the time would go to transfers, most to "
+    f"{_article(first.kind)} of {costs.shown_bytes(first.bytes)} ({first.what}, {first.source or 'of the step'}), "
+    f"{why}: more users a chip, or fewer chips, use them better"
   ]
