@@ -46,7 +46,14 @@ def main() -> None:
     weights = {name: torch.from_numpy(kept[name]) for name in kept.files}
   net = "video_encoder.video_net."
   if arguments.encoder == "videomae_b":
-    weights = {name.replace(net, f"{net}net."): value for name, value in weights.items()}
+    # Transformers has the published file's biases under other names since 5.0.
+    renamed = (
+      (net, f"{net}net."),
+      ("attention.q_bias", "attention.query.bias"),
+      ("attention.v_bias", "attention.value.bias"),
+    )
+    for old, new in renamed:
+      weights = {name.replace(old, new): value for name, value in weights.items()}
   missing, surplus = model.load_state_dict(weights, strict=False)
   missing = [name for name in missing if not name.endswith("num_batches_tracked")]
   if missing or surplus:
