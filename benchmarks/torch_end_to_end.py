@@ -46,7 +46,7 @@ def main() -> None:
     weights = {name: torch.from_numpy(kept[name]) for name in kept.files}
   net = "video_encoder.video_net."
   if arguments.encoder == "videomae_b":
-    # Transformers has the published file's biases under other names since 5.0.
+    # Transformers 5.24 has the published file's biases under other names.
     renamed = (
       (net, f"{net}net."),
       ("attention.q_bias", "attention.query.bias"),
