@@ -168,7 +168,12 @@ class _Making:
       files.remove(self._folder)
     self._folder.mkdir(exist_ok=True)
     # What does not serve is refused before it is kept, by each run.
-    made = self._protocol.split_kept(self._kept(), self._numbered, **self._settings)
+    try:
+      made = self._protocol.split_kept(self._kept(), self._numbered, **self._settings)
+    except DataError:
+      # Nobody would go on with it: a log that is mended has another identity.
+      shutil.rmtree(self._folder)
+      raise
     for name in (_IDS, _DATA):
       if (self._place / name).is_dir():
         shutil.rmtree(self._place / name)

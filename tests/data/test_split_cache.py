@@ -163,6 +163,8 @@ def test_what_does_not_serve_is_refused_by_each_run(tmp_path):
   for _ in range(2):
     with pytest.raises(DataError, match="no user has both a valid item"):
       split_cache.split(_source(log), protocols.parse("time:0.999,0.0005"), tmp_path, **_SETTINGS)
+    (place,) = tmp_path.iterdir()
+    assert [path.name for path in place.iterdir()] == ["lock"], "nothing of the log's size is left"
 
 
 @pytest.mark.parametrize("lost", ["items", "users", "lengths"])
