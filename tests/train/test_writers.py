@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import os
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -125,3 +128,24 @@ def test_weights_and_biases_keeps_a_run_of_a_workdir_off_line(tmp_path, monkeypa
   writer.close()
   (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
   assert b"valid/hr@10" in kept.read_bytes()
+
+
+def test_tensorboard_does_not_load_pytorch_where_it_is_installed(tmp_path):
+  # It would, for types of tensors that are not used: half a GiB of the process.
+  (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')")
+  opens = f"""
+import pathlib, sys
+from mlrec.train import writers
+from mlrec.train.writers import Run
+events = writers.writers.get("tensorboard")(Run(pathlib.Path({str(tmp_path)!r}), 0, {{}}), True)
+events.write(1, "valid", {{"hr@10": 0.5}})
+events.close()
+assert "torch" not in sys.modules
+import torch
+"""
+  paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+  done = subprocess.run(
+    [sys.executable, "-c", opens], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+  )
+  assert done.stderr.endswith("PyTorch was imported\n"), "by the last line, and by no other"
+  assert [path.name for path in tmp_path.glob("events.*")]

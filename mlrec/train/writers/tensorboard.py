@@ -1,6 +1,8 @@
 """TensorBoard's events, in the workdir."""
 
 from collections.abc import Mapping
+import sys
+from typing import Any
 
 from mlrec.train.writers import Run
 from mlrec.train.writers import writers
@@ -13,9 +15,7 @@ class TensorBoard:
   def __init__(self, run: Run, wanted: bool):
     """Opens the events of a run; `wanted` is true."""
     del wanted
-    import tensorboardX  # imports protobuf: only runs that want events pay for it
-
-    self._events = tensorboardX.SummaryWriter(
+    self._events = _tensorboardx().SummaryWriter(
       str(run.folder), purge_step=run.step + 1 if run.step else None, flush_secs=30
     )
 
@@ -25,3 +25,20 @@ class TensorBoard:
 
   def close(self) -> None:
     self._events.close()
+
+
+def _tensorboardx() -> Any:
+  """The package, which imports protobuf: only runs that want events pay for it.
+
+  Where PyTorch is installed it would import that too, some 500 MiB, to know its tensors; none are written here.
+  """
+  modules: dict[str, Any] = sys.modules
+  unused = "torch" not in modules
+  if unused:
+    modules["torch"] = None  # `import torch` raises ImportError
+  try:
+    import tensorboardX
+  finally:
+    if unused:
+      del modules["torch"]
+  return tensorboardX
