@@ -24,6 +24,7 @@ from mlrec.models.layers.convolution_shifts import Sizes
 from mlrec.models.layers.convolution_shifts import span
 from mlrec.models.layers.convolution_shifts import widened
 from mlrec.models.layers.platforms import by_platform
+from mlrec.models.layers.products import product
 
 # Outputs of all frames together up to which they are computed at once.
 _FEW = 64
@@ -101,7 +102,7 @@ def _dense(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int) 
   window, inputs, outputs = kernel.shape[:3], x.shape[-1], kernel.shape[-1]
   out = lengths(x.shape[1:4], window, stride, padding)
   if window == stride and padding == (0, 0, 0) and groups == 1:
-    return _product(_patches(x, window, out), rearrange(kernel, "i j k c o -> (i j k c) o"))
+    return product(_patches(x, window, out), rearrange(kernel, "i j k c o -> (i j k c) o"))
   if window[0] == 1 and not padding[0]:
     return _frames(x[:, :: stride[0]], kernel[0], stride, padding, groups)
   if groups == 1 and window[0] > 1 and inputs * x.shape[1] <= outputs * out[0] <= _FEW:
@@ -144,7 +145,7 @@ def _all_frames_at_once(x: Array, kernel: Array, stride: Sizes, padding: Sizes, 
 
 def _one_product(x: Array, kernel: Array, padding: Sizes, out: Sizes) -> Array:
   """All taps in time by one matrix product, whose parts are then shifted: 42 ms for 84 where frames are many enough."""
-  parts = jnp.split(_product(x, jnp.concatenate(list(kernel[:, 0, 0]), axis=-1)), len(kernel), axis=-1)
+  parts = jnp.split(product(x, jnp.concatenate(list(kernel[:, 0, 0]), axis=-1)), len(kernel), axis=-1)
   total = jnp.zeros((x.shape[0], *out, kernel.shape[-1]), x.dtype)
   for tap, part in enumerate(parts):
     after = out[0] + tap - padding[0] - x.shape[1]
@@ -166,7 +167,7 @@ def _patches(x: Array, window: Sizes, out: Sizes) -> Array:
 def _frames(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int) -> Array:
   """Convolves each frame of `x [B, T, H, W, C]` with `kernel [k, k, C / groups, O]`."""
   if kernel.shape[:2] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
-    return _product(x[:, :, :: stride[1], :: stride[2]], kernel[0, 0])
+    return product(x[:, :, :: stride[1], :: stride[2]], kernel[0, 0])
   flat = rearrange(x, "b t h w c -> (b t) h w c")
   geometry = stride[1:], padding[1:]
   y = _flat(flat, kernel, *geometry) if groups == 1 else _nhwc(flat, kernel, *geometry, groups)
@@ -177,26 +178,6 @@ def _nhwc(x: Array, kernel: Array, stride: Sizes, padding: Sizes, groups: int = 
   return jax.lax.conv_general_dilated(
     x, kernel, stride, [(size, size) for size in padding], dimension_numbers=_CANONICAL, feature_group_count=groups
   )
-
-
-@jax.custom_vjp
-def _product(x: Array, kernel: Array) -> Array:
-  """`x [..., C] @ kernel [C, O]`.
-
-  Autodiff names the output's gradient first in the product that gives the kernel's, and XLA turns what is first: in one
-  loop with all that makes it, such as a batch norm's gradient, for which whole arrays are read against their order, a
-  fifth of SlowFast-R50's step. Here the input comes first, and what both products read is made once.
-  """
-  return x @ kernel
-
-
-def _product_gradients(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-  x, kernel = saved
-  x, grad = jax.lax.optimization_barrier((x, grad))
-  return grad @ kernel.T, x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
-
-
-_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_gradients)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.platforms import by_platform
+from mlrec.models.layers.products import Linear
+from mlrec.models.layers.products import product
 from mlrec.registry import OptionError
 
 _INIT = truncated_normal(0.02)
@@ -67,8 +69,8 @@ class Attention(nnx.Module):
     if heads < 1 or dim % heads:
       raise OptionError("dim", f"= {dim} must be a multiple of heads = {heads}")
 
-    def linear(bias: bool) -> nnx.Linear:
-      return nnx.Linear(dim, dim, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    def linear(bias: bool) -> Linear:
+      return Linear(dim, dim, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
     self.heads = heads
     self.query, self.key, self.value = (linear(name in biases) for name in "qkv")
@@ -87,7 +89,7 @@ class Attention(nnx.Module):
     layers = self.query, self.key, self.value
     kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
     dtype = self.query.dtype or jnp.promote_types(x.dtype, kernel.dtype)
-    out = flattened(x).astype(dtype) @ kernel.astype(dtype)
+    out = product(flattened(x).astype(dtype), kernel.astype(dtype))
     if any(layer.bias is not None for layer in layers):
       none = jnp.zeros(len(kernel), kernel.dtype)
       bias = jnp.concatenate([none if layer.bias is None else layer.bias[...] for layer in layers])
@@ -128,8 +130,8 @@ class MLP(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.activation = activation
-    self.up = nnx.Linear(dim, hidden, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
-    self.down = nnx.Linear(hidden, outputs or dim, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    self.up = Linear(dim, hidden, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    self.down = Linear(hidden, outputs or dim, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """`x [..., dim]` to `[..., outputs]`, or `[..., dim]`."""

@@ -28,6 +28,7 @@ from mlrec.models.layers.dropout import Dropout
 from mlrec.models.layers.initializers import truncated_normal
 from mlrec.models.layers.initializers import uniform
 from mlrec.models.layers.patches import resized
+from mlrec.models.layers.products import Linear
 from mlrec.models.layers.transformer import attend
 from mlrec.models.layers.transformer import LayerNorm
 from mlrec.models.layers.transformer import MLP
@@ -262,7 +263,7 @@ class Block(nnx.Module):
     )
     self.mlp_norm = LayerNorm(dim, _EPSILON, rngs=rngs)
     self.mlp = MLP(dim, 4 * dim, outputs, kernel_init=_INIT, dtype=dtype, rngs=rngs)
-    self.widened = None if outputs == dim else nnx.Linear(dim, outputs, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    self.widened = None if outputs == dim else Linear(dim, outputs, kernel_init=_INIT, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Tokens) -> Tokens:
     mixed, grid = self.attention(self.attention_norm(x.values), x.grid)
@@ -289,8 +290,8 @@ class PoolingAttention(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    def linear() -> nnx.Linear:
-      return nnx.Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    def linear() -> Linear:
+      return Linear(dim, dim, kernel_init=_INIT, dtype=dtype, rngs=rngs)
 
     self.heads = heads
     width = dim // heads
