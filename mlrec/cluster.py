@@ -26,6 +26,8 @@ _JOINING = 300
 _SIGNS, _LEFT = "mlrec/alive", "left"
 # Seconds in which process 0 answers, if it is there.
 _CONNECTING = 3.0
+# How long an aborted process waits for the watch to name who is gone, in times of its patience.
+_ABORTING = 1.5
 # The handler of aborts, of which C has but the address.
 _kept: list[Any] = []
 
@@ -69,28 +71,34 @@ def join(
   if jax.process_count() == 1:
     return None
   store = Store()
-  if jax.process_index():
-    message = _gone(0, jax.process_count(), "has ended, or cannot be reached any more")
-    _on_abort(store.address, lambda: end(message))
+  message = _gone(0, jax.process_count(), "has ended, or cannot be reached any more")
+  _on_abort(store.address if jax.process_index() else None, lambda: end(message), patience=patience)
   watch = Watch(store, jax.process_index(), jax.process_count(), patience=patience, end=end)
   watch.start()
   return watch
 
 
-def _on_abort(coordinator: str, end: Callable[[], None]) -> None:
-  """Has this process `end` where JAX aborts it because process 0, and its store with it, is gone.
+def _on_abort(coordinator: str | None, end: Callable[[], None], *, patience: float) -> None:
+  """Has this process, where it is aborted, wait until it is known whether another one is gone.
 
-  JAX's client has a callback for that, which fails before it is called; and Python's handlers of signals run in the
-  main thread, which waits for process 0. So the handler is one of the C library's.
+  JAX's client aborts where process 0, and its store with it, is gone, and collectives of CPUs may where connections to
+  any other process break: both at once, before the watch could name it. JAX has a callback for the former, which fails
+  before it is called; and Python's handlers of signals run in the main thread, which waits for who is gone. So the
+  handler is one of the C library's.
+
+  Args:
+    coordinator: HOST:PORT of process 0, with which this one `end`s; None in process 0 itself.
+    end: ends this process.
+    patience: of the watch, which ends this process where another one is silent.
   """
 
   def handle(number: int) -> None:
-    host, _, port = coordinator.rpartition(":")
-    try:
-      socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING).close()
-    except OSError:
-      end()
-    # It is there: this abort is of another cause, and goes on.
+    until = time.monotonic() + _ABORTING * patience
+    while time.monotonic() < until:
+      if coordinator is not None and not _answers(coordinator):
+        end()
+      time.sleep(patience / _SIGNS_IN_TIME)
+    # All are there: this abort is of another cause, and goes on.
     set_handler(number, None)
 
   kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -98,6 +106,19 @@ def _on_abort(coordinator: str, end: Callable[[], None]) -> None:
   set_handler.argtypes = [ctypes.c_int, kind]
   _kept.append(kind(handle))
   set_handler(signal.SIGABRT, _kept[-1])
+
+
+def _answers(coordinator: str) -> bool:
+  """Whether process 0 is there: its server greets whoever connects.
+
+  A connection alone says nothing: the system takes it for a process that is about to be gone, too.
+  """
+  host, _, port = coordinator.rpartition(":")
+  try:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING) as connection:
+      return bool(connection.recv(1))
+  except OSError:
+    return False
 
 
 def _is_address(text: str) -> bool:

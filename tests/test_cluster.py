@@ -1,5 +1,9 @@
 """The watch of the other processes of a run; that of real ones is in tests/train/test_several_devices.py."""
 
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,6 +11,7 @@ import pytest
 
 from mlrec import cluster
 from mlrec.config import ConfigError
+from support.tiny_runs import environment
 
 _PATIENCE = 0.3
 
@@ -89,6 +94,41 @@ def test_one_that_has_left_because_it_is_done_is_not_missed(started):
   assert not started.ended.wait(3 * _PATIENCE)
   store.broken = True
   assert not started.ended.wait(3 * _PATIENCE)
+
+
+def test_process_0_is_there_where_it_greets_and_not_where_a_connection_is_but_taken(monkeypatch):
+  monkeypatch.setattr(cluster, "_CONNECTING", 0.2)
+  with socket.create_server(("localhost", 0)) as server:
+    address = f"localhost:{server.getsockname()[1]}"
+    assert not cluster._answers(address), "nobody accepts"
+    with server.accept()[0]:
+      pass
+
+    def serve(greeting: bytes) -> None:
+      with server.accept()[0] as connection:
+        connection.sendall(greeting)
+
+    for greeting in (b"settings", b""):
+      thread = threading.Thread(target=serve, args=(greeting,))
+      thread.start()
+      assert cluster._answers(address) == bool(greeting)
+      thread.join()
+  assert not cluster._answers(address), "nobody listens"
+
+
+@pytest.mark.parametrize(("named_after", "status"), [(0.2, 7), (60, -signal.SIGABRT)])
+def test_an_aborted_process_waits_for_the_watch_to_name_who_is_gone(named_after, status):
+  script = f"""
+import os, threading
+from mlrec import cluster
+cluster._on_abort(None, lambda: None, patience=0.4)
+watch = threading.Timer({named_after}, lambda: os._exit(7))
+watch.daemon = True
+watch.start()
+os.abort()
+"""
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60)
+  assert done.returncode == status, done.stderr
 
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:", ":1234", "localhost:0", "localhost:70000", "a:b"])
