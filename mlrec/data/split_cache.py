@@ -171,8 +171,8 @@ class _Making:
     try:
       made = self._protocol.split_kept(self._kept(), self._numbered, **self._settings)
     except DataError:
-      # Nobody would go on with it: a log that is mended has another identity.
-      shutil.rmtree(self._folder)
+      # Nobody would go on with it: a log that is mended has another identity, other settings another place.
+      files.remove(self._folder)
       raise
     for name in (_IDS, _DATA):
       if (self._place / name).is_dir():

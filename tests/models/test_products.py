@@ -45,6 +45,11 @@ def test_a_layer_is_that_of_flax(use_bias):
   np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(wanted, np.float32))
 
 
+def test_a_layer_refuses_what_its_product_does_not_take():
+  with pytest.raises(TypeError, match="precision"):
+    Linear(4, 6, precision="highest", rngs=nnx.Rngs(0))(_drawn(2, 4))
+
+
 @pytest.mark.parametrize(("platform", "ordered"), [("cpu", True), ("cuda", False), ("tpu", False)])
 def test_the_order_of_gradients_is_asked_for_on_a_cpu_alone(platform, ordered):
   gradients = jax.jit(jax.grad(lambda x, kernel: product(x, kernel).sum(), argnums=(0, 1)))

@@ -43,11 +43,13 @@ class Linear(nnx.Linear):
   """Flax's layer, `[..., C]` to `[..., O]`, by `product`."""
 
   def __init__(self, in_features: int, out_features: int, **options: Any):
-    """Takes the options of `nnx.Linear`."""
+    """Takes the options of `nnx.Linear`, but those of the product, which is `product`."""
     super().__init__(in_features, out_features, dot_general=_last_by_first, **options)
 
 
 def _last_by_first(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> Array:
   """What `nnx.Linear` asks for: the last axis of `x` by the first of `kernel`."""
-  del dimension_numbers, options
+  given = sorted(name for name, value in options.items() if value is not None)
+  if given:
+    raise TypeError(f"a product takes no {', '.join(given)}")
   return product(x, kernel)
