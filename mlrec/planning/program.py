@@ -92,7 +92,7 @@ def training(run: TrainingRun) -> Program:
   content = _content(run, stacked.items.shape, axis=1)
   if content:
     batches = batches._replace(content=content)
-  return Program(TRAINING, run.train_steps, (run.spec.abstract, batches, ShapeDtypeStruct((), np.int32)))
+  return Program(TRAINING, run.train_steps, (run.spec.in_training, batches, ShapeDtypeStruct((), np.int32)))
 
 
 def evaluation(run: TrainingRun) -> Iterator[Program]:

@@ -13,6 +13,7 @@ them, while the root beside it fades; that is nothing where gradients are far ab
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -26,6 +27,7 @@ import optax
 
 from mlrec.config import LAZY_ADAMW
 from mlrec.models.layers import variables
+from mlrec.train import table_rows
 from mlrec.train.optimizer import make_schedule
 from mlrec.train.optimizer import table_group
 from mlrec.train.sharding import replicated
@@ -110,11 +112,15 @@ class LazyTables:
     (size,) = sizes
     return RowClock(jnp.zeros(size, jnp.int32), Drift(*(jnp.full(self._span, value) for value in _NO_DRIFT)))
 
-  def rows(self, held: Held, clock: RowClock, step: Array, items: Array) -> Held:
-    """`held` with the rows of `items [U]` in place of whole tables, brought up to `step`."""
-    take = lambda table: jnp.take(table, items, axis=0, mode="clip")  # noqa: E731
-    rows = _on_tables(variables.tables_in_batches(held.params), take, held)
-    return self._moved(rows, take(clock.current), clock.drift, step)
+  def rows(self, held: Held, clock: RowClock, step: Array, items: Array, widths: Mapping[str, int]) -> Held:
+    """`held` with the rows of `items [U]` in place of whole tables, brought up to `step`; `widths` are the tables'."""
+
+    def one(path: Any, leaf: Array) -> Array:
+      name = variables.parameter_of(variables.name_of(path), widths)
+      return leaf if name is None else table_rows.read(leaf, items, widths[name])
+
+    rows = jax.tree_util.tree_map_with_path(one, held)
+    return self._moved(rows, jnp.take(clock.current, items, mode="clip"), clock.drift, step)
 
   def put_back(self, held: Held, rows: Held, items: Array, mesh: Mesh) -> Held:
     """`held` with the tables' rows of `items` as they are in `rows`, and everything else of `rows`."""
@@ -123,7 +129,7 @@ class LazyTables:
     def put(new: Array, table: Array) -> Array:
       # Else devices would each put their own rows, and add up whole tables.
       new = jax.lax.with_sharding_constraint(new, replicated(mesh))
-      return table.at[places(items, len(table))].set(new, mode="drop", unique_indices=True)
+      return table_rows.put(table, places(items, table_rows.number(table, new.shape[1])), new)
 
     return _on_tables(named, put, rows, held)
 

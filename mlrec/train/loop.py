@@ -229,9 +229,11 @@ class TrainingRun:
       started()
       if jax.process_index() == 0:
         self._files.keep(self.split)
+      state = self.spec.lines.laid(state)
       session = Session(
-        self.config, self._files, state, record, checkpoints, stop, self._clock, steps_per_epoch=self.steps_per_epoch
-      )
+        self.config, self._files, state, record, checkpoints, stop, self._clock, steps_per_epoch=self.steps_per_epoch,
+        kept=self.spec.lines.taken,
+      )  # fmt: skip
       with session, self._profile:
         while not session.done:
           self._train_epoch(session)
@@ -365,7 +367,7 @@ class TrainingRun:
     session.flush()
     start = time.monotonic()
     try:
-      found = self.evaluator.found(session.state.eval_params, session.state.rest, VALID)
+      found = self.evaluator.found(self.spec.lines.taken(session.state.eval_params), session.state.rest, VALID)
     except ScoresNotFinite as error:
       raise session.diverged(f"after step {session.step} {error}") from error
     session.validated(self.evaluator.figures(found, VALID), time.monotonic() - start)

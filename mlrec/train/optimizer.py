@@ -18,6 +18,7 @@ from mlrec.models.layers import variables
 from mlrec.models.layers.variables import ENCODER
 from mlrec.models.layers.variables import HEAD
 from mlrec.registry import closest
+from mlrec.train import table_rows
 
 # Item tables, as a group of parameters.
 ITEM_TABLES = "item_tables"
@@ -140,7 +141,7 @@ def adamw(
       def one(path: Any, moment: Array, gradient: Array) -> Array:
         new = (1 - decay) * gradient**power
         read = rows.get(variables.name_of(path))
-        return decay * moment + new if read is None else (decay * moment).at[read].add(new)
+        return decay * moment + new if read is None else table_rows.add(decay * moment, read, new)
 
       return jax.tree_util.tree_map_with_path(one, moments, gradients)
 

@@ -1,5 +1,6 @@
 """A training run under way: its state and record, what it has logged, and what it saves."""
 
+from collections.abc import Callable
 import dataclasses
 import math
 import time
@@ -74,6 +75,7 @@ class Session:
     steps_per_epoch: int,
     monitor: str = "",
     counted: str = "users",
+    kept: Callable[[TrainState], TrainState] = lambda state: state,
   ):
     """Keeps what the run has.
 
@@ -88,7 +90,9 @@ class Session:
       steps_per_epoch: of the run.
       monitor: the metric that the best parameters are chosen by; empty for `config.train.monitor`.
       counted: what a batch has `config.train.batch_size` of.
+      kept: what checkpoints have of a state.
     """
+    self._kept = kept
     self._monitor, self._counted = monitor or config.train.monitor, counted
     self._config, self._files, self._stop, self._clock = config, files, stop, clock
     self._steps_per_epoch, self.total_steps = steps_per_epoch, config.train.epochs * steps_per_epoch
@@ -181,7 +185,7 @@ class Session:
 
   def save(self) -> None:
     record = dataclasses.replace(self.record, losses=self._losses, steps=self._steps)
-    self.checkpoints.save(self.state, self._clock.added_to(record))
+    self.checkpoints.save(self._kept(self.state), self._clock.added_to(record))
 
   def flush(self) -> None:
     """Looks at all losses that are under way."""

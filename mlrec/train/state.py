@@ -1,6 +1,7 @@
 """The training state, and the compiled function that advances it by a group of steps."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -16,12 +17,14 @@ from mlrec.data.batches import Batch
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
 from mlrec.sharding_rules import Rule
+from mlrec.train import table_rows
 from mlrec.train.lazy_tables import Held
 from mlrec.train.lazy_tables import LazyTables
 from mlrec.train.lazy_tables import RowClock
 from mlrec.train.sharding import parts_of_rows
 from mlrec.train.sharding import Placement
 from mlrec.train.sharding import replicated
+from mlrec.train.table_rows import Lines
 
 
 class TrainState(NamedTuple):
@@ -62,6 +65,7 @@ class StateSpec(NamedTuple):
     create: makes it, sharded.
     abstract: each leaf's shape, dtype and sharding.
     parameters: how many numbers are trained; rows that only fill a table up are not counted.
+    lines: which tables lie in lines while steps are taken.
     lazy: what steps leave some rows of item tables behind by; None where they move all.
   """
 
@@ -69,7 +73,16 @@ class StateSpec(NamedTuple):
   create: Callable[[], TrainState]
   abstract: TrainState
   parameters: int
+  lines: Lines
   lazy: LazyTables | None = None
+
+  @property
+  def in_training(self) -> TrainState:
+    """`abstract`, with tables in lines."""
+    shapes = jax.eval_shape(self.lines.laid, self.abstract)
+    return jax.tree.map(
+      lambda shape, like: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=like.sharding), shapes, self.abstract
+    )
 
 
 def state_spec(
@@ -81,8 +94,11 @@ def state_spec(
   rules: Sequence[Rule] = (),
   averaged: bool = False,
   lazy: LazyTables | None = None,
+  lanes: int | None = None,
 ) -> StateSpec:
   """Plans a state by shapes alone; `create` then makes it in place, already sharded.
+
+  `lanes` are the numbers in a line of tables (`mlrec.train.table_rows`); None for those of the mesh's platform.
 
   Raises:
     ConfigError: one of the `rules` does not fit.
@@ -103,7 +119,17 @@ def state_spec(
   shardings = placement.shardings(shapes.params, shapes)
   abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
   graphdef, parameters = structure[0]
-  return StateSpec(graphdef, jax.jit(build, out_shardings=shardings), abstract, parameters, lazy)
+  if lanes is None:
+    lanes = table_rows.LANES.get(mesh.devices.flat[0].platform, 0)
+  lines = Lines.of(abstract.params, lanes)
+  if _scores_all_items(nnx.merge(graphdef, abstract.params, abstract.rest)):
+    # Steps read all rows.
+    lines = Lines({}, 0)
+  return StateSpec(graphdef, jax.jit(build, out_shardings=shardings), abstract, parameters, lines, lazy)
+
+
+def _scores_all_items(model: nnx.Module) -> bool:
+  return getattr(model, "scores_all_items", False)
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -124,12 +150,11 @@ def make_train_steps(
   optimizer = optax.with_extra_args_support(optimizer)
   lazy = spec.lazy
   described: Any = nnx.merge(spec.graphdef, spec.abstract.params, spec.abstract.rest)
-  whole_tables = getattr(described, "scores_all_items", False)
+  whole_tables = _scores_all_items(described)
   tables = set() if whole_tables else {name for name, _ in item_tables(described)}
-  parts = {
-    variables.name_of(path): parts_of_rows(leaf.sharding)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(spec.abstract.params)
-  }
+  leaves = {variables.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(spec.abstract.params)}
+  parts = {name: parts_of_rows(leaf.sharding) for name, leaf in leaves.items()}
+  widths = {name: leaves[name].shape[1] for name in tables}
 
   def everywhere(array: Array) -> Array:
     return jax.lax.with_sharding_constraint(array, replicated(mesh))
@@ -138,7 +163,8 @@ def make_train_steps(
     """The parameters, with the rows of `items` in place of whole item tables."""
 
     def one(path: Any, param: Array) -> Array:
-      return jnp.take(param, items, axis=0, mode="clip") if variables.name_of(path) in tables else param
+      name = variables.name_of(path)
+      return table_rows.read(param, items, widths[name]) if name in tables else param
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -171,7 +197,7 @@ def make_train_steps(
     if items.ndim > 1:
       # Parts may have an item in common, whose row is read, and moved, once.
       items, columns = jnp.unique(items, size=items.size, fill_value=0, return_inverse=True)
-    state = whole if lazy is None else _rows_of(whole, lazy, items)
+    state = whole if lazy is None else _rows_of(whole, lazy, items, widths)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     params = state.params if lazy else read(state.params, items)
     (loss, rest), grads = gradient(params, state.rest, batch, columns, state.step)
@@ -212,8 +238,8 @@ def make_settle(spec: StateSpec) -> Callable[[TrainState], TrainState]:
 
   def settle(state: TrainState) -> TrainState:
     assert state.clock is not None
-    held, clock = lazy.settled(state.held, state.clock, state.step)
-    return state._replace(**held._asdict(), clock=clock)
+    held, clock = lazy.settled(spec.lines.taken(state.held), state.clock, state.step)
+    return spec.lines.laid(state._replace(**held._asdict(), clock=clock))
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, spec.abstract)
   return jax.jit(settle, donate_argnums=0, out_shardings=shardings)
@@ -224,10 +250,10 @@ def average_decay(ema_decay: float, step: Array) -> Array:
   return jnp.minimum(ema_decay, (1 + step) / (10 + step))
 
 
-def _rows_of(whole: TrainState, lazy: LazyTables, items: Array) -> TrainState:
+def _rows_of(whole: TrainState, lazy: LazyTables, items: Array, widths: Mapping[str, int]) -> TrainState:
   """The state with the rows of a batch's items in place of item tables, wherever it has any, up to date."""
   assert whole.clock is not None
-  return whole._replace(**lazy.rows(whole.held, whole.clock, whole.step, items)._asdict())
+  return whole._replace(**lazy.rows(whole.held, whole.clock, whole.step, items, widths)._asdict())
 
 
 def _put_back(whole: TrainState, after: TrainState, lazy: LazyTables, items: Array, mesh: Mesh) -> TrainState:

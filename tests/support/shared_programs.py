@@ -13,6 +13,7 @@ from typing import Any
 
 from mlrec import config as config_lib
 from mlrec.train import loop
+from mlrec.train import table_rows
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.state import StateSpec
 
@@ -44,7 +45,8 @@ class SharedPrograms:
     except ValueError:
       return self._real_plan(config, split, builder, mesh, impressions)
     settings = json.dumps(config_lib.to_json(config), sort_keys=True)
-    key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh, impressions)
+    lanes = tuple(table_rows.LANES.items())
+    key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh, impressions, lanes)
     if key not in self._plans:
       self._plans[key] = self._real_plan(config, split, builder, mesh, impressions)
       if len(self._plans) > _KEPT:

@@ -79,13 +79,13 @@ class _Means(nnx.Module):
 _many = functools.partial(_Means, items=_MANY)
 
 
-def _spec(config, *, ema=0.0, lazily=True, make_model=_Means):
+def _spec(config, *, ema=0.0, lazily=True, make_model=_Means, lanes=0):
   lazy = None
   if lazily:
     decay = functools.partial(average_decay, ema)
     lazy = LazyTables(config, _STEPS, steps_per_epoch=_EPOCH, average_decay=decay)
   optimizer, mesh = make_optimizer(config, _STEPS), make_mesh(jax.devices()[:1])
-  spec = state_spec(make_model, optimizer, mesh, seed=3, averaged=ema > 0, lazy=lazy)
+  spec = state_spec(make_model, optimizer, mesh, seed=3, averaged=ema > 0, lazy=lazy, lanes=lanes)
   return spec, make_train_steps(spec, optimizer, mesh, seed=3, ema_decay=ema)
 
 
@@ -148,6 +148,29 @@ def test_rows_that_steps_do_not_read_end_as_if_each_had_moved_them(batches, name
   jax.tree.map(close, state.params, params)
   if ema:
     jax.tree.map(close, state.average, average)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lazy_adamw", "sgd", "adagrad"])
+def test_tables_in_lines_train_as_tables_do(batches, name):
+  """Lines of eight numbers, of two rows of the table and eight of the biases, the last of which are nobody's."""
+  config, found = _config(item_tables=name, **_FALLING), []
+  for lanes in (0, 8):
+    spec, train = _spec(config, ema=_EMA, lazily=name != "adamw", lanes=lanes)
+    settle = make_settle(spec)
+    state, losses = spec.lines.laid(spec.create()), []
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, spec.in_training)
+    for first in range(0, _STEPS, 4):
+      state, of_steps = train(state, batches.stack(first, 4, 4), 4)
+      losses += list(np.asarray(of_steps))
+      if (first + 4) % _EPOCH == 0:
+        state = settle(state)
+    assert {leaf.shape[1] for leaf in jax.tree.leaves(state.params) if len(leaf) > 4} == ({8} if lanes else {1, 4})
+    state = spec.lines.taken(state)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, spec.abstract)
+    found.append((losses, state))
+  (losses, one), (of_lines, other) = found
+  np.testing.assert_allclose(losses, of_lines, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 
 def test_rows_are_behind_until_they_are_read_or_settled(batches):

@@ -13,6 +13,7 @@ import pytest
 
 from mlrec.config import ConfigError
 from mlrec.train import evaluator
+from mlrec.train import table_rows
 from mlrec.train.record import Record
 from mlrec.train.stop import Interrupted
 from support.tiny_runs import assert_same_arrays
@@ -25,6 +26,7 @@ from support.tiny_runs import saved_arrays
 from support.tiny_runs import saved_steps
 from support.tiny_runs import started
 from support.tiny_runs import StopAt
+from support.tiny_runs import TINY
 from support.tiny_runs import tiny_arguments
 from support.tiny_runs import wait_for
 
@@ -65,6 +67,20 @@ def test_a_stopped_run_is_resumed_bit_for_bit(looks, run_tiny, finished, tmp_pat
 def test_a_run_that_saves_in_between_is_the_same_run(run_tiny, finished, tmp_path):
   run_to_the_end(run_tiny, tmp_path / "run", stop=StopAt(3), stops=1, **{"checkpoint.every_steps": 4})
   assert_same_run_but_for_its_config(tmp_path / "run", finished)
+
+
+def test_a_run_whose_table_lies_in_lines_saves_and_resumes_as_others_do(run_tiny, tmp_path, monkeypatch):
+  options = {"checkpoint.every_steps": 4, "train.ema_decay": 0.9, "optimizer.item_tables": "lazy_adamw"}
+  run_tiny(tmp_path / "as it is", **options)
+  # Four rows of the 101 in a line: the last is not full.
+  monkeypatch.setitem(table_rows.LANES, "cpu", 4 * TINY["model.dim"])
+  run_tiny(tmp_path / "in lines", **options)
+  run_to_the_end(run_tiny, tmp_path / "stopped", stop=StopAt(3), stops=1, **options)
+  assert_same_run(tmp_path / "stopped", tmp_path / "in lines")
+  wanted, found = saved_arrays(tmp_path / "as it is"), saved_arrays(tmp_path / "in lines")
+  assert found.keys() == wanted.keys()
+  for name, array in wanted.items():
+    np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_the_mean_loss_of_an_epoch_is_of_all_its_steps_where_it_was_stopped_too(run_tiny, tmp_path, capsys):
