@@ -16,19 +16,25 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
+from mlrec import terminal
 from mlrec.config import ConfigError
 
 # Signs of life that a process gives within the time after which it would count as gone.
 _SIGNS_IN_TIME = 12
 # Until the processes have found each other.
 _JOINING = 300
-_SIGNS, _LEFT = "mlrec/alive", "left"
-# Seconds in which process 0 answers, if it is there.
-_CONNECTING = 3.0
+_SIGNS, _LEFT, _SAID = "mlrec/alive", "left", "mlrec/said"
+# Milliseconds in which others come to say the same; if one is gone, the watch ends this process before.
+_SAYING = 7 * 24 * 3600 * 1000
+# Seconds in which process 0 answers, if it is there; between asking it, and until that is told.
+_CONNECTING, _BETWEEN, _TOLD_AFTER = 3.0, 0.5, 10.0
+# Seconds in which a process ends that has nothing to wait for, at the most and as a rule.
+_ENDING, _ENDING_BEFORE = 30.0, 1.0
 # How long an aborted process waits for the watch to name who is gone, in times of its patience.
 _ABORTING = 1.5
-# The handler of aborts, of which C has but the address.
+# Handlers of aborts, of which C has but the addresses.
 _kept: list[Any] = []
 
 
@@ -52,10 +58,21 @@ def join(
   Raises:
     ConfigError: there is no cluster to ask, or what is given cannot be.
   """
-  if coordinator is not None and not _is_address(coordinator):
-    raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, such as 10.0.0.2:1234")
-  if processes is not None and process is not None and not 0 <= process < processes:
-    raise ConfigError(f"--process={process}: expected 0 to {processes - 1}, for --processes={processes}")
+  if coordinator is not None:
+    _check(coordinator, processes, process)
+    unmet = (
+      f"the {processes} processes of --coordinator={coordinator} did not come together within {_JOINING} s: start all "
+      "of them with the same --coordinator and --processes, each with a --process of its own, from 0 on"
+    )
+    if process and not _answers_within(coordinator, _JOINING):
+      end(
+        f"process 0 did not answer at --coordinator={coordinator} within {_JOINING} s: start it there, with "
+        "--process=0, or name its address"
+      )
+  else:
+    unmet = f"the processes of this job did not come together within {_JOINING} s"
+  # JAX's client does not raise what fails here: it aborts.
+  _handle_aborts(lambda: end(unmet))
   try:
     # JAX's own patience is longer: else it would end this process before anything could be said.
     jax.distributed.initialize(
@@ -69,43 +86,90 @@ def join(
       ) from error
     raise ConfigError(f"--coordinator={coordinator}: {error}") from error
   if jax.process_count() == 1:
+    _handle_aborts(lambda: None)
     return None
   store = Store()
   message = _gone(0, jax.process_count(), "has ended, or cannot be reached any more")
-  _on_abort(store.address if jax.process_index() else None, lambda: end(message), patience=patience)
+  address = store.address if jax.process_index() else None
+  _handle_aborts(lambda: _wait_for_who_is_gone(address, lambda: end(message), patience=patience))
   watch = Watch(store, jax.process_index(), jax.process_count(), patience=patience, end=end)
   watch.start()
   return watch
 
 
-def _on_abort(coordinator: str | None, end: Callable[[], None], *, patience: float) -> None:
-  """Has this process, where it is aborted, wait until it is known whether another one is gone.
+def _check(coordinator: str, processes: int | None, process: int | None) -> None:
+  """Raises a ConfigError where what is given cannot be, or cannot be had."""
+  if not _is_address(coordinator):
+    raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, such as 10.0.0.2:1234")
+  if processes is None or process is None:
+    return
+  if processes < 1:
+    raise ConfigError(f"--processes={processes}: expected 1 or more")
+  if not 0 <= process < processes:
+    raise ConfigError(f"--process={process}: expected 0 to {processes - 1}, for --processes={processes}")
+  port = int(coordinator.rpartition(":")[2])
+  if process == 0:
+    # JAX shares the port with whoever has it, and each then has processes of its own.
+    try:
+      dual = socket.has_dualstack_ipv6()
+      family = socket.AF_INET6 if dual else socket.AF_INET
+      socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+      raise ConfigError(
+        f"--coordinator={coordinator}: process 0 cannot have port {port} of this machine ({error.strerror}): another "
+        "one may be process 0 there; name a port that is free, the same in all processes"
+      ) from error
+
+
+def _handle_aborts(handle: Callable[[], None]) -> None:
+  """Has `handle` called where this process is aborted; if it returns, the abort goes on.
+
+  Python's handlers of signals run in the main thread, which may be waiting for who is gone. So this one is the C
+  library's.
+  """
+
+  def called(number: int) -> None:
+    handle()
+    set_handler(number, None)  # SIG_DFL is 0
+
+  function = ctypes.CFUNCTYPE(None, ctypes.c_int)(called)
+  set_handler = ctypes.CDLL(None).signal
+  set_handler.argtypes, set_handler.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+  _kept.append(function)
+  set_handler(signal.SIGABRT, ctypes.cast(function, ctypes.c_void_p))
+
+
+def _wait_for_who_is_gone(coordinator: str | None, end: Callable[[], None], *, patience: float) -> None:
+  """Of a process that is aborted: returns where, in the time that the watch needs to tell, all others are there.
 
   JAX's client aborts where process 0, and its store with it, is gone, and collectives of CPUs may where connections to
   any other process break: both at once, before the watch could name it. JAX has a callback for the former, which fails
-  before it is called; and Python's handlers of signals run in the main thread, which waits for who is gone. So the
-  handler is one of the C library's.
+  before it is called.
 
   Args:
     coordinator: HOST:PORT of process 0, with which this one `end`s; None in process 0 itself.
     end: ends this process.
     patience: of the watch, which ends this process where another one is silent.
   """
+  until = time.monotonic() + _ABORTING * patience
+  while time.monotonic() < until:
+    if coordinator is not None and not _answers(coordinator):
+      end()
+    time.sleep(patience / _SIGNS_IN_TIME)
 
-  def handle(number: int) -> None:
-    until = time.monotonic() + _ABORTING * patience
-    while time.monotonic() < until:
-      if coordinator is not None and not _answers(coordinator):
-        end()
-      time.sleep(patience / _SIGNS_IN_TIME)
-    # All are there: this abort is of another cause, and goes on.
-    set_handler(number, None)
 
-  kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
-  set_handler = ctypes.CDLL(None).signal
-  set_handler.argtypes = [ctypes.c_int, kind]
-  _kept.append(kind(handle))
-  set_handler(signal.SIGABRT, _kept[-1])
+def _answers_within(coordinator: str, seconds: float) -> bool:
+  """Whether process 0 is there in that time; says for what this process waits where that is long."""
+  until, told = time.monotonic() + seconds, False
+  start = time.monotonic()
+  while not _answers(coordinator):
+    if time.monotonic() > until:
+      return False
+    if not told and time.monotonic() - start > _TOLD_AFTER:
+      terminal.tell(f"waiting for process 0 to answer at {coordinator}")
+      told = True
+    time.sleep(_BETWEEN)
+  return True
 
 
 def _answers(coordinator: str) -> bool:
@@ -137,6 +201,14 @@ class Store:
 
   def put(self, key: str, value: str) -> None:
     self._client.key_value_set(f"{_SIGNS}/{key}", value, allow_overwrite=True)
+
+  def say(self, key: str, value: str) -> None:
+    """Once for each key."""
+    self._client.key_value_set(f"{_SAID}/{key}", value)
+
+  def heard(self, key: str) -> str:
+    """What is said under a key; waits for it."""
+    return self._client.blocking_key_value_get(f"{_SAID}/{key}", _SAYING)
 
   def all(self) -> dict[str, str]:
     return {key.rpartition("/")[2]: value for key, value in self._client.key_value_dir_get(_SIGNS)}
@@ -211,6 +283,33 @@ class Watch(threading.Thread):
     if not self._stopped.is_set():
       what = f"has not been heard of for {self._patience:g} s: it has ended, or cannot be reached"
       self._end(_gone(process, self._processes, what))
+
+
+def different(name: str, text: str) -> dict[int, str]:
+  """Compares what the processes of a run say; all of them call it at the same place, a `name` once.
+
+  Where they differ, all are to end: process 0 returns after the others.
+
+  Returns:
+    What process 0 and those say that say something else; empty where all say the same.
+  """
+  if jax.process_count() == 1:
+    return {}
+  from jax.experimental import multihost_utils
+
+  store = Store()
+  store.say(f"{name}/{jax.process_index()}", text)
+  first = store.heard(f"{name}/0")
+  others = np.flatnonzero(multihost_utils.process_allgather(np.array(text != first)))
+  if not len(others):
+    return {}
+  said = {0: first} | {int(n): store.heard(f"{name}/{n}") for n in others}
+  # All are to end now, each with its own words: process 0 not before the others, whom its end aborts.
+  _handle_aborts(lambda: time.sleep(_ENDING))
+  multihost_utils.sync_global_devices(name)
+  if jax.process_index() == 0:
+    time.sleep(_ENDING_BEFORE)
+  return said
 
 
 def _gone(process: int, processes: int, what: str) -> str:

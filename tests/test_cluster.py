@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_an_aborted_process_waits_for_the_watch_to_name_who_is_gone(named_after,
   script = f"""
 import os, threading
 from mlrec import cluster
-cluster._on_abort(None, lambda: None, patience=0.4)
+cluster._handle_aborts(lambda: cluster._wait_for_who_is_gone(None, lambda: None, patience=0.4))
 watch = threading.Timer({named_after}, lambda: os._exit(7))
 watch.daemon = True
 watch.start()
@@ -129,6 +130,7 @@ os.abort()
 """
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60)
   assert done.returncode == status, done.stderr
+  assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:", ":1234", "localhost:0", "localhost:70000", "a:b"])
@@ -141,3 +143,33 @@ def test_an_address_that_is_none_is_told(address):
 def test_a_number_that_no_process_has_is_told(process):
   with pytest.raises(ConfigError, match=f"--process={process}: expected 0 to 1, for --processes=2"):
     cluster.join("localhost:1234", 2, process, patience=60.0, end=print)
+
+
+def test_no_processes_are_none():
+  with pytest.raises(ConfigError, match="--processes=0: expected 1 or more"):
+    cluster.join("localhost:1234", 0, 0, patience=60.0, end=print)
+
+
+def test_a_port_that_another_process_0_has_is_told():
+  with socket.socket() as other:
+    # As JAX opens it, so that several may have it.
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    other.bind(("", 0))
+    other.listen()
+    port = other.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"process 0 cannot have port {port} of this machine"):
+      cluster.join(f"localhost:{port}", 2, 0, patience=60.0, end=print)
+
+
+def test_process_0_that_does_not_answer_is_waited_for_and_then_named(monkeypatch, capsys):
+  monkeypatch.setattr(cluster, "_JOINING", 1)
+  monkeypatch.setattr(cluster, "_TOLD_AFTER", 0.1)
+  with socket.create_server(("localhost", 0)) as server:
+    port = server.getsockname()[1]
+
+  def end(message: str) -> NoReturn:
+    raise SystemExit(message)
+
+  with pytest.raises(SystemExit, match=f"process 0 did not answer at --coordinator=localhost:{port} within 1 s"):
+    cluster.join(f"localhost:{port}", 2, 1, patience=60.0, end=end)
+  assert f"waiting for process 0 to answer at localhost:{port}" in capsys.readouterr().err

@@ -55,7 +55,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE
   | {"mlrec.config", "mlrec.search_space", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources"}
-  | {"mlrec.metrics_by_user", "mlrec.metrics_on_host", "mlrec.models", "mlrec.train"},
+  | {"mlrec.cluster", "mlrec.metrics_by_user", "mlrec.metrics_on_host", "mlrec.models", "mlrec.train"},
   "mlrec.inference": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.sources", "mlrec.models", "mlrec.train"}
   | {"mlrec.metrics_on_host", "mlrec.runs", "tfds_microlens"},

@@ -31,6 +31,8 @@ from mlrec.models.registry import RECOMMENDER
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
 from mlrec.runs import baselines
+from mlrec.runs.agreement import agree_on_config
+from mlrec.runs.agreement import agree_on_data
 from mlrec.runs.fitted import FittedRun
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
@@ -78,6 +80,7 @@ def run(
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
   baselines.check(config)
+  agree_on_config(config)
   protocol = protocols.parse(config.data.split)
   splits = [name for name in splits if name in protocol.evaluates]
   if evaluate_only and not splits:
@@ -133,11 +136,15 @@ class _Experiment:
         self._say(f"impressions: {training.impressions.told}")
       if self._evaluate_only:
         training.prepare()
+        agree_on_data(config.data.source, training.fingerprint)
         summary = training.evaluate(self._step)
       else:
         self._say(f"workdir {workdir}")
+        if isinstance(training, TrainingRun):
+          training.check_devices()
         with workdir.locked(), self._stop as stop:
           training.prepare(stop)
+          agree_on_data(config.data.source, training.fingerprint)
           summary = training.train(stop, started=lambda: workdir.claim(config))
         if self._profile:
           self._say(
@@ -154,7 +161,9 @@ class _Experiment:
     """The data, read once for the seeds of a run and what it is compared with."""
     data = config_lib.to_json(config)["data"] | {"users": config.eval.users}
     if self._read is None or self._read[0] != data:
-      self._read = data, configured_split(config)
+      split = configured_split(config)
+      agree_on_data(config.data.source, split.fingerprint)
+      self._read = data, split
     return self._read[1]
 
   def _make(self, config: ConfigDict, split: Split, workdir: Workdir) -> TrainingRun | FittedRun:

@@ -1,6 +1,7 @@
 """The command in two processes that train together."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import socket
 import subprocess
@@ -12,19 +13,26 @@ from support.tiny_runs import started
 
 
 @contextlib.contextmanager
-def two_processes(*arguments: str, **options: Any) -> Iterator[list[subprocess.Popen]]:
-  """The command in two processes of four devices each."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  together = [f"--coordinator=localhost:{port}", "--processes=2"]
+def two_processes(
+  *arguments: str, each: Sequence[Sequence[str]] = ((), ()), **options: Any
+) -> Iterator[list[subprocess.Popen]]:
+  """The command in two processes of four devices each, with arguments that `each` has beside."""
+  together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
   with contextlib.ExitStack() as stack:
     yield [
       stack.enter_context(
-        started(main_command(*arguments, *together, f"--process={number}"), env=environment(devices=4), **options)
+        started(
+          main_command(*arguments, *together, f"--process={number}", *more), env=environment(devices=4), **options
+        )
       )
-      for number in (0, 1)
+      for number, more in enumerate(each)
     ]
+
+
+def free_port() -> int:
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    return free.getsockname()[1]
 
 
 def ended(processes: list[subprocess.Popen]) -> list[tuple[str, str]]:

@@ -3,18 +3,18 @@
 import contextlib
 import pathlib
 import signal
-import socket
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from support.several_processes import ended
+from support.several_processes import free_port
 from support.several_processes import two_processes
 from support.tiny_runs import assert_same_arrays
 from support.tiny_runs import environment
 from support.tiny_runs import losses
-from support.tiny_runs import main_command
 from support.tiny_runs import read_json
 from support.tiny_runs import saved_arrays
 from support.tiny_runs import saved_steps
@@ -197,18 +197,56 @@ def test_where_one_process_is_killed_the_other_says_so_and_the_run_is_resumed(
 @pytest.mark.slow
 def test_a_process_that_fails_alone_ends_at_once_and_the_other_says_that_it_is_gone(pairs_file, tmp_path):
   """Its data lie where only the first process has them."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    together = [f"--coordinator=localhost:{free.getsockname()[1]}", "--processes=2", "--peer_timeout=5"]
-  commands = [
-    main_command(*tiny_arguments(source, tmp_path / "run"), *together, f"--process={number}")
-    for number, source in enumerate((pairs_file, tmp_path / "Missing_pairs.tsv"))
-  ]
-  with contextlib.ExitStack() as stack:
-    first, second = [stack.enter_context(started(one, env=environment(devices=4))) for one in commands]
+  each = [[f"--config.data.source={source}"] for source in (pairs_file, tmp_path / "Missing_pairs.tsv")]
+  arguments = tiny_arguments(pairs_file, tmp_path / "run")
+  with two_processes(*arguments, "--peer_timeout=5", each=each) as (first, second):
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 2
     assert "Missing_pairs.tsv" in errors.splitlines()[-1]
     _, errors = first.communicate(timeout=120)
   assert first.returncode == 1
   assert errors.splitlines()[-1].startswith("error: process 1 of 2 has not been heard of for 5 s")
+
+
+@pytest.mark.slow
+def test_processes_of_different_configs_are_refused(pairs_file, tmp_path):
+  each = [["--config.optimizer.lr=0.001"], ["--config.optimizer.lr=0.1", "--config.model.dim=16"]]
+  with two_processes(*tiny_arguments(pairs_file, tmp_path / "run"), each=each) as processes:
+    for process in processes:
+      errors = process.communicate(timeout=120)[1]
+      assert process.returncode == 2, errors
+      assert errors.splitlines()[-1].startswith(
+        "error: process 1 has another config than process 0: config.model.dim = 16, there 8; "
+        "config.optimizer.lr = 0.1, there 0.001"
+      )
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_read_different_data_are_refused(pairs_file, make_pairs, tmp_path):
+  each = [[f"--config.data.source={source}"] for source in (pairs_file, make_pairs(seed=1))]
+  with two_processes(*tiny_arguments(pairs_file, tmp_path / "run"), each=each) as processes:
+    for process in processes:
+      errors = process.communicate(timeout=120)[1]
+      assert process.returncode == 2, errors
+      assert "process 1 has read other data than process 0" in errors.splitlines()[-1]
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_come_together_say_so(pairs_file, tmp_path):
+  script = """
+from mlrec import cluster, main
+cluster._JOINING = 3
+main.command_line.run(main.main, main._parse_flags)
+"""
+  together = [f"--coordinator=localhost:{free_port()}", "--processes=3"]
+  commands = [
+    [sys.executable, "-c", script, *tiny_arguments(pairs_file, tmp_path / "run"), *together, f"--process={number}"]
+    for number in (0, 1)
+  ]
+  with contextlib.ExitStack() as stack:
+    for process in [stack.enter_context(started(one)) for one in commands]:
+      errors = process.communicate(timeout=120)[1]
+      assert process.returncode == 1, errors
+      assert errors.splitlines()[-1].startswith("error: the 3 processes of --coordinator=localhost:")
