@@ -65,6 +65,7 @@ class LineSource:
     names: of users and of items whose ids in the log are texts; None where they are integers.
     timed: whether chunks have times.
     whole: reads all of it at once; None where that is what its chunks are together.
+    identity_now: what `identity` would be of the log as it is by now; None where it cannot change.
   """
 
   name: str
@@ -74,6 +75,15 @@ class LineSource:
   names: Callable[[], tuple[Names | None, Names | None]] = lambda: (None, None)
   timed: bool = False
   whole: Callable[[], Interactions] | None = None
+  identity_now: Callable[[], Mapping[str, Any]] | None = None
+
+  @property
+  def changed(self) -> bool:
+    """Whether the log is another one by now."""
+    try:
+      return self.identity_now is not None and self.identity_now() != self.identity
+    except OSError:
+      return True
 
   def read(self) -> Interactions:
     """All of it, in memory.
@@ -99,11 +109,10 @@ def of_pairs(path: str | os.PathLike[str]) -> LineSource:
     OSError: there is none.
   """
   path = pathlib.Path(path)
-  said = path.stat()
-  identity = {"path": str(path.resolve()), "bytes": said.st_size, "modified": said.st_mtime_ns}
+  identity = _identity(path)
 
   def of_csv(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
-    return by_user(iter_csv(path), said.st_size // _BYTES_A_LINE, folder, position)
+    return by_user(iter_csv(path), identity["bytes"] // _BYTES_A_LINE, folder, position)
 
   def of_tsv(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
     del folder
@@ -112,7 +121,10 @@ def of_pairs(path: str | os.PathLike[str]) -> LineSource:
 
   csv = path.suffix == ".csv"
   whole = functools.partial(read_pairs, path)
-  return LineSource(str(path), identity, said.st_size, of_csv if csv else of_tsv, timed=csv, whole=whole)
+  return LineSource(
+    str(path), identity, identity["bytes"], of_csv if csv else of_tsv, timed=csv, whole=whole,
+    identity_now=functools.partial(_identity, path),
+  )  # fmt: skip
 
 
 def of_labelled(path: str | os.PathLike[str]) -> LineSource:
@@ -123,17 +135,22 @@ def of_labelled(path: str | os.PathLike[str]) -> LineSource:
     DataError: its header is another.
   """
   path = pathlib.Path(path)
-  said = path.stat()
-  identity = {"path": str(path.resolve()), "bytes": said.st_size, "modified": said.st_mtime_ns}
+  identity = _identity(path)
 
   def chunks(position: list[int], folder: pathlib.Path) -> Iterator[Chunk]:
     parts = (part[:3] for part in labelled.iterate(path))
-    return by_user(parts, said.st_size // _BYTES_A_LINE, folder, position)
+    return by_user(parts, identity["bytes"] // _BYTES_A_LINE, folder, position)
 
   return LineSource(
-    str(path), identity, said.st_size, chunks, functools.partial(labelled.all_names, path),
+    str(path), identity, identity["bytes"], chunks, functools.partial(labelled.all_names, path),
     timed=labelled.is_timed(path), whole=functools.partial(labelled.read, path),
+    identity_now=functools.partial(_identity, path),
   )  # fmt: skip
+
+
+def _identity(path: pathlib.Path) -> dict[str, Any]:
+  said = path.stat()
+  return {"path": str(path.resolve()), "bytes": said.st_size, "modified": said.st_mtime_ns}
 
 
 def by_user(

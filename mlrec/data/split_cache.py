@@ -201,6 +201,9 @@ class _Making:
         if self._protocol.timed and chunk.times is not None:
           flat["times"].append(chunk.times)
         self._note(flat, chunk.position, done=False)
+      if self._log.changed:
+        # What was read belongs to neither: it must not be kept under the identity of what there was.
+        raise DataError(f"{self._log.name} was changed while it was read: run again once nothing writes to it")
       self._note(flat, [], done=True)
     read = {name: one.mapped() for name, one in flat.items()}
     lines = Rows.from_lengths(read["items"], read["lengths"])

@@ -15,6 +15,8 @@ from mlrec.data import split_cache
 from mlrec.data.interactions import Interactions
 from mlrec.data.lines import Chunk
 from mlrec.data.lines import LineSource
+from mlrec.data.lines import of_labelled
+from mlrec.data.lines import of_pairs
 
 _SETTINGS = {"max_length": 4, "min_length": 5, "train_windows": 1}
 _PROTOCOLS = ("leave_one_out", "none", "users:0.6,0.2", "time:0.6,0.2")
@@ -148,6 +150,31 @@ def test_whoever_comes_second_waits(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr("time.sleep", lambda seconds: lock.close())
   assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
   assert "waiting for process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "inter"])
+def test_a_log_that_is_changed_while_it_is_read_is_refused_and_nothing_of_it_kept(ending, tmp_path):
+  rows = [(user, user + place, place) for user in range(1, 9) for place in range(6)]
+  texts = {
+    "tsv": "".join(f"{user}\t{' '.join(str(user + place) for place in range(6))}\n" for user in range(1, 9)),
+    "csv": "user,item,timestamp\n" + "".join("{},{},{}\n".format(*row) for row in rows),
+    "inter": "userID\titemID\ttimestamp\tx_label\n" + "".join("{}\t{}\t{}\t0\n".format(*row) for row in rows),
+  }
+  path = tmp_path / f"log_pairs.{ending}"
+  path.write_text(texts[ending])
+  source = of_labelled(path) if ending == "inter" else of_pairs(path)
+
+  def changing(position, folder):
+    yield from source.chunks(position, folder)
+    path.write_text(texts[ending] + texts[ending].splitlines()[-1] + "\n")
+
+  folder, protocol = tmp_path / "splits", protocols.parse("leave_one_out")
+  with pytest.raises(DataError, match=r"log_pairs\.\w+ was changed while it was read: run again"):
+    split_cache.split(dataclasses.replace(source, chunks=changing), protocol, folder, **_SETTINGS)
+  assert {each.name for each in folder.rglob("*") if each.is_file()} <= {"lock"}
+  path.write_text(texts[ending])
+  again = of_labelled(path) if ending == "inter" else of_pairs(path)
+  assert split_cache.split(again, protocol, folder, **_SETTINGS).num_users == 8
 
 
 def test_a_log_that_does_not_serve_is_refused(tmp_path):
