@@ -9,6 +9,7 @@ import importlib
 import logging as std_logging
 import pathlib
 import shutil
+import sys
 import time
 import types
 from typing import Any
@@ -67,6 +68,7 @@ class Checkpoints:
 
   def _open(self) -> None:
     _have_waits_measured()
+    _tell_one_error_of_many()
     # That it is opened for reading alone is what was asked for.
     with _unwarned() if self._read_only else contextlib.nullcontext():
       self._manager = ocp.CheckpointManager(
@@ -264,6 +266,32 @@ def _have_waits_measured() -> None:
   for name in ("future", "signaling_client"):
     with contextlib.suppress(ImportError):
       importlib.import_module(f"orbax.checkpoint._src.futures.{name}").time = steady  # type: ignore[attr-defined]
+
+
+def _tell_one_error_of_many() -> None:
+  """Keeps tracebacks of reads and writes that were broken off with another one out of the log.
+
+  Orbax has many under way at once, and raises the first error. Those of the others, mostly of the same cause, asyncio
+  logs when nobody asks for them; and a read of TensorStore's that ends after its event loop has been closed prints its
+  own, by the hook of errors that nobody can catch.
+  """
+  std_logging.getLogger("asyncio").addFilter(_is_no_other_error)
+  if not _hooks:
+    _hooks.append(sys.unraisablehook)
+    sys.unraisablehook = _hook
+
+
+_hooks: list[Any] = []
+
+
+def _is_no_other_error(record: std_logging.LogRecord) -> bool:
+  return not record.getMessage().startswith("Task exception was never retrieved")
+
+
+def _hook(unraisable: Any) -> None:
+  error = unraisable.exc_value
+  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    _hooks[-1](unraisable)
 
 
 @contextlib.contextmanager

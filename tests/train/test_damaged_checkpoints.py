@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import types
 from typing import Any
 import zlib
 
@@ -119,6 +120,28 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(damage, in
   assert "Checkpoint of step 30" in said
   assert "falling back to the checkpoint before it" in said
   assert (interrupted / "checkpoints_unreadable" / "30").is_dir()
+
+
+def test_reads_that_are_broken_off_with_another_one_print_no_tracebacks(command, interrupted, finished, pairs_file):
+  latest = saved_steps(interrupted)[-1]
+  for path in (interrupted / "checkpoints" / str(latest)).rglob("d/*"):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+  done = command(*tiny_arguments(pairs_file, interrupted))
+  assert done.returncode == 0, done.stderr
+  assert f"Checkpoint of step {latest} in" in done.stderr
+  assert "Traceback" not in done.stderr
+  assert_same_run(interrupted, finished)
+
+
+def test_errors_of_another_kind_that_nobody_can_catch_are_still_told(monkeypatch):
+  told = []
+  monkeypatch.setattr(checkpoint, "_hooks", [told.append])
+  others = [types.SimpleNamespace(exc_value=error) for error in (RuntimeError("of another kind"), OSError("a disk"))]
+  for one in [*others, types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))]:
+    checkpoint._hook(one)
+  assert told == others
 
 
 def test_a_checkpoint_of_another_model_is_told_by_its_first_array_and_left_where_it_is(
