@@ -307,6 +307,8 @@ def _check_ranges(config: ConfigDict) -> None:
     # A seed is one word of a random key.
     "seed": 2**32 - 1, "data.cold_seed": 2**32 - 1,
     "data.max_length": 65_536, "data.workers": 1024, "train.batch_size": 1_048_576,
+    # Where they are cut into groups is held in memory.
+    "train.steps_per_epoch": 10_000_000,
     "loss.popularity_power": 100, "impressions.popularity_power": 100,
   }  # fmt: skip
   below = {"optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1, "data.cold_share": 1}

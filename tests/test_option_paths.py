@@ -65,6 +65,10 @@ def test_what_is_right_is_built(split):
     (_SEQUENTIAL | {"kind": "x"}, r"kind = 'x': 'sequential' has no such option"),
     (_SEQUENTIAL | {"user": {"name": "gru4rec", "blocks": 0}}, r"user\.blocks = 0 must be at least 1"),
     (_SEQUENTIAL | _towers() | {"loss": "gbce"}, r"negatives = 0 must be at least 1, with loss = 'gbce'"),
+    (
+      _SEQUENTIAL | _towers() | {"loss": "gbce", "negatives": 100_000_000},
+      r"negatives = 100000000 must be at most 1000000",
+    ),
     ({"name": "lightgcn", "layers": 0}, r"layers = 0 must be at least 1"),
     ({"name": "mmgcn", "reference": True, "layers": 2}, r"layers = 2 must be 3 with reference = True"),
     ({"name": "dssm", "hidden": 3}, r"hidden = 3 must be a list of integers"),

@@ -16,6 +16,7 @@ from mlrec.data.lines import LineSource
 from mlrec.data.protocols import Protocol
 from mlrec.data.splits import LEAVE_ONE_OUT
 from mlrec.data.splits import Split
+from mlrec.registry import near_file
 from mlrec.registry import Registry
 
 # A source opens `(name, data_dir)` as a `LineSource`; which one is decided by what precedes the name's first "/".
@@ -81,7 +82,8 @@ def _lines(source: str, data_dir: str) -> LineSource:
   if _is_file(source):
     path = os.path.expanduser(source)
     if not os.path.isfile(path):
-      raise DataError(f"{path}: no such file" if not os.path.exists(path) else f"{path}: not a file")
+      missing = not os.path.exists(path)
+      raise DataError(f"{path}: no such file{near_file(pathlib.Path(path))}" if missing else f"{path}: not a file")
     return lines.of_labelled(path) if path.endswith(labelled.SUFFIX) else lines.of_pairs(path)
   return _prepared(source)(source, data_dir)
 

@@ -71,6 +71,9 @@ from mlrec.train.state import TrainState
 from mlrec.train.stop import StopSignal
 from mlrec.train.summary import Summary
 
+# A state counts its steps in an int32.
+_MOST_STEPS = 2**31 - 1
+
 
 class Best(NamedTuple):
   """The parameters that a run is worth.
@@ -307,7 +310,13 @@ class TrainingRun:
     return ahead(make, len(ends), place, **reading_options(self.content, self.config.data.workers))
 
   def _restore_or_create(self, checkpoints: Checkpoints) -> tuple[TrainState, Record]:
-    restored = checkpoints.restore_latest(self.spec.abstract)
+    try:
+      restored = checkpoints.restore_latest(self.spec.abstract)
+    except CheckpointError as error:
+      if isinstance(error.__cause__, OtherModelError):
+        # Other data have other items, and tables of other sizes.
+        self._check_data(checkpoints.latest_record())
+      raise
     if restored:
       state, record = restored
       self._check_data(record)
@@ -437,6 +446,11 @@ def _plan(
     steps = steps_per_epoch(split, builder.recommender.batches_of, config.train.batch_size)
     if impressions is not None:
       steps = -(-impressions // config.train.batch_size)
+  if config.train.epochs * steps > _MOST_STEPS:
+    raise ConfigError(
+      f"config.train.epochs = {config.train.epochs} of {steps} steps must be {_MOST_STEPS:,} steps in all at the most: "
+      f"name {_MOST_STEPS // steps} or fewer"
+    )
   optimizer = make_optimizer(config.optimizer, config.train.epochs * steps)
   averaged = config.train.ema_decay > 0
   lazy = None

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from mlrec.config import ConfigError
+from mlrec.train.loop import TrainingRun
 from support.tiny_runs import assert_same_run
 from support.tiny_runs import saved_steps
 from support.tiny_runs import tiny_arguments
@@ -68,6 +70,8 @@ def refused(done, pattern: str) -> None:
     ("data.source=nothing", r"config\.data\.source = 'nothing': expected .*microlens/"),
     ("data.source=mikrolens/50k-sequences", r"config\.data\.source = 'mikrolens/50k-sequences'.*microlens/"),
     ("data.source=microlens/demo-sequence", r"did you mean 'microlens/demo-sequences'"),
+    ("train.steps_per_epoch=2147483647", r"config\.train\.steps_per_epoch must be at most 10000000, not 2147483647"),
+    ("train.epochs=2147483647", r"config\.train\.epochs = 2147483647 of 10 steps must be .* name 214748364 or fewer"),
     ("data.min_length=50", r"none of 310 users has 50 items"),
   ],
   ids=lambda value: value.partition("=")[0] if "=" in value and "\\" not in value else "",
@@ -165,6 +169,23 @@ def test_a_workdir_of_another_config_is_refused_with_each_difference(command, co
 def test_other_data_in_a_workdir_are_refused(command, copied, make_pairs):
   (copied / "result.json").unlink()
   refused(command(*tiny_arguments(make_pairs(seed=1), copied)), r"read other data")
+
+
+def test_data_of_another_number_of_items_in_a_workdir_are_refused_as_other_data(command, copied, make_pairs):
+  (copied / "result.json").unlink()
+  refused(command(*tiny_arguments(make_pairs(items=120, seed=1), copied)), r"read other data")
+
+
+def test_parts_that_the_devices_do_not_divide_are_refused_before_there_is_a_workdir(run_tiny, tmp_path, monkeypatch):
+  refusal = ConfigError("config.train.parts = 4 must be a multiple of the 8 devices")
+
+  def check_devices(run):
+    raise refusal
+
+  monkeypatch.setattr(TrainingRun, "check_devices", check_devices)
+  with pytest.raises(ConfigError, match="must be a multiple"):
+    run_tiny(tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 def test_evaluating_a_workdir_without_checkpoints_is_refused(command, pairs_file, tmp_path):

@@ -36,6 +36,8 @@ from mlrec.registry import options_of
 IN_BATCH, FULL, SAMPLED, CALIBRATED = "in_batch_softmax", "full_softmax", "sampled_softmax", "gbce"
 LOSSES = (IN_BATCH, FULL, SAMPLED, CALIBRATED)
 _DRAWING = (SAMPLED, CALIBRATED)
+# A batch scores each of its places against all that are drawn.
+_MOST_DRAWN = 1_000_000
 # How items are drawn: each alike, or by its count in training to the power `config.loss.popularity_power`.
 UNIFORM, POPULARITY = "uniform", "popularity"
 _PROPOSALS = (UNIFORM, POPULARITY)
@@ -105,6 +107,8 @@ class Sequential(TowerRecommender):
     """
     if loss not in LOSSES:
       raise OptionError("loss", f"= {loss!r}: {closest(loss, LOSSES)}")
+    if negatives > _MOST_DRAWN:
+      raise OptionError("negatives", f"= {negatives} must be at most {_MOST_DRAWN}")
     if (loss in _DRAWING) != (negatives > 0) or negatives < 0:
       needed = "at least 1" if loss in _DRAWING else "0, as the loss draws none"
       raise OptionError("negatives", f"= {negatives} must be {needed}, with loss = {loss!r}")
