@@ -160,12 +160,12 @@ def _wait_for_who_is_gone(coordinator: str | None, end: Callable[[], None], *, p
 
 def _answers_within(coordinator: str, seconds: float) -> bool:
   """Whether process 0 is there in that time; says for what this process waits where that is long."""
-  until, told = time.monotonic() + seconds, False
-  start = time.monotonic()
+  start, told = time.monotonic(), False
   while not _answers(coordinator):
-    if time.monotonic() > until:
+    waited = time.monotonic() - start
+    if waited > seconds:
       return False
-    if not told and time.monotonic() - start > _TOLD_AFTER:
+    if waited > _TOLD_AFTER and not told:
       terminal.tell(f"waiting for process 0 to answer at {coordinator}")
       told = True
     time.sleep(_BETWEEN)

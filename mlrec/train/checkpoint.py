@@ -39,6 +39,8 @@ _MODEL, _TRAINING, _RECORD = "model", "training", "record"
 _ARRAYS, _EARLIER, _ITSELF = "checksums", "digests", "digest"
 # The steps that rows of item tables are of, by `_by_name`.
 _CLOCK = "clock.current"
+# What there was in place of `_hook`, once.
+_hooks: list[Any] = []
 
 
 class CheckpointError(ValueError):
@@ -279,9 +281,6 @@ def _tell_one_error_of_many() -> None:
   if not _hooks:
     _hooks.append(sys.unraisablehook)
     sys.unraisablehook = _hook
-
-
-_hooks: list[Any] = []
 
 
 def _is_no_other_error(record: std_logging.LogRecord) -> bool:
