@@ -64,9 +64,9 @@ def join(
       f"the {processes} processes of --coordinator={coordinator} did not come together within {_JOINING} s: start all "
       "of them with the same --coordinator and --processes, each with a --process of its own, from 0 on"
     )
-    if process and not _answers_within(coordinator, _JOINING):
+    if process and (reason := _silence_after(coordinator, _JOINING)):
       end(
-        f"process 0 did not answer at --coordinator={coordinator} within {_JOINING} s: start it there, with "
+        f"process 0 did not answer at --coordinator={coordinator} within {_JOINING} s ({reason}): start it there, with "
         "--process=0, or name its address"
       )
   else:
@@ -153,36 +153,36 @@ def _wait_for_who_is_gone(coordinator: str | None, end: Callable[[], None], *, p
   """
   until = time.monotonic() + _ABORTING * patience
   while time.monotonic() < until:
-    if coordinator is not None and not _answers(coordinator):
+    if coordinator is not None and _silence(coordinator):
       end()
     time.sleep(patience / _SIGNS_IN_TIME)
 
 
-def _answers_within(coordinator: str, seconds: float) -> bool:
-  """Whether process 0 is there in that time; says for what this process waits where that is long."""
+def _silence_after(coordinator: str, seconds: float) -> str:
+  """`_silence`, where it lasts so long; says for what this process waits."""
   start, told = time.monotonic(), False
-  while not _answers(coordinator):
+  while reason := _silence(coordinator):
     waited = time.monotonic() - start
     if waited > seconds:
-      return False
+      break
     if waited > _TOLD_AFTER and not told:
-      terminal.tell(f"waiting for process 0 to answer at {coordinator}")
+      terminal.tell(f"waiting for process 0 to answer at {coordinator} ({reason})")
       told = True
     time.sleep(_BETWEEN)
-  return True
+  return reason
 
 
-def _answers(coordinator: str) -> bool:
-  """Whether process 0 is there: its server greets whoever connects.
+def _silence(coordinator: str) -> str:
+  """Why process 0 seems not to be there; empty where it is: its server greets whoever connects.
 
   A connection alone says nothing: the system takes it for a process that is about to be gone, too.
   """
   host, _, port = coordinator.rpartition(":")
   try:
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTING) as connection:
-      return bool(connection.recv(1))
-  except OSError:
-    return False
+      return "" if connection.recv(1) else "connection closed"
+  except OSError as error:
+    return error.strerror or str(error)
 
 
 def _is_address(text: str) -> bool:

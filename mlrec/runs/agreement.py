@@ -16,17 +16,19 @@ _TOLD = 5
 _count = itertools.count()
 
 
-def agree_on_config(config: ConfigDict) -> None:
-  """Raises a ConfigError where another process has another config.
+def agree_on_config(config: ConfigDict, **flags: Any) -> None:
+  """Raises a ConfigError where another process has another config, or other flags.
 
   Keys of `config.data` may differ, since disks do: what is read is compared by `agree_on_data`.
   """
-  mine = {key: value for key, value in config_lib.flatten(config_lib.to_json(config)) if not key.startswith("data.")}
+  keys = config_lib.flatten(config_lib.to_json(config))
+  mine = {f"config.{key}": value for key, value in keys if not key.startswith("data.")}
+  mine |= {f"--{name}": value for name, value in flags.items()}
   said = {number: json.loads(text) for number, text in _different(json.dumps(mine, sort_keys=True)).items()}
   for number, theirs in list(said.items())[1:]:
     raise ConfigError(
-      f"process {number} has another config than process 0: {_keys(said[0], theirs)}: give all processes the same "
-      "command, but for --process"
+      f"process {number} has another command than process 0: {_keys(said[0], theirs, number)}: give all processes "
+      "the same, but for --process"
     )
 
 
@@ -38,12 +40,25 @@ def agree_on_data(name: str, fingerprint: str) -> None:
     raise DataError(f"{name}: process {others} has read other data than process 0; all must have the same")
 
 
+def agree_on_workdir(workdir: str, seen: str) -> None:
+  """Raises a ConfigError where another process sees something else than `seen` in the workdir."""
+  said = _different(seen)
+  for number, theirs in list(said.items())[1:]:
+    raise ConfigError(
+      f"{workdir}: process {number} sees that {theirs}, and process 0 that {said[0]}: the workdir must be the same for "
+      "all, on a disk that they share"
+    )
+
+
 def _different(text: str) -> dict[int, str]:
   return cluster.different(str(next(_count)), text)
 
 
-def _keys(first: dict[str, Any], other: dict[str, Any]) -> str:
+def _keys(first: dict[str, Any], other: dict[str, Any], number: int) -> str:
   absent = "(absent)"
   keys = sorted(key for key in first.keys() | other.keys() if first.get(key, absent) != other.get(key, absent))
-  told = [f"config.{key} = {other.get(key, absent)!r}, there {first.get(key, absent)!r}" for key in keys[:_TOLD]]
-  return "; ".join(told) + (f" and {len(keys) - _TOLD} more" if len(keys) > _TOLD else "")
+  told = [
+    f"{key} is {other.get(key, absent)!r} in process {number}, {first.get(key, absent)!r} in process 0"
+    for key in keys[:_TOLD]
+  ]
+  return "; ".join(told) + (f"; and {len(keys) - _TOLD} more" if len(keys) > _TOLD else "")

@@ -33,6 +33,7 @@ from mlrec.registry import options_of
 from mlrec.runs import baselines
 from mlrec.runs.agreement import agree_on_config
 from mlrec.runs.agreement import agree_on_data
+from mlrec.runs.agreement import agree_on_workdir
 from mlrec.runs.fitted import FittedRun
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
@@ -80,7 +81,7 @@ def run(
     ConfigError, DataError, CheckpointError, TrainingDiverged, Interrupted: as their names say.
   """
   baselines.check(config)
-  agree_on_config(config)
+  agree_on_config(config, evaluate_only=evaluate_only, step=step, profile=list(profile) if profile else None)
   protocol = protocols.parse(config.data.split)
   splits = [name for name in splits if name in protocol.evaluates]
   if evaluate_only and not splits:
@@ -115,6 +116,7 @@ class _Experiment:
   def _run_one(self, config: ConfigDict, workdir: Workdir) -> Result:
     workdir.check(config)
     finished = workdir.finished(config)
+    agree_on_workdir(str(workdir), f"the run is {'finished' if finished else 'not finished'}")
     # One that was not evaluated on all of the splits is resumed, to be.
     if finished and not self._evaluate_only and finished.metrics.keys() >= set(self._splits):
       self._say(f"{workdir} is finished; delete it, or name another --workdir, to train again.")

@@ -6,6 +6,7 @@ import errno
 import pathlib
 import re
 import sys
+import time
 from typing import Any
 
 from absl import logging
@@ -19,6 +20,7 @@ from mlrec.data import impression_files
 from mlrec.data import ingested
 from mlrec.data import lines
 from mlrec.data.splits import LEAVE_ONE_OUT
+from mlrec.runs.agreement import agree_on_workdir
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
 from mlrec.runs.result import SeedsResult
@@ -26,6 +28,8 @@ from mlrec.train.run_files import RunFiles
 
 # Orbax lists what it has written by patterns that the folder's name becomes a part of (0.11 to 0.12).
 _NOT_IN_NAMES = "[\\"
+# Until what one machine has written is seen by another.
+_SEEN_SECONDS = 30.0
 
 
 class Workdir:
@@ -119,7 +123,9 @@ class Workdir:
         with self._written():
           self.path.mkdir(parents=True, exist_ok=True)
           stack.enter_context(self._lock())
-      machine.wait_for_all(f"lock {self}")
+      machine.wait_for_all("lock the workdir")
+      there = _is_first_process() or _comes_to_be(self._lock_file)
+      agree_on_workdir(str(self), "the run has its folder" if there else "there is none")
       yield
 
   def claim(self, config: ConfigDict) -> None:
@@ -137,7 +143,7 @@ class Workdir:
         # What is kept says where content lies, not what a config names that was written for other data.
         written["data"] |= ingested.places(written["data"])
         files.write_json(self.config, written)
-    machine.wait_for_all(f"claim {self}")
+    machine.wait_for_all("claim the workdir")
 
   def finished(self, config: ConfigDict) -> Result | None:
     """The result of the finished run in this folder; None where it is not finished, or is now to be trained for longer.
@@ -262,6 +268,14 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   split = "" if config.data.split == LEAVE_ONE_OUT else re.sub(r"[^\w.-]+", "-", config.data.split)
   parts = [stem, argument, data, split, "" if name == stem else name, dim, f"seed{config.seed}"]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
+
+
+def _comes_to_be(path: pathlib.Path) -> bool:
+  """Whether another process's file is there, or soon: disks that machines share may show it late."""
+  until = time.monotonic() + _SEEN_SECONDS
+  while not path.exists() and time.monotonic() < until:
+    time.sleep(_SEEN_SECONDS / 100)
+  return path.exists()
 
 
 def _is_first_process() -> bool:

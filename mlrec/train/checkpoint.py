@@ -39,6 +39,8 @@ _MODEL, _TRAINING, _RECORD = "model", "training", "record"
 _ARRAYS, _EARLIER, _ITSELF = "checksums", "digests", "digest"
 # The steps that rows of item tables are of, by `_by_name`.
 _CLOCK = "clock.current"
+# What asyncio says of errors that nobody has asked for.
+_NEVER_RETRIEVED = ("Task exception was never retrieved", "Future exception was never retrieved")
 # What there was in place of `_hook`, once.
 _hooks: list[Any] = []
 
@@ -284,7 +286,7 @@ def _tell_one_error_of_many() -> None:
 
 
 def _is_no_other_error(record: std_logging.LogRecord) -> bool:
-  return not record.getMessage().startswith("Task exception was never retrieved")
+  return not record.getMessage().startswith(_NEVER_RETRIEVED)
 
 
 def _hook(unraisable: Any) -> None:

@@ -216,8 +216,8 @@ def test_processes_of_different_configs_are_refused(pairs_file, tmp_path):
       errors = process.communicate(timeout=120)[1]
       assert process.returncode == 2, errors
       assert errors.splitlines()[-1].startswith(
-        "error: process 1 has another config than process 0: config.model.dim = 16, there 8; "
-        "config.optimizer.lr = 0.1, there 0.001"
+        "error: process 1 has another command than process 0: config.model.dim is 16 in process 1, 8 in process 0; "
+        "config.optimizer.lr is 0.1 in process 1, 0.001 in process 0: give all"
       )
   assert not (tmp_path / "run").exists()
 
@@ -231,6 +231,30 @@ def test_processes_that_read_different_data_are_refused(pairs_file, make_pairs, 
       assert process.returncode == 2, errors
       assert "process 1 has read other data than process 0" in errors.splitlines()[-1]
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished_there", [False, True])
+def test_processes_that_do_not_share_a_workdir_are_refused(finished_there, pairs_file, copied, tmp_path):
+  here, there = tmp_path / "here", copied if finished_there else tmp_path / "there"
+  arguments = tiny_arguments(pairs_file, here)
+  script = """
+from mlrec import main
+from mlrec.runs import workdir
+workdir._SEEN_SECONDS = 1
+main.command_line.run(main.main, main._parse_flags)
+"""
+  together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
+  commands = [
+    [sys.executable, "-c", script, *arguments, *together, f"--process={number}", f"--workdir={workdir}"]
+    for number, workdir in enumerate((here, there))
+  ]
+  with contextlib.ExitStack() as stack:
+    for process in [stack.enter_context(started(one)) for one in commands]:
+      errors = process.communicate(timeout=120)[1]
+      assert process.returncode == 2, errors
+      assert "the workdir must be the same for all, on a disk that they share" in errors.splitlines()[-1]
+  assert not (here / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """TensorBoard's events, in the workdir."""
 
 from collections.abc import Mapping
+import socket
+import struct
 import sys
 import time
 from typing import Any
@@ -8,32 +10,45 @@ from typing import Any
 from mlrec.train.writers import Run
 from mlrec.train.writers import writers
 
+_VERSION = "brain.Event:2"
+
 
 @writers.register("tensorboard")
 class TensorBoard:
-  """Scalars by `split/metric`; on resuming, those of later steps are purged."""
+  """Scalars by `split/metric`; on resuming, those of later steps are purged.
+
+  Events are written as they come, each a record of a TFRecord file (its length and its bytes, each with a masked
+  CRC-32C). tensorboardX's own writers keep some back, for a thread or for the end, and print tracebacks beside the
+  error that a full disk is told by.
+  """
 
   def __init__(self, run: Run, wanted: bool):
     """Opens the events of a run; `wanted` is true."""
     del wanted
     package = _tensorboardx()
     self._event, self._scalar = package.proto.event_pb2.Event, package.summary.scalar
-    # `SummaryWriter` would close it at exit once more, and print a traceback where a full disk lets it fail again.
-    self._events = package.event_file_writer.EventFileWriter(str(run.folder), flush_secs=30)
+    self._checksum = package.record_writer.masked_crc32c
+    run.folder.mkdir(parents=True, exist_ok=True)
+    path = run.folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+    self._file = path.open("ab", buffering=0)
+    self._add(file_version=_VERSION)
     if run.step:
       start = package.proto.event_pb2.SessionLog(status=package.proto.event_pb2.SessionLog.START)
-      self._add(run.step + 1, file_version="brain.Event:2")
-      self._add(run.step + 1, session_log=start)
+      self._add(step=run.step + 1, file_version=_VERSION)
+      self._add(step=run.step + 1, session_log=start)
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
-      self._add(step, summary=self._scalar(f"{split}/{name}", value))
+      self._add(step=step, summary=self._scalar(f"{split}/{name}", value))
 
   def close(self) -> None:
-    self._events.close()
+    self._file.close()
 
-  def _add(self, step: int, **what: Any) -> None:
-    self._events.add_event(self._event(wall_time=time.time(), step=step, **what))
+  def _add(self, **what: Any) -> None:
+    content = self._event(wall_time=time.time(), **what).SerializeToString()
+    length = struct.pack("<Q", len(content))
+    parts = (length, self._checksum(length), content, self._checksum(content))
+    self._file.write(b"".join(part if isinstance(part, bytes) else struct.pack("<I", part) for part in parts))
 
 
 def _tensorboardx() -> Any:
@@ -46,8 +61,8 @@ def _tensorboardx() -> Any:
   if unused:
     modules["torch"] = None  # `import torch` raises ImportError
   try:
-    import tensorboardX.event_file_writer
     import tensorboardX.proto.event_pb2
+    import tensorboardX.record_writer
     import tensorboardX.summary
   finally:
     if unused:
