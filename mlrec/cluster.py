@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mlrec import machine
 from mlrec import terminal
 from mlrec.config import ConfigError
 
@@ -285,31 +286,31 @@ class Watch(threading.Thread):
       self._end(_gone(process, self._processes, what))
 
 
-def different(name: str, text: str) -> dict[int, str]:
+def different(name: str, text: str) -> tuple[str, dict[int, str]]:
   """Compares what the processes of a run say; all of them call it at the same place, a `name` once.
 
   Where they differ, all are to end: process 0 returns after the others.
 
   Returns:
-    What process 0 and those say that say something else; empty where all say the same.
+    What process 0 says, and, by their numbers, what those say that say something else.
   """
   if jax.process_count() == 1:
-    return {}
+    return text, {}
   from jax.experimental import multihost_utils
 
   store = Store()
   store.say(f"{name}/{jax.process_index()}", text)
   first = store.heard(f"{name}/0")
-  others = np.flatnonzero(multihost_utils.process_allgather(np.array(text != first)))
-  if not len(others):
-    return {}
-  said = {0: first} | {int(n): store.heard(f"{name}/{n}") for n in others}
+  differ = np.flatnonzero(multihost_utils.process_allgather(np.array(text != first)))
+  if not len(differ):
+    return first, {}
+  others = {int(number): store.heard(f"{name}/{number}") for number in differ}
   # All are to end now, each with its own words: process 0 not before the others, whom its end aborts.
   _handle_aborts(lambda: time.sleep(_ENDING))
-  multihost_utils.sync_global_devices(name)
+  machine.wait_for_all(f"all that differs in {name} is known")
   if jax.process_index() == 0:
     time.sleep(_ENDING_BEFORE)
-  return said
+  return first, others
 
 
 def _gone(process: int, processes: int, what: str) -> str:

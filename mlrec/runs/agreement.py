@@ -21,36 +21,36 @@ def agree_on_config(config: ConfigDict, **flags: Any) -> None:
 
   Keys of `config.data` may differ, since disks do: what is read is compared by `agree_on_data`.
   """
-  keys = config_lib.flatten(config_lib.to_json(config))
-  mine = {f"config.{key}": value for key, value in keys if not key.startswith("data.")}
+  values = config_lib.flatten(config_lib.to_json(config))
+  mine = {f"config.{key}": value for key, value in values if not key.startswith("data.")}
   mine |= {f"--{name}": value for name, value in flags.items()}
-  said = {number: json.loads(text) for number, text in _different(json.dumps(mine, sort_keys=True)).items()}
-  for number, theirs in list(said.items())[1:]:
+  first, others = _different(json.dumps(mine, sort_keys=True))
+  for number, theirs in others.items():
+    keys = _keys(json.loads(first), json.loads(theirs), number)
     raise ConfigError(
-      f"process {number} has another command than process 0: {_keys(said[0], theirs, number)}: give all processes "
-      "the same, but for --process"
+      f"process {number} has another command than process 0: {keys}: give all processes the same, but for --process"
     )
 
 
 def agree_on_data(name: str, fingerprint: str) -> None:
   """Raises a DataError where another process has read other data than `name`, of that fingerprint."""
-  said = _different(fingerprint)
-  if said:
-    others = ", ".join(map(str, list(said)[1:]))
-    raise DataError(f"{name}: process {others} has read other data than process 0; all must have the same")
+  _, others = _different(fingerprint)
+  if others:
+    numbers = ", ".join(map(str, others))
+    raise DataError(f"{name}: process {numbers} has read other data than process 0; all must have the same")
 
 
 def agree_on_workdir(workdir: str, seen: str) -> None:
   """Raises a ConfigError where another process sees something else than `seen` in the workdir."""
-  said = _different(seen)
-  for number, theirs in list(said.items())[1:]:
+  first, others = _different(seen)
+  for number, theirs in others.items():
     raise ConfigError(
-      f"{workdir}: process {number} sees that {theirs}, and process 0 that {said[0]}: the workdir must be the same for "
+      f"{workdir}: process {number} sees that {theirs}, and process 0 that {first}: the workdir must be the same for "
       "all, on a disk that they share"
     )
 
 
-def _different(text: str) -> dict[int, str]:
+def _different(text: str) -> tuple[str, dict[int, str]]:
   return cluster.different(str(next(_count)), text)
 
 

@@ -114,12 +114,7 @@ class LazyTables:
 
   def rows(self, held: Held, clock: RowClock, step: Array, items: Array, widths: Mapping[str, int]) -> Held:
     """`held` with the rows of `items [U]` in place of whole tables, brought up to `step`; `widths` are the tables'."""
-
-    def one(path: Any, leaf: Array) -> Array:
-      name = variables.parameter_of(variables.name_of(path), widths)
-      return leaf if name is None else table_rows.read(leaf, items, widths[name])
-
-    rows = jax.tree_util.tree_map_with_path(one, held)
+    rows = table_rows.rows_of(held, items, widths)
     return self._moved(rows, jnp.take(clock.current, items, mode="clip"), clock.drift, step)
 
   def put_back(self, held: Held, rows: Held, items: Array, mesh: Mesh) -> Held:

@@ -121,10 +121,9 @@ def state_spec(
   graphdef, parameters = structure[0]
   if lanes is None:
     lanes = table_rows.LANES.get(mesh.devices.flat[0].platform, 0)
-  lines = Lines.of(abstract.params, lanes)
-  if _scores_all_items(nnx.merge(graphdef, abstract.params, abstract.rest)):
-    # Steps read all rows.
-    lines = Lines({}, 0)
+  # Where steps read all rows there is nothing to gain.
+  whole = _scores_all_items(nnx.merge(graphdef, abstract.params, abstract.rest))
+  lines = Lines.of(abstract.params, 0 if whole else lanes)
   return StateSpec(graphdef, jax.jit(build, out_shardings=shardings), abstract, parameters, lines, lazy)
 
 
@@ -159,15 +158,6 @@ def make_train_steps(
   def everywhere(array: Array) -> Array:
     return jax.lax.with_sharding_constraint(array, replicated(mesh))
 
-  def read(params: nnx.State, items: Array) -> Any:
-    """The parameters, with the rows of `items` in place of whole item tables."""
-
-    def one(path: Any, param: Array) -> Array:
-      name = variables.name_of(path)
-      return table_rows.read(param, items, widths[name]) if name in tables else param
-
-    return jax.tree_util.tree_map_with_path(one, params)
-
   def built(params: Any, rest: nnx.State) -> Any:
     model: Any = nnx.merge(spec.graphdef, params, rest, copy=True)
     for name, table in item_tables(model):
@@ -181,7 +171,7 @@ def make_train_steps(
       return model.loss(batch, rngs=nnx.Rngs(dropout=dropout)), split_model(model)[2]
 
     def of_part(batch: Batch, columns: Array, number: Array) -> tuple[Array, Array, nnx.State]:
-      model = built(read(params, columns), rest)
+      model = built(table_rows.rows_of(params, columns, widths), rest)
       rngs = nnx.Rngs(dropout=jax.random.fold_in(dropout, number))
       return *model.loss_sums(batch, rngs=rngs), split_model(model)[2]
 
@@ -199,7 +189,7 @@ def make_train_steps(
       items, columns = jnp.unique(items, size=items.size, fill_value=0, return_inverse=True)
     state = whole if lazy is None else _rows_of(whole, lazy, items, widths)
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    params = state.params if lazy else read(state.params, items)
+    params = state.params if lazy else table_rows.rows_of(state.params, items, widths)
     (loss, rest), grads = gradient(params, state.rest, batch, columns, state.step)
     # A gradient that is not finite spoils the parameters a step before the loss shows it.
     loss = jnp.where(jnp.isfinite(optax.global_norm(grads)), loss, jnp.nan)

@@ -7,14 +7,18 @@ the parameters and moments, in every step. In lines of 128 numbers a row is a wi
 What is here tells one from the other by the width of a row: as they are, a table is as wide as that.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import jax
 from jax import Array
 import jax.numpy as jnp
 
 from mlrec.models.layers import variables
+
+T = TypeVar("T")
 
 # Numbers in a line, by platform; others read rows of any width where they lie.
 LANES = {"tpu": 128}
@@ -30,6 +34,11 @@ def read(table: Array, items: Array, width: int) -> Array:
   if table.shape[1] == width:
     return jnp.take(table, items, axis=0, mode="clip")
   return jax.lax.gather(table, _windows(table, items, width), _GATHER, (1, width), mode="clip")
+
+
+def rows_of(tree: Any, items: Array, widths: Mapping[str, int]) -> Any:
+  """A training state, or a part of one, with the rows of `items [U]` in place of the tables of those names."""
+  return _on_tables(widths, lambda table, width: read(table, items, width), tree)
 
 
 def put(table: Array, items: Array, rows: Array) -> Array:
@@ -84,19 +93,22 @@ class Lines:
   def laid(self, tree: Any) -> Any:
     """A training state, or a part of one, with its tables in lines, the last filled up with zeros."""
 
-    def one(leaf: Array, rows: int, width: int) -> Array:
-      in_line = self._lanes // width
-      return jnp.pad(leaf, ((0, -rows % in_line), (0, 0))).reshape(-1, self._lanes)
+    def one(table: Array, shape: tuple[int, int]) -> Array:
+      rows, width = shape
+      return jnp.pad(table, ((0, -rows % (self._lanes // width)), (0, 0))).reshape(-1, self._lanes)
 
-    return self._on_tables(one, tree)
+    return _on_tables(self.shapes, one, tree)
 
   def taken(self, tree: Any) -> Any:
     """The opposite of `laid`."""
-    return self._on_tables(lambda leaf, rows, width: leaf.reshape(-1, width)[:rows], tree)
+    return _on_tables(self.shapes, lambda table, shape: table.reshape(-1, shape[1])[: shape[0]], tree)
 
-  def _on_tables(self, change: Any, tree: Any) -> Any:
-    def one(path: Any, leaf: Array) -> Array:
-      name = variables.parameter_of(variables.name_of(path), self.shapes)
-      return leaf if name is None else change(leaf, *self.shapes[name])
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+def _on_tables(tables: Mapping[str, T], change: Callable[[Array, T], Array], tree: Any) -> Any:
+  """`tree` with its tables changed, given what `tables` has for each; an optimiser's arrays have their names too."""
+
+  def one(path: Any, leaf: Array) -> Array:
+    name = variables.parameter_of(variables.name_of(path), tables)
+    return leaf if name is None else change(leaf, tables[name])
+
+  return jax.tree_util.tree_map_with_path(one, tree)

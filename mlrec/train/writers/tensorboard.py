@@ -27,7 +27,7 @@ class TensorBoard:
     del wanted
     package = _tensorboardx()
     self._event, self._scalar = package.proto.event_pb2.Event, package.summary.scalar
-    self._checksum = package.record_writer.masked_crc32c
+    self._masked_crc32c = package.record_writer.masked_crc32c
     run.folder.mkdir(parents=True, exist_ok=True)
     path = run.folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
     self._file = path.open("ab", buffering=0)
@@ -47,8 +47,10 @@ class TensorBoard:
   def _add(self, **what: Any) -> None:
     content = self._event(wall_time=time.time(), **what).SerializeToString()
     length = struct.pack("<Q", len(content))
-    parts = (length, self._checksum(length), content, self._checksum(content))
-    self._file.write(b"".join(part if isinstance(part, bytes) else struct.pack("<I", part) for part in parts))
+    self._file.write(length + self._checksum(length) + content + self._checksum(content))
+
+  def _checksum(self, content: bytes) -> bytes:
+    return struct.pack("<I", self._masked_crc32c(content))
 
 
 def _tensorboardx() -> Any:
