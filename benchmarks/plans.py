@@ -48,6 +48,9 @@ def _figures(plan: dict, found: list[dict]) -> tuple[str, ...]:
 
 def main() -> None:
   program = " ".join(sys.argv[1:]) or "training step"
+  plans = [plan for path in _FOLDER.glob("*.json") for plan in json.loads(path.read_text(encoding="utf-8"))]
+  if program not in (known := sorted({one["name"] for plan in plans for one in plan["programs"]})):
+    sys.exit(f"{program!r} is no program of these plans: expected one of {', '.join(known)}")
   print("| " + " | ".join(_HEAD) + " |\n" + "|---" * len(_HEAD) + "|")
   for row in rows(program):
     print("| " + " | ".join(row) + " |")

@@ -6,6 +6,7 @@ scores have collapsed earns nothing. Candidates are all items less those the use
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import functools
 from typing import Any
 
@@ -13,6 +14,9 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
+
+from mlrec.rows_in_lines import rows_of
+from mlrec.rows_in_lines import RowsInLines
 
 # Scores are computed in tiles of one fixed shape, whatever the chunk, the batch or the device count: a float32 matrix
 # product of another shape may differ in its last bit, which would move a rank.
@@ -93,7 +97,7 @@ def rank_and_recommend(
 
   Args:
     states: as for `target_ranks`, as are `items`, `targets`, `seen` and `chunk`; with another `score` whatever that
-      takes, arrays `[B, ...]` of users and `[N + 1, ...]` of items.
+      takes, arrays `[B, ...]` of users and `[N + 1, ...]` of items. Items may lie in lines (`RowsInLines`).
     targets: `[B]`.
     seen: `[B, H]`.
     chunk: items scored at once.
@@ -107,7 +111,10 @@ def rank_and_recommend(
     is false if any score may not be finite (those of the padding item do not count where there is another `score`), of
     which each device knows about its own items.
   """
-  num_users, rows_here = targets.shape[0], jax.tree.leaves(items)[0].shape[0]
+  width = items.width if isinstance(items, RowsInLines) else None
+  array = jax.tree.leaves(items)[0]
+  in_line = array.shape[1] // width if width else 1
+  num_users, rows_here = targets.shape[0], array.shape[0] * in_line
   num_rows = rows_here if num_rows is None else num_rows
   first_row = jax.lax.axis_index(axis) * rows_here if axis else 0
   exist = jnp.clip(num_rows - first_row, 0, rows_here)
@@ -119,8 +126,13 @@ def rank_and_recommend(
   finite = _dot_scores_are_finite(states, items) if bounded else jnp.asarray(True)
 
   def in_chunks(x: Array) -> Array:
-    x = jnp.pad(x, ((0, chunks * chunk - rows_here),) + ((0, 0),) * (x.ndim - 1))
-    return x.reshape(chunks, chunk // ITEM_TILE, ITEM_TILE, *x.shape[1:])
+    x = jnp.pad(x, ((0, (chunks * chunk - rows_here) // in_line),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(chunks, chunk // ITEM_TILE, ITEM_TILE // in_line, *x.shape[1:])
+
+  def tiles_of(chunk_items: Any) -> Iterator[Any]:
+    for n in range(chunk // ITEM_TILE):
+      tile = jax.tree.map(lambda x, n=n: x[n], chunk_items)
+      yield tile.lines.reshape(ITEM_TILE, width) if width else tile
 
   table = jax.tree.map(in_chunks, items)
   columns = jnp.arange(USER_TILE)
@@ -137,8 +149,7 @@ def rank_and_recommend(
     def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Array | None]:
       count, best, finite = carry
       first, chunk_items = part
-      tiles = [jax.tree.map(lambda x, n=n: x[n], chunk_items) for n in range(chunk // ITEM_TILE)]
-      scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles])
+      scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles_of(chunk_items)])
       exists = (first + jnp.arange(chunk) < exist)[:, None]
       if not bounded:
         # Of the padding item, and of no-one, a score need not exist: a cosine divides by their norm.
@@ -172,7 +183,7 @@ def rank_and_recommend(
     x = jnp.pad(x, ((0, tiles * USER_TILE - num_users),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(tiles, USER_TILE, *x.shape[1:])
 
-  own = jax.tree.map(lambda x: _rows(x, targets, first_row, axis), items)
+  own = _rows(items, targets, first_row, rows_here, axis)
   counts, scores, recommended, each_finite = jax.lax.map(
     rank_tile, jax.tree.map(tiled, (states, own, targets, seen, real))
   )
@@ -257,14 +268,19 @@ def _inside(places: Array, size: int) -> Array:
   return jnp.where((places >= 0) & (places < size), places, size)
 
 
-def _rows(table: Array, rows: Array, first_row: Array | int, axis: str | None) -> Array:
-  """Rows of a table `[N + 1, ...]`, of which this device has some from `first_row` on, if it is cut over an axis."""
+def _rows(items: Any, rows: Array, first_row: Array | int, rows_here: int, axis: str | None) -> Any:
+  """Rows of `items`, of which this device has `rows_here` from `first_row` on, if they are cut over an axis."""
+  found = _read(items, rows - first_row)
   if axis is None:
-    return table[rows]
-  here = rows - first_row
-  mine = ((here >= 0) & (here < len(table))).reshape(-1, *[1] * (table.ndim - 1))
+    return found
+  mine = (rows >= first_row) & (rows < first_row + rows_here)
   # But for one device's, all are zeros, which change nothing.
-  return jax.lax.psum(jnp.where(mine, jnp.take(table, here, axis=0, mode="clip"), 0), axis)
+  return jax.lax.psum(jax.tree.map(lambda x: jnp.where(mine.reshape(-1, *[1] * (x.ndim - 1)), x, 0), found), axis)
+
+
+def _read(items: Any, rows: Array) -> Any:
+  """Rows of arrays, each as of `rows_of`."""
+  return jax.tree.map(lambda x: rows_of(x, rows), items, is_leaf=lambda x: isinstance(x, RowsInLines))
 
 
 def _merge_best(best: tuple[Array, Array], scores: Array, first: Array, length: int) -> tuple[Array, Array]:
@@ -314,7 +330,7 @@ def _best_of_blocks(
 
   Args:
     states: of the users of a tile.
-    items: `[R, ...]`.
+    items: `[R, ...]`, or in lines.
     exist: how many of its rows are items.
     blocks: `[length, USER_TILE]` for each user the blocks of `_BLOCK` items of the highest maxima, the first of equal
       ones: whatever is among the best lies in them.
@@ -330,7 +346,7 @@ def _best_of_blocks(
   def scores_of_tile(tile: tuple[Array, Array]) -> Array:
     ids, users = tile
     # By the arithmetic that has ranked them.
-    scores = score(states, jax.tree.map(lambda x: jnp.take(x, ids, axis=0, mode="clip"), items))
+    scores = score(states, _read(items, ids))
     return scores[jnp.arange(ITEM_TILE), users]
 
   scores = jax.lax.map(scores_of_tile, (tiles, users)).reshape(USER_TILE, -1)
@@ -359,11 +375,17 @@ def _largest(values: Array, count: int) -> tuple[Array, Array]:
   return tops, where
 
 
-def _dot_scores_are_finite(states: Array, items: Array) -> Array:
-  states, items = states.astype(jnp.float32), items.astype(jnp.float32)
+def _dot_scores_are_finite(states: Array, items: Array | RowsInLines) -> Array:
   # By Cauchy-Schwarz no score, nor any partial sum of one, passes the product of the largest norms.
-  bound = jnp.linalg.norm(states, axis=-1).max() * jnp.linalg.norm(items, axis=-1).max()
-  return jnp.isfinite(bound)
+  return jnp.isfinite(_largest_norm(states) * _largest_norm(items))
+
+
+def _largest_norm(vectors: Array | RowsInLines) -> Array:
+  """Of the rows of a table."""
+  if isinstance(vectors, RowsInLines):
+    columns = jnp.split(vectors.lines, vectors.lines.shape[1] // vectors.width, axis=1)
+    return jnp.stack([_largest_norm(column) for column in columns]).max()
+  return jnp.linalg.norm(vectors.astype(jnp.float32), axis=-1).max()
 
 
 def hit_rate(ranks: Array | np.ndarray, k: int) -> Array | np.floating:

@@ -33,7 +33,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.cluster": _BASE | {"mlrec.data", "mlrec.config"},
   "mlrec.search_space": _BASE | {"mlrec.config"},
   "mlrec.losses": set(),
-  "mlrec.metrics": set(),
+  "mlrec.rows_in_lines": set(),
+  "mlrec.metrics": {"mlrec.rows_in_lines"},
   "mlrec.click_metrics": set(),
   "mlrec.metrics_on_host": {"mlrec.metrics"},
   "mlrec.metrics_by_user": {"mlrec.metrics"},
@@ -46,11 +47,13 @@ _MAY_IMPORT: dict[str, set[str]] = {
   "mlrec.models.quantizers": _BASE | {"mlrec.models.layers", "mlrec.models.registry"},
   "mlrec.models.users": _BASE | {"mlrec.models.layers", "mlrec.models.registry"},
   "mlrec.models.items": _MODELS_BASE | {"mlrec.models.convert"},
-  "mlrec.models.recommenders": _MODELS_BASE | {"mlrec.losses", "mlrec.models.items", "mlrec.models.users"},
+  "mlrec.models.recommenders": _MODELS_BASE
+  | {"mlrec.losses", "mlrec.models.items", "mlrec.models.users", "mlrec.rows_in_lines"},
   "mlrec.models": {"mlrec.models.registry"},
   "mlrec.train": _BASE
   | {"mlrec.config", "mlrec.losses", "mlrec.metrics", "mlrec.data", "mlrec.content", "mlrec.models"}
-  | {"mlrec.click_metrics", "mlrec.compiled", "mlrec.metrics_by_user", "mlrec.sharding_rules"},
+  | {"mlrec.click_metrics", "mlrec.compiled", "mlrec.metrics_by_user", "mlrec.sharding_rules"}
+  | {"mlrec.rows_in_lines"},
   "mlrec.planning": _BASE
   | {"mlrec.config", "mlrec.metrics", "mlrec.data", "mlrec.sources", "mlrec.models", "mlrec.train"},
   "mlrec.runs": _BASE

@@ -1,10 +1,13 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlrec import metrics
+from mlrec import rows_in_lines
 from mlrec.metrics import MISS
 from mlrec.metrics import target_ranks
+from mlrec.rows_in_lines import RowsInLines
 
 _CHUNKS = (1, 7, 100, 512, 10**6)
 
@@ -229,6 +232,26 @@ def test_lists_are_filled_with_nothing_where_candidates_run_out():
   for row in np.asarray(recommended):
     assert sorted(row[:5]) == [1, 2, 4, 6, 7]
     assert (row[5:] == 0).all()
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("rows", [1401, 2048])
+def test_a_table_in_lines_is_ranked_as_it_is_in_rows(rows):
+  rng = np.random.default_rng(6)
+  states, items = (rng.normal(size=(number, 8)).astype(np.float32) for number in (150, rows))
+  targets, seen = jnp.asarray(rng.integers(1, rows, 150)), jnp.asarray(rng.integers(0, rows, (150, 4)))
+  lines = RowsInLines(rows_in_lines.laid(jnp.asarray(items), 32), 8)
+  options = {"chunk": 1024, "num_rows": rows}
+  wanted = metrics.rank_and_recommend(states, items, targets, seen, **options)
+  got = metrics.rank_and_recommend(states, lines, targets, seen, **options)
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+def test_scores_of_a_table_in_lines_are_told_where_they_are_not_finite():
+  items = jnp.ones((7, 8)).at[6, 7].set(jnp.inf)
+  lines = RowsInLines(rows_in_lines.laid(items, 32), 8)
+  one = jnp.ones(1, jnp.int32)
+  assert not metrics.rank_and_recommend(jnp.ones((1, 8)), lines, one, one[:, None] * 0, chunk=512, num_rows=7)[2]
 
 
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])

@@ -116,6 +116,7 @@ def evaluation(run: TrainingRun) -> Iterator[Program]:
     shapes = [ShapeDtypeStruct(shape, np.dtype(np.int32)) for shape in ((size, run.split.max_length), (size,))]
     yield Program(JUDGING, evaluator.judge, (*model, table, *put_shapes(run.mesh, shapes)))
     return
+  lying = _laid(jax.eval_shape(evaluator.laid, *model, table), over_items(run.mesh))
   users = _laid(jax.eval_shape(evaluator.encode_users, *model), replicated(run.mesh))
   split = TEST if TEST in run.split.cuts.targets else next(iter(run.split.cuts.targets))
   batch = next(
@@ -125,7 +126,7 @@ def evaluation(run: TrainingRun) -> Iterator[Program]:
     )
   )  # fmt: skip
   folds = None if run.split.trained.all() else put_shapes(run.mesh, ShapeDtypeStruct(batch.users.shape, np.dtype(bool)))
-  yield Program(RANKING, evaluator.rank_batch, (*model, table, users, put_shapes(run.mesh, batch), folds))
+  yield Program(RANKING, evaluator.rank_batch, (*model, lying, users, put_shapes(run.mesh, batch), folds))
 
 
 def filler_share(run: TrainingRun) -> float:

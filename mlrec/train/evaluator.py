@@ -20,6 +20,7 @@ import numpy as np
 
 from mlrec import metrics
 from mlrec import metrics_by_user
+from mlrec import rows_in_lines
 from mlrec.content.base import Content
 from mlrec.data.batches import eval_batches
 from mlrec.data.batches import EvalBatch
@@ -32,6 +33,7 @@ from mlrec.machine import trim_memory
 from mlrec.machine import usable_cores
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
+from mlrec.rows_in_lines import RowsInLines
 from mlrec.sharding_rules import AXES
 from mlrec.sharding_rules import DATA
 from mlrec.sharding_rules import MODEL
@@ -103,7 +105,7 @@ class Evaluator:
 
     A model with a row for each user that it trains on ranks for others by what their histories come to.
     """
-    table, users = self.item_table(params, rest), self.encode_users(params, rest)
+    table, users = self.laid(params, rest, self.item_table(params, rest)), self.encode_users(params, rest)
     trained = self.split.trained
     # Where all users were trained, which is the rule, nobody is asked whether he was.
     asked = not trained.all()
@@ -160,6 +162,17 @@ class Evaluator:
         table = self._room(vectors)
       table = self._fill(table, vectors, n * size)
     return table
+
+  def laid(self, params: Any, rest: Any, table: Any) -> Any:
+    """A table of `item_table` as `rank_batch` reads it: in lines, if it is narrow and the platform has such.
+
+    One that is cut over devices stays as it is, as it does in training: each has a part.
+    """
+    lanes = rows_in_lines.LANES.get(self.mesh.devices.flat[0].platform, 0)
+    narrow = isinstance(table, Array) and table.ndim == 2 and rows_in_lines.several_in(table.shape[1], lanes)
+    if not narrow or self.mesh.shape[MODEL] > 1 or not nnx.merge(self.graphdef, params, rest, copy=True).reads_lines:
+      return table
+    return RowsInLines(rows_in_lines.laid(table, lanes), table.shape[1])
 
   @property
   def users_multiple(self) -> int:

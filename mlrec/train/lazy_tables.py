@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import optax
 
+from mlrec import rows_in_lines
 from mlrec.config import LAZY_ADAMW
 from mlrec.models.layers import variables
 from mlrec.train import table_rows
@@ -124,7 +125,7 @@ class LazyTables:
     def put(new: Array, table: Array) -> Array:
       # Else devices would each put their own rows, and add up whole tables.
       new = jax.lax.with_sharding_constraint(new, replicated(mesh))
-      return table_rows.put(table, places(items, table_rows.number(table, new.shape[1])), new)
+      return rows_in_lines.put(table, places(items, rows_in_lines.number(table, new.shape[1])), new)
 
     return _on_tables(named, put, rows, held)
 

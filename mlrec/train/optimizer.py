@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
+from mlrec import rows_in_lines
 from mlrec.config import ADAGRAD
 from mlrec.config import ConfigError
 from mlrec.config import SCHEDULES
@@ -18,7 +19,6 @@ from mlrec.models.layers import variables
 from mlrec.models.layers.variables import ENCODER
 from mlrec.models.layers.variables import HEAD
 from mlrec.registry import closest
-from mlrec.train import table_rows
 
 # Item tables, as a group of parameters.
 ITEM_TABLES = "item_tables"
@@ -141,7 +141,7 @@ def adamw(
       def one(path: Any, moment: Array, gradient: Array) -> Array:
         new = (1 - decay) * gradient**power
         read = rows.get(variables.name_of(path))
-        return decay * moment + new if read is None else table_rows.add(decay * moment, read, new)
+        return decay * moment + new if read is None else rows_in_lines.add(decay * moment, read, new)
 
       return jax.tree_util.tree_map_with_path(one, moments, gradients)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
+from mlrec import rows_in_lines
 from mlrec.data.batches import Batch
 from mlrec.models.layers import variables
 from mlrec.models.layers.tables import item_tables
@@ -98,7 +99,7 @@ def state_spec(
 ) -> StateSpec:
   """Plans a state by shapes alone; `create` then makes it in place, already sharded.
 
-  `lanes` are the numbers in a line of tables (`mlrec.train.table_rows`); None for those of the mesh's platform.
+  `lanes` are the numbers in a line of tables (`mlrec.rows_in_lines`); None for those of the mesh's platform.
 
   Raises:
     ConfigError: one of the `rules` does not fit.
@@ -120,7 +121,7 @@ def state_spec(
   abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
   graphdef, parameters = structure[0]
   if lanes is None:
-    lanes = table_rows.LANES.get(mesh.devices.flat[0].platform, 0)
+    lanes = rows_in_lines.LANES.get(mesh.devices.flat[0].platform, 0)
   # Where steps read all rows there is nothing to gain.
   whole = _scores_all_items(nnx.merge(graphdef, abstract.params, abstract.rest))
   lines = Lines.of(abstract.params, 0 if whole else lanes)

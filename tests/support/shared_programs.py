@@ -12,8 +12,8 @@ import json
 from typing import Any
 
 from mlrec import config as config_lib
+from mlrec import rows_in_lines
 from mlrec.train import loop
-from mlrec.train import table_rows
 from mlrec.train.evaluator import Evaluator
 from mlrec.train.state import StateSpec
 
@@ -45,7 +45,7 @@ class SharedPrograms:
     except ValueError:
       return self._real_plan(config, split, builder, mesh, impressions)
     settings = json.dumps(config_lib.to_json(config), sort_keys=True)
-    lanes = tuple(table_rows.LANES.items())
+    lanes = tuple(rows_in_lines.LANES.items())
     key = (settings, split.fingerprint, fingerprints, builder.recommender, mesh, impressions, lanes)
     if key not in self._plans:
       self._plans[key] = self._real_plan(config, split, builder, mesh, impressions)

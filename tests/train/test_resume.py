@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from mlrec import rows_in_lines
 from mlrec.config import ConfigError
 from mlrec.train import evaluator
-from mlrec.train import table_rows
 from mlrec.train.record import Record
 from mlrec.train.stop import Interrupted
 from support.tiny_runs import assert_same_arrays
@@ -73,7 +73,7 @@ def test_a_run_whose_table_lies_in_lines_saves_and_resumes_as_others_do(run_tiny
   options = {"checkpoint.every_steps": 4, "train.ema_decay": 0.9, "optimizer.item_tables": "lazy_adamw"}
   run_tiny(tmp_path / "as it is", **options)
   # Four rows of the 101 in a line: the last is not full.
-  monkeypatch.setitem(table_rows.LANES, "cpu", 4 * TINY["model.dim"])
+  monkeypatch.setitem(rows_in_lines.LANES, "cpu", 4 * TINY["model.dim"])
   run_tiny(tmp_path / "in lines", **options)
   run_to_the_end(run_tiny, tmp_path / "stopped", stop=StopAt(3), stops=1, **options)
   assert_same_run(tmp_path / "stopped", tmp_path / "in lines")

@@ -21,6 +21,7 @@ from mlrec.models.registry import RECOMMENDER
 from mlrec.models.users.sasrec import SASRec
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
+from mlrec.rows_in_lines import rows_of
 
 _EPSILON = 1e-6
 
@@ -48,6 +49,7 @@ class BERT4Rec(TowerRecommender):
   """
 
   reads_padding = True
+  reads_lines = True
 
   def __init__(
     self,
@@ -109,7 +111,7 @@ class BERT4Rec(TowerRecommender):
 
   def _rows(self, vectors: Array, tokens: Array, masked: Array) -> tuple[Array, Array, Array]:
     """What the layers read: vectors, positions and segments."""
-    x = jnp.take(vectors, tokens, axis=0, mode="clip")
+    x = rows_of(vectors, tokens)
     x = jnp.where(masked[..., None], self.mask[...].astype(x.dtype), x)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     return x, positions, ((tokens != 0) | masked).astype(jnp.int32)

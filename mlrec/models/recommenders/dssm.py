@@ -47,6 +47,7 @@ class DSSM(Recommender):
 
   batches_of = INTERACTIONS
   by_user = True
+  reads_lines = True
 
   def __init__(
     self,

@@ -32,6 +32,7 @@ class GraphRecommender(Recommender):
 
   batches_of = INTERACTIONS
   by_user = True
+  reads_lines = True
 
   def propagated(self) -> tuple[Array, Array]:
     """The vectors of all users `[num_users, D]` and of all items `[num_items + 1, D]`, the padding item first."""

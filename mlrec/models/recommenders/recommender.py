@@ -16,6 +16,7 @@ from mlrec.data.interactions import Rows
 from mlrec.models.items.recipe import Recipe
 from mlrec.models.layers.context import Context
 from mlrec.models.layers.context import EVALUATION
+from mlrec.rows_in_lines import rows_of
 
 
 class Recommender(nnx.Module):
@@ -40,6 +41,7 @@ class Recommender(nnx.Module):
     scores_all_items: the loss scores all items, so a step reads item tables whole.
     scores_by_dot: users are scored by dot products of their states and item vectors; else by `score`.
     by_user: states are of users that were trained, whatever the history; others' are `folded`.
+    reads_lines: `states` and `folded` read items by `mlrec.rows_in_lines.rows_of` alone.
     fitted: false: it is trained.
   """
 
@@ -51,6 +53,7 @@ class Recommender(nnx.Module):
   scores_all_items: bool = False
   scores_by_dot: bool = True
   by_user: bool = False
+  reads_lines: bool = False
   fitted: bool = False
 
   @property
@@ -87,7 +90,7 @@ class Recommender(nnx.Module):
     """States of a batch's users, `[B, D]`, or several arrays of `B` rows.
 
     Args:
-      table: `item_vectors` of all items, the padding item first.
+      table: `item_vectors` of all items, the padding item first; of a model that `reads_lines` perhaps in lines.
       users: of `user_table`.
       batch: whom.
     """
@@ -97,7 +100,7 @@ class Recommender(nnx.Module):
     """States `[B, D]` of users who were not trained, where the model is `by_user`: what their histories come to.
 
     Args:
-      table: `item_vectors` of all items, the padding item first.
+      table: as of `states`.
       histories: `[B, L]` int, dense ids of each one's newest items, 0 for filler.
 
     Returns:
@@ -105,7 +108,7 @@ class Recommender(nnx.Module):
       by dot products.
     """
     real = (histories != 0)[..., None]
-    return jnp.where(real, table[histories], 0).sum(1) / jnp.maximum(real.sum(1), 1)
+    return jnp.where(real, rows_of(table, histories), 0).sum(1) / jnp.maximum(real.sum(1), 1)
 
   def states_or_folded(self, table: Any, users: Any, batch: EvalBatch, folds: Array, length: int) -> Any:
     """What `states` gives, but, where the model is `by_user`, what `folded` gives of users who were not trained.

@@ -31,6 +31,7 @@ from mlrec.registry import call
 from mlrec.registry import closest
 from mlrec.registry import OptionError
 from mlrec.registry import options_of
+from mlrec.rows_in_lines import rows_of
 
 # What a position's target is told apart from: the items of the batch, all items, or items drawn at random.
 IN_BATCH, FULL, SAMPLED, CALIBRATED = "in_batch_softmax", "full_softmax", "sampled_softmax", "gbce"
@@ -51,6 +52,7 @@ class Sequential(TowerRecommender):
   by gSASRec's loss.
   """
 
+  reads_lines = True
   torch_names = ((r"^users\.", "user_encoder."), (r"^items\.", ""))
 
   def __init__(
@@ -173,9 +175,10 @@ class Sequential(TowerRecommender):
 
     With `transitions` come what those read, too.
     """
-    vectors = table if self.transitions is None else table[0]
-    parts = jnp.split(vectors[:, : self.width], len(self._members), axis=-1)
-    states = _end_to_end([member._newest_states(own, batch) for member, own in zip(self._members, parts)]) / len(parts)
+    vectors, history = table if self.transitions is None else table[0], batch.history
+    parts = jnp.split(rows_of(vectors, history.tokens)[..., : self.width], len(self._members), axis=-1)
+    newest_of = lambda member, x: member.users.at(x, history.positions, history.segments, batch.last)  # noqa: E731
+    states = _end_to_end([newest_of(member, x) for member, x in zip(self._members, parts)]) / len(parts)
     if self.biases is not None:
       states = jnp.pad(states, ((0, 0), (0, 1)), constant_values=1)
     if self.transitions is None:
@@ -186,12 +189,6 @@ class Sequential(TowerRecommender):
     """Log probabilities `[T, B]` float32, where there are `transitions`; as of `Recommender`."""
     assert self.transitions is not None
     return self.transitions.score(states, *items)
-
-  def _newest_states(self, table: Array, batch: EvalBatch) -> Array:
-    """What `states` gives of this member alone."""
-    history = batch.history
-    x = jnp.take(table, history.tokens, axis=0, mode="clip")
-    return self.users.at(x, history.positions, history.segments, batch.last)
 
   @property
   def _members(self) -> "list[Sequential]":

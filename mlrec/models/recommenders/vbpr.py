@@ -38,6 +38,7 @@ class VBPR(Recommender):
 
   batches_of = INTERACTIONS
   by_user = True
+  reads_lines = True
 
   def __init__(
     self,

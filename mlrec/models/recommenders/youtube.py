@@ -21,6 +21,7 @@ from mlrec.models.registry import models
 from mlrec.models.registry import RECOMMENDER
 from mlrec.registry import at_least
 from mlrec.registry import OptionError
+from mlrec.rows_in_lines import rows_of
 
 
 @models.register("youtube", kind=RECOMMENDER)
@@ -39,6 +40,7 @@ class YouTube(TowerRecommender):
   batches_of = INTERACTIONS
   reads_inputs = True
   reads_padding = True
+  reads_lines = True
 
   def __init__(
     self,
@@ -93,5 +95,5 @@ class YouTube(TowerRecommender):
   def _user_vectors(self, vectors: Array, tokens: Array, context: Context) -> Array:
     """`[B, D]` of users whose histories are rows of `vectors [U, D]`, by `tokens [B, L]`; 0 is no item."""
     there = tokens != 0
-    total = jnp.where(there[..., None], jnp.take(vectors, tokens, axis=0, mode="clip"), 0.0).sum(1)
+    total = jnp.where(there[..., None], rows_of(vectors, tokens), 0.0).sum(1)
     return self.layers(total / jnp.maximum(there.sum(1, keepdims=True), 1), context)
