@@ -9,8 +9,10 @@ import atexit
 from collections.abc import Callable
 import contextlib
 import ctypes
+import json
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -35,7 +37,7 @@ _CONNECTING, _BETWEEN, _TOLD_AFTER = 3.0, 0.5, 10.0
 _ENDING, _ENDING_BEFORE = 30.0, 1.0
 # How long an aborted process waits for the watch to name who is gone, in times of its patience.
 _ABORTING = 1.5
-# Handlers of aborts, of which C has but the addresses.
+# What this process holds until it ends: handlers of aborts, of which C has but the addresses, and its claim to a port.
 _kept: list[Any] = []
 
 
@@ -108,10 +110,11 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
     raise ConfigError(f"--processes={processes}: expected 1 or more")
   if not 0 <= process < processes:
     raise ConfigError(f"--process={process}: expected 0 to {processes - 1}, for --processes={processes}")
-  port = int(coordinator.rpartition(":")[2])
   if process == 0:
+    port = int(coordinator.rpartition(":")[2])
     # JAX shares the port with whoever has it, and each then has processes of its own.
     try:
+      _claim(port)
       dual = socket.has_dualstack_ipv6()
       family = socket.AF_INET6 if dual else socket.AF_INET
       socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
@@ -120,6 +123,20 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
         f"--coordinator={coordinator}: process 0 cannot have port {port} of this machine ({error.strerror}): another "
         "one may be process 0 there; name a port that is free, the same in all processes"
       ) from error
+
+
+def _claim(port: int) -> None:
+  """Says to other processes of this machine that this one has the port, before JAX opens it, until it ends.
+
+  Raises:
+    OSError: another one has said so.
+  """
+  if sys.platform != "linux":
+    return
+  claim = socket.socket(socket.AF_UNIX)
+  # Names that begin so are no files: they are the machine's, as ports are, and go with the process.
+  claim.bind(f"\0mlrec process 0 at port {port}")
+  _kept.append(claim)
 
 
 def _handle_aborts(handle: Callable[[], None]) -> None:
@@ -286,31 +303,47 @@ class Watch(threading.Thread):
       self._end(_gone(process, self._processes, what))
 
 
-def different(name: str, text: str) -> tuple[str, dict[int, str]]:
-  """Compares what the processes of a run say; all of them call it at the same place, a `name` once.
+def different(
+  name: str, see: Callable[[], str], *, beside: str = "", patience: float = 0.0
+) -> tuple[tuple[str, str], dict[int, tuple[str, str]]]:
+  """Compares what the processes of a run see; all of them call it at the same place, a `name` once.
 
   Where they differ, all are to end: process 0 returns after the others.
 
+  Args:
+    name: of what is compared.
+    see: says what this process sees.
+    beside: what it tells the others beside that, where they differ.
+    patience: seconds in which a process looks again that sees something else than process 0: disks that machines share
+      may show late what was written.
+
   Returns:
-    What process 0 says, and, by their numbers, what those say that say something else.
+    What process 0 sees, and what it tells beside; and, by their numbers, what those do that see something else.
   """
   if jax.process_count() == 1:
-    return text, {}
+    return (see(), beside), {}
   from jax.experimental import multihost_utils
 
   store = Store()
-  store.say(f"{name}/{jax.process_index()}", text)
-  first = store.heard(f"{name}/0")
-  differ = np.flatnonzero(multihost_utils.process_allgather(np.array(text != first)))
+  if jax.process_index() == 0:
+    seen = see()
+    store.say(f"{name}/0", json.dumps([seen, beside]))
+  first, told = json.loads(store.heard(f"{name}/0"))
+  if jax.process_index():
+    until = time.monotonic() + patience
+    while (seen := see()) != first and time.monotonic() < until:
+      time.sleep(patience / 100)
+    store.say(f"{name}/{jax.process_index()}", json.dumps([seen, beside]))
+  differ = np.flatnonzero(multihost_utils.process_allgather(np.array(seen != first)))
   if not len(differ):
-    return first, {}
-  others = {int(number): store.heard(f"{name}/{number}") for number in differ}
+    return (first, told), {}
+  others = {int(number): tuple(json.loads(store.heard(f"{name}/{number}"))) for number in differ}
   # All are to end now, each with its own words: process 0 not before the others, whom its end aborts.
   _handle_aborts(lambda: time.sleep(_ENDING))
   machine.wait_for_all(f"all that differs in {name} is known")
   if jax.process_index() == 0:
     time.sleep(_ENDING_BEFORE)
-  return first, others
+  return (first, told), others
 
 
 def _gone(process: int, processes: int, what: str) -> str:

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import socket
 import stat
+import tempfile
 from typing import Any
 from typing import IO
 import uuid
@@ -65,6 +66,15 @@ def check_name(path: str | os.PathLike[str]) -> None:
   """Raises an OSError for a path with a NUL in it, of which Python itself raises another error."""
   if "\0" in os.fspath(path):
     raise OSError(errno.EINVAL, "a name has no NUL character in it", os.fspath(path))
+
+
+def check_writable(path: pathlib.Path) -> None:
+  """Raises an OSError where no file of that name can be written, before what takes time is done for it."""
+  check_name(path)
+  if path.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+  with tempfile.TemporaryFile(dir=path.parent):
+    pass
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -175,6 +185,11 @@ def open_regular(path: str | os.PathLike) -> IO[bytes]:
     os.close(descriptor)
     raise OSError(0, "it is no regular file", os.fspath(path))
   return os.fdopen(descriptor, "rb")
+
+
+def reason(error: Exception) -> str:
+  """What an error says, of the system's without their number and the name of the file."""
+  return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def is_special(path: pathlib.Path) -> bool:

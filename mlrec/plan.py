@@ -49,7 +49,9 @@ _PARTS_PER_CHIP = flags.DEFINE_integer(
   "parts_per_chip", 0, "Sets config.train.parts, and as many groups of a batch's negatives, to so many for each chip.",
   lower_bound=0,
 )  # fmt: skip
-_TIMEOUT = flags.DEFINE_float("timeout", 0.0, "Seconds that a program may take to compile; 0 for no bound.")
+_TIMEOUT = flags.DEFINE_float(
+  "timeout", 0.0, "Seconds that a program may take to compile; 0 for no bound.", lower_bound=0.0
+)
 _TO = flags.DEFINE_string("to", None, "A .json file to write, with all figures.")
 
 # Takes the command line for `command_line.run`.
@@ -65,6 +67,9 @@ def main(argv: list[str]) -> int:
       raise ConfigError("--config=FILE.py is required, such as --config=configs/demo.py")
     if not _TOPOLOGY.value:
       raise ConfigError("--topology=CHIP:AxB is required, such as --topology=v5e:4x4")
+    to = pathlib.Path(_TO.value).expanduser() if _TO.value else None
+    if to:
+      _check_room(to)
     sizes = _size("items", _ITEMS.value), _size("users", _USERS.value)
     machine.share_arenas()
     terminal.log_plainly()
@@ -73,15 +78,23 @@ def main(argv: list[str]) -> int:
     plans = _plans(_CONFIG.value, *sizes)
   except (ConfigError, DataError) as error:
     return command_line.report(error, command_line.REFUSED)
-  if _TO.value:
-    files.write_text(pathlib.Path(_TO.value).expanduser(), json.dumps(plans, indent=2, allow_nan=False) + "\n")
-    terminal.say(f"figures {_TO.value}")
+  if to:
+    files.write_text(to, json.dumps(plans, indent=2, allow_nan=False) + "\n")
+    terminal.say(f"figures {to}")
   if any(plan["unfinished"] for plan in plans):
     # A compiler is still at work, and nothing but the end of the process stops it.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(command_line.FAILED)
   return 0 if all(program["fits"] for plan in plans for program in plan["programs"]) else command_line.FAILED
+
+
+def _check_room(to: pathlib.Path) -> None:
+  """Raises a ConfigError where no file can be written there: at once, and not after all has been compiled."""
+  try:
+    files.check_writable(to)
+  except OSError as error:
+    raise ConfigError(f"--to={to} cannot be written: {files.reason(error)}") from error
 
 
 def _plans(config: ConfigDict, items: int, users: int) -> list[dict[str, Any]]:

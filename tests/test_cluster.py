@@ -161,6 +161,15 @@ def test_a_port_that_another_process_0_has_is_told():
       cluster.join(f"localhost:{port}", 2, 0, patience=60.0, end=print)
 
 
+def test_of_two_that_are_process_0_at_the_same_time_one_has_the_port():
+  with socket.create_server(("localhost", 0)) as server:
+    port = server.getsockname()[1]
+  # Neither has opened it yet.
+  cluster._claim(port)
+  with pytest.raises(ConfigError, match=f"process 0 cannot have port {port} of this machine"):
+    cluster.join(f"localhost:{port}", 2, 0, patience=60.0, end=print)
+
+
 def test_process_0_that_does_not_answer_is_waited_for_and_then_named(monkeypatch, capsys):
   monkeypatch.setattr(cluster, "_JOINING", 1)
   monkeypatch.setattr(cluster, "_TOLD_AFTER", 0.1)

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from mlrec import files
 from mlrec import mapped
 from mlrec.data.interactions import DataError
 from mlrec.data.splits import Split
@@ -56,7 +57,7 @@ class IdMap(NamedTuple):
       arrays, _ = mapped.read(path)
       found = cls(*(arrays[name] for name in cls._fields))
     except (OSError, KeyError, ValueError) as error:
-      raise DataError(f"{path}: the run's ids cannot be read ({error})") from error
+      raise DataError(f"{path}: the run's ids cannot be read ({files.reason(error)})") from error
     if digest and found.digest != digest:
       raise DataError(f"{path}: these are not the ids that the run was trained with (their digest differs)")
     return found

@@ -264,19 +264,19 @@ def read_pairs(path: str | os.PathLike) -> Interactions:
     raise DataError(f"{path}: expected a file named *_pairs.tsv or *_pairs.csv in MicroLens's format")
   users, lines, _ = zip(*iter_tsv(path))
   interactions = Interactions(np.concatenate(users), Rows.concatenate(list(lines)), str(path))
-  warn_of_repeated_users(interactions)
+  warn_of_repeated_users(interactions.source, interactions.line_users)
   return interactions
 
 
-def warn_of_repeated_users(interactions: Interactions) -> None:
+def warn_of_repeated_users(source: str, *line_users: np.ndarray) -> None:
   """Logs a warning if a user has several lines."""
-  repeats = len(interactions.line_users) - len(interactions.users)
-  if repeats:
-    values, counts = np.unique(interactions.line_users, return_counts=True)
+  users = np.concatenate(line_users)
+  users.sort()
+  again = users[1:][users[1:] == users[:-1]]
+  if len(again):
     logging.warning(
-      "%s: %d lines name a user again (user %d first); the later line of each wins.",
-      interactions.source, repeats, values[counts > 1][0],
-    )  # fmt: skip
+      "%s: %d lines name a user again (user %d first); the later line of each wins.", source, len(again), again[0]
+    )
 
 
 def iter_tsv(

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from mlrec import files
 from mlrec import mapped
 from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
@@ -41,17 +42,18 @@ def write(split: Split, path: pathlib.Path) -> None:
   mapped.write(path, arrays, {"fingerprint": split.fingerprint, "digest": _digest(arrays)})
 
 
-def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
+def read(path: pathlib.Path, ids_path: pathlib.Path, *, compare: bool = True) -> Split:
   """Reads what `write` wrote; its arrays are mapped, and read again from the disk as they are used.
 
   Args:
     path: the file, which must not be changed while the split is in use; it may be replaced or removed.
-    ids: of the same run.
-    compare: whether all of it is compared with its digest.
+    ids_path: of what an `IdMap` wrote of the same split.
+    compare: whether all of both is compared with digests.
 
   Raises:
-    DataError: the file is missing, damaged, or not of these ids.
+    DataError: a file is missing, damaged, or not of the other's split.
   """
+  ids = IdMap.read(ids_path)
   try:
     arrays, said = mapped.read(path)
     split = Split(
@@ -71,9 +73,11 @@ def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
       item_fields={name[len(_FIELDS) :]: values for name, values in arrays.items() if name.startswith(_FIELDS)},
       **{name: arrays[name].item() for name in _NUMBERS},  # type: ignore[arg-type]
     )
-    # The first is of the ids too, the second of names and all that was not foreseen.
-    if compare and said != {"fingerprint": split.fingerprint, "digest": _digest(arrays)}:
+    if compare and said.get("digest") != _digest(arrays):
       raise ValueError("it is not what was written (its digest differs)")
+    # Of the ids, too.
+    if compare and said.get("fingerprint") != split.fingerprint:
+      raise DataError(f"{ids_path}: these are not the ids that {path.name} was written with (their digest differs)")
     return split.of_file(path)
   except KeyError as error:
     raise DataError(
@@ -81,7 +85,7 @@ def read(path: pathlib.Path, ids: IdMap, *, compare: bool = True) -> Split:
       "another --workdir"
     ) from error
   except (OSError, ValueError, TypeError, IndexError) as error:
-    raise DataError(f"{path}: what the run kept of its data cannot be read ({error})") from error
+    raise DataError(f"{path}: what the run kept of its data cannot be read ({files.reason(error)})") from error
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

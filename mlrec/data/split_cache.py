@@ -26,6 +26,7 @@ from mlrec.data import kept_split
 from mlrec.data.id_map import IdMap
 from mlrec.data.interactions import DataError
 from mlrec.data.interactions import Rows
+from mlrec.data.interactions import warn_of_repeated_users
 from mlrec.data.lines import LineSource
 from mlrec.data.protocols.protocol import Kept
 from mlrec.data.protocols.protocol import Protocol
@@ -34,9 +35,12 @@ from mlrec.data.splits import Split
 # Of the files, and of what they are made of.
 _VERSION = 1
 _IDS, _DATA, _LOCK, _UNDER_WAY, _PROGRESS = "ids.safetensors", "data.safetensors", "lock", "under_way", "progress.json"
+# What is noted of a split under way, and the note's own digest.
+_NOTED, _NOTE_DIGEST = ("position", "lengths", "digests", "done"), "digest"
 # Ids up to it are looked up in a table, of 256 MiB at the most; greater ones are searched for.
 _MOST_LOOKED_UP = 1 << 26
 _WAIT_SECONDS = 0.5
+_READ_BYTES = 1 << 24
 
 
 def split(
@@ -66,7 +70,7 @@ def split(
     protocol.refuse_untimed(log.name)
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   made_of = {"version": _VERSION, "log": dict(log.identity), "split": protocol.text, **settings}
-  place = folder / hashlib.sha256(files.canonical_json(made_of).encode()).hexdigest()[:16]
+  place = folder / _digest_of(made_of)[:16]
   damage = ""
   try:
     # Where nothing is to be made nothing need be written: the folder may be another's.
@@ -110,7 +114,7 @@ def _opened(place: pathlib.Path) -> Split | None:
   if not (place / _DATA).exists():
     return None
   try:
-    return kept_split.read(place / _DATA, IdMap.read(place / _IDS))
+    return kept_split.read(place / _DATA, place / _IDS)
   except DataError as error:
     raise DataError(f"{place}: the split that is kept there is damaged ({error})") from error
 
@@ -132,14 +136,32 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 class _Flat:
   """A flat file of numbers of one kind, written at its end."""
 
-  def __init__(self, path: pathlib.Path, dtype: Any, length: int):
-    """Opens it, cut to `length` numbers."""
+  def __init__(self, path: pathlib.Path, dtype: Any, length: int = 0, digest: str | None = None):
+    """Opens it, cut to `length` numbers.
+
+    Raises:
+      ValueError: it has fewer, or they have not that digest.
+    """
     self.path, self.dtype = path, np.dtype(dtype)
-    self._file = path.open("ab")
+    self._file = path.open("a+b")
     self._file.truncate(length * self.dtype.itemsize)
+    self._digest = hashlib.sha256()
+    self._file.seek(0)
+    while piece := self._file.read(_READ_BYTES):
+      self._digest.update(piece)
+    if digest not in (None, self.digest):
+      self._file.close()
+      raise ValueError(f"{path} is not what was noted")
+
+  @property
+  def digest(self) -> str:
+    """Of what has been appended, in hexadecimal digits."""
+    return self._digest.hexdigest()
 
   def append(self, values: np.ndarray) -> None:
-    self._file.write(np.ascontiguousarray(values, self.dtype).view(np.uint8).data)
+    data = np.ascontiguousarray(values, self.dtype).view(np.uint8).data
+    self._file.write(data)
+    self._digest.update(data)
 
   def sync(self) -> int:
     """Has it on the disk; how many numbers there are."""
@@ -181,17 +203,16 @@ class _Making:
     kept_split.write(made, self._place / _DATA)
     # What was made is not read again to be compared: that would take as long as a part of making it.
     shutil.rmtree(self._folder)
-    return kept_split.read(self._place / _DATA, IdMap.read(self._place / _IDS), compare=False)
+    return kept_split.read(self._place / _DATA, self._place / _IDS, compare=False)
 
   def _kept(self) -> Kept:
     """What counts of the log's lines, in files."""
     kinds = {"users": np.int64, "whole": np.int32, "lengths": np.int32, "items": np.int64, "short": np.int64}
     if self._protocol.timed:
       kinds["times"] = np.int64
-    progress = self._progress(kinds)
-    flat = {name: _Flat(self._folder / name, kind, progress["lengths"].get(name, 0)) for name, kind in kinds.items()}
-    if not progress["done"]:
-      for chunk in self._log.chunks(progress["position"], self._folder):
+    flat, position, done = self._begun(kinds)
+    if not done:
+      for chunk in self._log.chunks(position, self._folder):
         counts, kept = self._protocol.trimmed(chunk.lines, **self._settings)
         flat["users"].append(chunk.users[counts])
         flat["short"].append(chunk.users[~counts])
@@ -206,41 +227,48 @@ class _Making:
         raise DataError(f"{self._log.name} was changed while it was read: run again once nothing writes to it")
       self._note(flat, [], done=True)
     read = {name: one.mapped() for name, one in flat.items()}
+    warn_of_repeated_users(self._log.name, read["users"], read["short"])
     lines = Rows.from_lengths(read["items"], read["lengths"])
     return Kept(
       self._log.name, read["users"], read["whole"], lines, read.get("times"), read["short"], *self._log.names()
     )
 
-  def _progress(self, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the log has been read: nowhere, where what is there is not what was noted."""
+  def _begun(self, kinds: Mapping[str, Any]) -> tuple[dict[str, _Flat], list[int], bool]:
+    """The files, how far the log has been read, and whether it is done: nowhere, where they are not what was noted."""
     try:
       found = files.read_json(self._folder / _PROGRESS)
-      lengths = {name: int(found["lengths"][name]) for name in kinds}
-      position = [int(part) for part in found["position"]]
-      there = {name: (self._folder / name).stat().st_size // np.dtype(kind).itemsize for name, kind in kinds.items()}
-      if (
-        min(lengths.values()) < 0 or min(position, default=0) < 0 or any(there[name] < lengths[name] for name in kinds)
-      ):
-        raise ValueError("there is less than was noted")
-      return {"position": position, "lengths": lengths, "done": found["done"] is True}
+      said = {key: found[key] for key in (*_NOTED, _NOTE_DIGEST)}
+      if said.pop(_NOTE_DIGEST) != _digest_of(said):
+        raise ValueError("the note is not what was written")
+      flat = {
+        name: _Flat(self._folder / name, kind, int(said["lengths"][name]), said["digests"][name])
+        for name, kind in kinds.items()
+      }
+      return flat, said["position"], said["done"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-      return {"position": [], "lengths": {}, "done": False}
+      return {name: _Flat(self._folder / name, kind) for name, kind in kinds.items()}, [], False
 
   def _note(self, flat: Mapping[str, _Flat], position: list[int], *, done: bool) -> None:
     lengths = {name: one.sync() for name, one in flat.items()}
-    files.write_json(self._folder / _PROGRESS, {"position": position, "lengths": lengths, "done": done})
+    digests = {name: one.digest for name, one in flat.items()}
+    said = dict(zip(_NOTED, (position, lengths, digests, done)))
+    files.write_json(self._folder / _PROGRESS, said | {_NOTE_DIGEST: _digest_of(said)})
 
   def _numbered(self, lines: Rows, chosen: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:
     """A `Numbering` in a file."""
     distinct = _distinct(lines, exist)
     dense = _Dense(distinct)
-    flat = _Flat(self._folder / "rows", np.int32, 0)
+    flat = _Flat(self._folder / "rows", np.int32)
     for piece in _values(lines, chosen):
       flat.append(dense(piece))
     flat.sync()
     if chosen is None:
       return distinct, Rows(flat.mapped(), lines.offsets)
     return distinct, Rows.from_lengths(flat.mapped(), lines.lengths_of(chosen))
+
+
+def _digest_of(value: Any) -> str:
+  return hashlib.sha256(files.canonical_json(value).encode()).hexdigest()
 
 
 def _values(lines: Rows, chosen: np.ndarray | None) -> Iterator[np.ndarray]:

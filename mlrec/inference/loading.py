@@ -81,8 +81,7 @@ def load(path: pathlib.Path, *, places: Mapping[str, str] = {}, new_items: bool 
   """
   workdir = _of_one_seed(Workdir(path))
   config = _config(workdir, places)
-  ids = IdMap.read(workdir.files.ids)
-  split = kept_split.read(workdir.files.data, ids)
+  split = kept_split.read(workdir.files.data, workdir.files.ids)
   try:
     with options_of("config.model"):
       name, _ = choose(config.model.to_dict(), RECOMMENDER)

@@ -33,7 +33,6 @@ from mlrec.registry import options_of
 from mlrec.runs import baselines
 from mlrec.runs.agreement import agree_on_config
 from mlrec.runs.agreement import agree_on_data
-from mlrec.runs.agreement import agree_on_workdir
 from mlrec.runs.fitted import FittedRun
 from mlrec.runs.per_user import PerUser
 from mlrec.runs.result import Result
@@ -49,6 +48,8 @@ from mlrec.train.summary import Summary
 
 _VERSIONS = ("mlrec", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 Say = Callable[[str], None]
+# What is read of items beside who watched them.
+_CONTENT = "other content of items"
 
 
 def run(
@@ -115,8 +116,8 @@ class _Experiment:
 
   def _run_one(self, config: ConfigDict, workdir: Workdir) -> Result:
     workdir.check(config)
+    workdir.agree(config)
     finished = workdir.finished(config)
-    agree_on_workdir(str(workdir), f"the run is {'finished' if finished else 'not finished'}")
     # One that was not evaluated on all of the splits is resumed, to be.
     if finished and not self._evaluate_only and finished.metrics.keys() >= set(self._splits):
       self._say(f"{workdir} is finished; delete it, or name another --workdir, to train again.")
@@ -138,7 +139,7 @@ class _Experiment:
         self._say(f"impressions: {training.impressions.told}")
       if self._evaluate_only:
         training.prepare()
-        agree_on_data(config.data.source, training.fingerprint)
+        agree_on_data(config, training.fingerprint, _CONTENT)
         summary = training.evaluate(self._step)
       else:
         self._say(f"workdir {workdir}")
@@ -146,7 +147,7 @@ class _Experiment:
           training.check_devices()
         with workdir.locked(), self._stop as stop:
           training.prepare(stop)
-          agree_on_data(config.data.source, training.fingerprint)
+          agree_on_data(config, training.fingerprint, _CONTENT)
           summary = training.train(stop, started=lambda: workdir.claim(config))
         if self._profile:
           self._say(
@@ -164,7 +165,7 @@ class _Experiment:
     data = config_lib.to_json(config)["data"] | {"users": config.eval.users}
     if self._read is None or self._read[0] != data:
       split = configured_split(config)
-      agree_on_data(config.data.source, split.fingerprint)
+      agree_on_data(config, split.fingerprint, "other interactions")
       self._read = data, split
     return self._read[1]
 

@@ -6,7 +6,6 @@ import errno
 import pathlib
 import re
 import sys
-import time
 from typing import Any
 
 from absl import logging
@@ -124,8 +123,8 @@ class Workdir:
           self.path.mkdir(parents=True, exist_ok=True)
           stack.enter_context(self._lock())
       machine.wait_for_all("lock the workdir")
-      there = _is_first_process() or _comes_to_be(self._lock_file)
-      agree_on_workdir(str(self), "the run has its folder" if there else "there is none")
+      see = lambda: "the run's folder" if self._lock_file.exists() else "none of the run's"  # noqa: E731
+      agree_on_workdir(str(self), see, patience=_SEEN_SECONDS)
       yield
 
   def claim(self, config: ConfigDict) -> None:
@@ -159,6 +158,17 @@ class Workdir:
       return None
     return self.read_result()
 
+  def agree(self, config: ConfigDict) -> None:
+    """Raises a ConfigError where another process sees another state of the run, or other checkpoints, in the folder."""
+    from mlrec.train.checkpoint import record_digests  # brings JAX
+
+    def see() -> str:
+      steps = [f"{step} ({digest})" for step, digest in sorted(record_digests(self.files.checkpoints).items())]
+      run = "a finished run" if self.finished(config) else "no finished run"
+      return f"{run} with {'checkpoints of steps ' + ', '.join(steps) if steps else 'no checkpoint'}"
+
+    agree_on_workdir(str(self), see, patience=_SEEN_SECONDS)
+
   def was_locked(self) -> bool:
     """Whether a run has had the folder, though it may have written nothing."""
     return self._lock_file.exists()
@@ -172,7 +182,7 @@ class Workdir:
     try:
       return Result.from_json(files.read_json(self.result))
     except (OSError, ValueError) as error:
-      raise ConfigError(f"{self.result}: it is no result of mlrec.main: {_reason(error)}") from error
+      raise ConfigError(f"{self.result}: it is no result of mlrec.main: {files.reason(error)}") from error
 
   def write(self, path: pathlib.Path, value: Result | SeedsResult | dict[str, Any]) -> None:
     """Writes one of its JSON files, on the first process.
@@ -214,7 +224,7 @@ class Workdir:
         return None
       reason = "it is missing"
     except (OSError, ValueError) as error:
-      reason = _reason(error)
+      reason = files.reason(error)
     if not self.checkpoint_steps():
       if _exists(self.result):
         raise ConfigError(f"{self.config} cannot be read ({reason}); delete the folder or name another --workdir")
@@ -270,14 +280,6 @@ def default(config_file: str, argument: str, config: ConfigDict) -> pathlib.Path
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
 
 
-def _comes_to_be(path: pathlib.Path) -> bool:
-  """Whether another process's file is there, or soon: disks that machines share may show it late."""
-  until = time.monotonic() + _SEEN_SECONDS
-  while not path.exists() and time.monotonic() < until:
-    time.sleep(_SEEN_SECONDS / 100)
-  return path.exists()
-
-
 def _is_first_process() -> bool:
   import jax  # reports read workdirs without it
 
@@ -289,7 +291,3 @@ def _exists(path: pathlib.Path) -> bool:
     return path.exists()
   except OSError as error:  # such as a name that is too long
     raise ConfigError(f"--workdir={path} cannot be used: {error.strerror or error}") from error
-
-
-def _reason(error: Exception) -> str:
-  return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,6 +1,7 @@
 """What a run keeps of its data."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -23,9 +24,18 @@ def split() -> Split:
   return leave_one_out(Interactions(np.array([9, 4, 6]), Rows.from_lists(lists), user_names=names))
 
 
+def _write(split: Split, folder: pathlib.Path) -> None:
+  kept_split.write(split, folder / "data.safetensors")
+  IdMap.of(split).write(folder / "ids.safetensors")
+
+
+def _read(folder: pathlib.Path) -> Split:
+  return kept_split.read(folder / "data.safetensors", folder / "ids.safetensors")
+
+
 def test_a_split_is_read_as_it_was_written(split, tmp_path):
-  kept_split.write(split, tmp_path / "data.safetensors")
-  read = kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+  _write(split, tmp_path)
+  read = _read(tmp_path)
   assert read == split
   assert read.fingerprint == split.fingerprint
   assert read.num_skipped == 1
@@ -38,8 +48,8 @@ def test_how_it_is_split_is_kept_too(protocol, tmp_path):
   rows = Rows.from_lists([np.arange(1, 9) + user for user in range(40)])
   log = Interactions(np.arange(40) + 5, rows, timestamps=np.tile(np.arange(8) * 10, 40) + np.repeat(np.arange(40), 8))
   split = protocols.parse(protocol).split(log, max_length=3, min_length=2, train_windows=2)
-  kept_split.write(split, tmp_path / "data.safetensors")
-  read = kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+  _write(split, tmp_path)
+  read = _read(tmp_path)
   assert read == split
   assert (read.protocol, read.train_windows, read.fingerprint) == (protocol, 2, split.fingerprint)
 
@@ -55,16 +65,17 @@ def test_how_it_is_split_is_kept_too(protocol, tmp_path):
   ],
 )
 def test_what_is_damaged_is_refused_by_name(damage, split, tmp_path):
-  kept_split.write(split, tmp_path / "data.safetensors")
+  _write(split, tmp_path)
   damage(tmp_path / "data.safetensors")
   with pytest.raises(DataError, match=r"data\.safetensors: what the run kept of its data cannot be read"):
-    kept_split.read(tmp_path / "data.safetensors", IdMap.of(split))
+    _read(tmp_path)
 
 
-def test_a_split_of_other_ids_is_refused(split, tmp_path):
-  kept_split.write(split, tmp_path / "data.safetensors")
-  with pytest.raises(DataError, match="digest differs"):
-    kept_split.read(tmp_path / "data.safetensors", IdMap(split.item_ids + 1, split.users))
+def test_ids_of_another_split_are_refused_by_name(split, tmp_path):
+  _write(split, tmp_path)
+  IdMap(split.item_ids + 1, split.users).write(tmp_path / "ids.safetensors")
+  with pytest.raises(DataError, match=r"ids\.safetensors: these are not the ids that data\.saf"):
+    _read(tmp_path)
 
 
 def test_names_are_found_by_id_and_ids_by_name():

@@ -138,7 +138,7 @@ def test_a_split_of_labels_is_kept_and_told_from_others(tmp_path):
   split = _split(labelled.read(labelled_logs.write(tmp_path / "a.inter", labelled_logs.lines())))
   kept_split.write(split, tmp_path / "split")
   IdMap.of(split).write(tmp_path / "ids")
-  again = kept_split.read(tmp_path / "split", IdMap.read(tmp_path / "ids"))
+  again = kept_split.read(tmp_path / "split", tmp_path / "ids")
   assert again == split
   assert again.fingerprint == split.fingerprint
   fewer = {name: np.minimum(numbers, 1) for name, numbers in split.cuts.numbers.items()}

@@ -13,6 +13,7 @@ from mlrec.data import protocols
 from mlrec.data import Rows
 from mlrec.data import split_cache
 from mlrec.data.interactions import Interactions
+from mlrec.data.interactions import warn_of_repeated_users
 from mlrec.data.lines import Chunk
 from mlrec.data.lines import LineSource
 from mlrec.data.lines import of_labelled
@@ -72,6 +73,8 @@ def test_ids_beyond_a_table_are_searched_for(monkeypatch, tmp_path):
 
 def test_the_same_is_told_as_in_memory(caplog, tmp_path):
   log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  # As where a file is read.
+  warn_of_repeated_users(log.source, log.line_users)
   asked.split(log, **_SETTINGS)
   told = [record.getMessage() for record in caplog.records]
   caplog.clear()
@@ -136,7 +139,7 @@ def test_what_is_damaged_is_named_and_made_again(damaged, tmp_path, caplog):
   path.write_bytes(content)
   caplog.clear()
   assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
-  assert "data.safetensors" in caplog.text
+  assert f"{damaged}: " in caplog.text
   assert "made again" in caplog.text
 
 
@@ -206,6 +209,32 @@ def test_a_file_of_an_interrupted_making_that_is_lost_has_it_begin_again(lost, t
   assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
 
 
+@pytest.mark.parametrize("damaged", ["items", "users", "lengths", "whole", "short", "progress.json"])
+def test_a_file_of_an_interrupted_making_that_is_damaged_has_it_begin_again(damaged, tmp_path, monkeypatch):
+  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
+  with monkeypatch.context() as patch:
+    patch.setattr(split_cache._Making, "_numbered", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  (path,) = tmp_path.glob(f"*/under_way/{damaged}")
+  content = bytearray(path.read_bytes())
+  # Of the note a digit of how far the log was read.
+  place = content.index(b'"position"') - 3 if damaged == "progress.json" else 0
+  content[place] ^= 1
+  path.write_bytes(content)
+  begun: list[int] = []
+  found = split_cache.split(_source(log, on_chunk=begun.append), asked, tmp_path, **_SETTINGS)
+  assert begun[0] == 0
+  assert found == asked.split(log, **_SETTINGS)
+
+
+def test_lines_that_name_a_user_again_are_told_as_of_a_log_in_memory(tmp_path, caplog):
+  log = _log(repeats=True)
+  split_cache.split(_source(log), protocols.parse("leave_one_out"), tmp_path, **_SETTINGS)
+  again = len(log.line_users) - len(log.users)
+  assert f"log: {again} lines name a user again" in caplog.text
+
+
 def test_a_finished_split_is_mapped_where_nothing_can_be_written(tmp_path):
   log, asked = _log(repeats=False), protocols.parse("leave_one_out")
   split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
@@ -265,6 +294,7 @@ def test_a_run_has_the_file_of_the_split_without_a_copy(tmp_path):
   from mlrec.data.id_map import IdMap
 
   kept_split.write(found, tmp_path / "kept")
+  IdMap.of(found).write(tmp_path / "ids")
   assert (tmp_path / "kept").stat().st_ino == found.mapped_from.stat().st_ino
-  assert kept_split.read(tmp_path / "kept", IdMap.of(found)) == found
+  assert kept_split.read(tmp_path / "kept", tmp_path / "ids") == found
   assert dataclasses.replace(found, num_new=1).mapped_from is None

@@ -237,12 +237,11 @@ def test_an_export_through_a_link_is_written_where_it_leads(finished, tmp_path, 
 
 def test_ids_that_are_texts_go_in_and_out_of_the_card_s_code(finished, tmp_path, monkeypatch):
   from mlrec.data import kept_split
-  from mlrec.data.id_map import IdMap
   from mlrec.data.names import Names
   from mlrec.runs.workdir import Workdir
 
   workdir = Workdir(pathlib.Path(shutil.copytree(finished, tmp_path / "run")))
-  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  split = kept_split.read(workdir.files.data, workdir.files.ids)
   names = Names.of(split.item_ids[1:], [f"clip {item} 🎬" for item in split.item_ids[1:]])
   kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
   recommender = mlrec.Recommender.load(workdir.path)

@@ -15,7 +15,6 @@ import pytest
 import mlrec
 from mlrec.data import DataError
 from mlrec.data import kept_split
-from mlrec.data.id_map import IdMap
 from mlrec.data.names import Names
 from mlrec.inference import batch_file
 from mlrec.inference import page
@@ -260,7 +259,7 @@ def test_ids_with_line_ends_are_printed_in_their_line_and_written_as_they_are(co
 def _with_texts(copied, text):
   """The run, its items under the texts that `text` has for their ids."""
   workdir = Workdir(copied)
-  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  split = kept_split.read(workdir.files.data, workdir.files.ids)
   names = Names.of(split.item_ids[1:], [text(item) for item in split.item_ids[1:]])
   kept_split.write(dataclasses.replace(split, item_names=names), workdir.files.data)
   return mlrec.Recommender.load(copied)

@@ -15,7 +15,6 @@ from mlrec.config import ConfigError
 from mlrec.data import kept_split
 from mlrec.data import leave_one_out
 from mlrec.data import read_pairs
-from mlrec.data.id_map import IdMap
 from mlrec.data.names import Names
 from mlrec.inference.recommender import Filters
 from mlrec.ingest import ingest
@@ -220,7 +219,7 @@ def test_a_model_without_vectors_says_so(trained):
 
 def test_ids_that_are_texts_are_asked_for_and_answered_as_texts(trained, tmp_path):
   workdir = Workdir(pathlib.Path(shutil.copytree(trained("sasrec"), tmp_path / "texts")))
-  split = kept_split.read(workdir.files.data, IdMap.read(workdir.files.ids))
+  split = kept_split.read(workdir.files.data, workdir.files.ids)
   names = Names.of(split.item_ids[1:], [f"clip {item} 🎬" for item in split.item_ids[1:]])
   users = Names.of(split.users, [f"u{user}" for user in split.users])
   named = dataclasses.replace(split, user_names=users, item_names=names)

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -223,13 +224,22 @@ def test_processes_of_different_configs_are_refused(pairs_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_read_different_data_are_refused(pairs_file, make_pairs, tmp_path):
-  each = [[f"--config.data.source={source}"] for source in (pairs_file, make_pairs(seed=1))]
+@pytest.mark.parametrize("differs", ["file", "key"])
+def test_processes_that_read_different_data_are_refused(differs, pairs_file, make_pairs, tmp_path):
+  if differs == "file":
+    other = tmp_path / "there" / pairs_file.name
+    other.parent.mkdir()
+    shutil.copy(make_pairs(seed=1), other)
+    each = [[f"--config.data.source={source}"] for source in (pairs_file, other)]
+    told = f"config.data.source is {str(other)!r} in process 1, {str(pairs_file)!r} in process 0"
+  else:
+    each = [[], ["--config.data.max_length=7"]]
+    told = "config.data.max_length is 7 in process 1, 10 in process 0"
   with two_processes(*tiny_arguments(pairs_file, tmp_path / "run"), each=each) as processes:
     for process in processes:
       errors = process.communicate(timeout=120)[1]
       assert process.returncode == 2, errors
-      assert "process 1 has read other data than process 0" in errors.splitlines()[-1]
+      assert f"process 1 has read other interactions than process 0: {told}; all must have" in errors.splitlines()[-1]
   assert not (tmp_path / "run").exists()
 
 
@@ -237,7 +247,24 @@ def test_processes_that_read_different_data_are_refused(pairs_file, make_pairs, 
 @pytest.mark.parametrize("finished_there", [False, True])
 def test_processes_that_do_not_share_a_workdir_are_refused(finished_there, pairs_file, copied, tmp_path):
   here, there = tmp_path / "here", copied if finished_there else tmp_path / "there"
-  arguments = tiny_arguments(pairs_file, here)
+  _are_refused(pairs_file, here, there)
+  assert not (here / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--evaluate_only"]])
+def test_processes_that_see_other_checkpoints_are_refused(flags, pairs_file, copied, tmp_path):
+  (copied / "result.json").unlink()
+  shutil.copytree(copied, tmp_path / "there")
+  first, latest = saved_steps(copied)
+  shutil.rmtree(tmp_path / "there" / "checkpoints" / str(latest))
+  errors = _are_refused(pairs_file, copied, tmp_path / "there", *flags)
+  assert f"process 1 sees no finished run with checkpoints of steps {first} (" in errors
+  assert f", {latest} (" in errors
+
+
+def _are_refused(pairs_file: pathlib.Path, here: pathlib.Path, there: pathlib.Path, *flags: str) -> str:
+  """Runs two processes in two workdirs; what the second says."""
   script = """
 from mlrec import main
 from mlrec.runs import workdir
@@ -246,15 +273,17 @@ main.command_line.run(main.main, main._parse_flags)
 """
   together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
   commands = [
-    [sys.executable, "-c", script, *arguments, *together, f"--process={number}", f"--workdir={workdir}"]
+    [
+      sys.executable, "-c", script, *tiny_arguments(pairs_file, workdir), *flags, *together, f"--process={number}",
+    ]
     for number, workdir in enumerate((here, there))
-  ]
+  ]  # fmt: skip
   with contextlib.ExitStack() as stack:
     for process in [stack.enter_context(started(one)) for one in commands]:
       errors = process.communicate(timeout=120)[1]
       assert process.returncode == 2, errors
       assert "the workdir must be the same for all, on a disk that they share" in errors.splitlines()[-1]
-  assert not (here / "config.json").exists()
+  return errors.splitlines()[-1]
 
 
 @pytest.mark.slow
