@@ -40,6 +40,8 @@ _SPREAD_OF_PARTS, _PARTS_LOOKED_AT = 6.0, 128
 _LOT = 0x9A57
 # Batches of an evaluation of which each is looked at for the rows that it needs.
 _EVAL_LOOKED_AT = 1024
+# Users whose rows are read before what came with them is released: some 200 KB for each.
+_USERS_A_RELEASE = 1 << 11
 # A NumPy array on the host; a JAX array once it is on devices.
 Array = Any
 
@@ -191,7 +193,7 @@ class TrainBatches:
     self.split, self.layout, self.batch_size, self.seed = split, layout, batch_size, seed
     self.parts, self._negatives = parts, negatives
     self._groups = max(negative_groups // parts, 1)
-    self._rows = split.train_sequences
+    self._rows, self._unreleased = split.train_sequences, 0
     self._log_popularity = log_popularity(split.train_counts, popularity_power)
     # Up to which share of all each item reaches, the padding's 0 first.
     self._reach: np.ndarray | None = None
@@ -258,8 +260,12 @@ class TrainBatches:
 
   def _raw_of(self, users: np.ndarray, step: int, part: int) -> "_Raw":
     rows = self._rows.take(users)
-    # Pages that were read come with their neighbours: those of some hundred batches would fill memory.
-    self.split.release()
+    # Pages that were read come with their neighbours: those of some hundred batches would fill memory. But to have them
+    # leave, and come again, takes longer than the rest of a batch of a hundred users.
+    self._unreleased += len(users)
+    if self._unreleased >= _USERS_A_RELEASE:
+      self._unreleased = 0
+      self.split.release()
     negatives = self._drawn(np.random.default_rng([self.seed, step, 1, *([part] if part else [])]))
     distinct, columns = np.unique(np.concatenate([rows.values, negatives]), return_inverse=True)
     columns = (columns + 1).astype(np.int32)
