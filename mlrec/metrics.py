@@ -32,10 +32,11 @@ LIST_LENGTH = 10
 BUCKETS = (5, 20, 50)
 # Neighbours whose maximum stands for them while the best items are sought; ITEM_TILE is a power of it.
 _FAN = 8
-# Of a catalogue of more rows the list is sought once, among the best of blocks of neighbours of all of it, and not in
-# each chunk; chunks are then no larger than what a core's cache holds of their scores.
-_MANY_ROWS = 1 << 17
-_BLOCK, _CACHED = 16, 1024
+# The list is sought once, among the blocks of so many neighbours with the highest maxima. Of a catalogue of more rows
+# their scores are computed again, and not kept: 128 users' scores of these are 32 MiB.
+_BLOCK, _MANY_ROWS = 16, 1 << 16
+# Items of a chunk at the most where lists are sought: what a core's cache holds of their scores.
+_CACHED = 1024
 
 
 class ScoresNotFinite(ValueError):
@@ -118,8 +119,8 @@ def rank_and_recommend(
   num_rows = rows_here if num_rows is None else num_rows
   first_row = jax.lax.axis_index(axis) * rows_here if axis else 0
   exist = jnp.clip(num_rows - first_row, 0, rows_here)
-  in_blocks = rows_here > _MANY_ROWS
-  chunk = -(-min(chunk, rows_here, _CACHED if in_blocks else chunk) // ITEM_TILE) * ITEM_TILE
+  kept = rows_here <= _MANY_ROWS
+  chunk = -(-min(chunk, rows_here, _CACHED if length else chunk) // ITEM_TILE) * ITEM_TILE
   chunks = -(-rows_here // chunk)
   # Dot products are bounded by norms; of other scores each is looked at.
   bounded = score is dot_scores
@@ -146,8 +147,8 @@ def rank_and_recommend(
     here = lambda ids: jnp.where(ids - first_row < exist, ids - first_row, -1)  # noqa: E731
     targets, excluded = here(targets), here(jnp.concatenate([seen, jnp.zeros_like(targets)[:, None]], axis=1))
 
-    def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Array | None]:
-      count, best, finite = carry
+    def one_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Any]:
+      count, finite = carry
       first, chunk_items = part
       scores = jnp.concatenate([score(states, tile_items) for tile_items in tiles_of(chunk_items)])
       exists = (first + jnp.arange(chunk) < exist)[:, None]
@@ -160,19 +161,18 @@ def rank_and_recommend(
       # The target is no rival of its own: it is left out by its index, whatever the last bit of its score.
       own = scores.at[_inside(targets - first, chunk), columns].get(mode="fill", fill_value=-jnp.inf)
       count -= (own >= threshold).astype(jnp.int32)
-      if length and in_blocks:
-        return (count, best, finite), _maxima(jnp.where(exists, scores, -jnp.inf), _BLOCK)
-      if length:
-        best = _merge_best(best, jnp.where(exists, scores, -jnp.inf), first, length)
-      return (count, best, finite), None
+      maxima = _maxima(jnp.where(exists, scores, -jnp.inf), _BLOCK) if length else None
+      return (count, finite), (maxima, scores if length and kept else None)
 
-    best = jnp.full((length, USER_TILE), -jnp.inf), jnp.zeros((length, USER_TILE), jnp.int32)
-    start = jnp.zeros(USER_TILE, jnp.int32), best, jnp.asarray(True)
-    found, maxima = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
-    count, (best_scores, recommended), finite = found
-    if maxima is not None:
+    start = jnp.zeros(USER_TILE, jnp.int32), jnp.asarray(True)
+    (count, finite), (maxima, scores) = jax.lax.scan(one_chunk, start, (jnp.arange(chunks) * chunk, table))
+    best_scores, recommended = jnp.zeros((0, USER_TILE)), jnp.zeros((0, USER_TILE), jnp.int32)
+    if length:
       blocks = _places_of_best(maxima.reshape(-1, USER_TILE), length)
-      best_scores, recommended = _best_of_blocks(states, items, exist, blocks, excluded, length, score)
+      if kept:
+        best_scores, recommended = _best_of_kept(scores.reshape(-1, USER_TILE), exist, blocks, length)
+      else:
+        best_scores, recommended = _best_of_blocks(states, items, exist, blocks, excluded, length, score)
     recommended = jnp.where(best_scores > -jnp.inf, first_row + recommended, 0)
     return count, best_scores.T, recommended.T, finite
 
@@ -318,6 +318,14 @@ def _maxima(scores: Array, size: int) -> Array:
   parts = scores.reshape(-1, size, USER_TILE)
   # Maxima of slices, not a reduction: a CPU then compares whole vectors.
   return functools.reduce(jnp.maximum, [parts[:, n] for n in range(size)])
+
+
+def _best_of_kept(scores: Array, exist: Array, blocks: Array, length: int) -> tuple[Array, Array]:
+  """As `_best_of_blocks`, of `scores [R, USER_TILE]`, -inf where a row is not for that user."""
+  users = jnp.arange(USER_TILE)
+  rows = (jnp.sort(blocks, axis=0)[:, None] * _BLOCK + jnp.arange(_BLOCK)[:, None]).reshape(-1, USER_TILE)
+  best, places = _largest(jnp.where(rows < exist, scores[rows, users], -jnp.inf), length)
+  return best, jnp.where(best > -jnp.inf, rows[places, users], 0)
 
 
 def _best_of_blocks(

@@ -173,9 +173,9 @@ def test_no_users_have_no_ranks():
   assert target_ranks(np.zeros((0, 5), np.float32), items, targets=none, seen=np.zeros((0, 3), int)).shape == (0,)
 
 
-@pytest.fixture(params=[False, True], ids=["in chunks", "in blocks"])
+@pytest.fixture(params=[False, True], ids=["kept", "computed again"])
 def in_blocks(request, monkeypatch):
-  """Lists are sought in each chunk of a small catalogue, and in blocks of all of a large one."""
+  """Scores of the best blocks are those that were kept of a small catalogue, and computed again of a large one."""
   if request.param:
     monkeypatch.setattr(metrics, "_MANY_ROWS", 0)
     metrics.rank_and_recommend.clear_cache()
