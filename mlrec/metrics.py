@@ -101,7 +101,7 @@ def rank_and_recommend(
       takes, arrays `[B, ...]` of users and `[N + 1, ...]` of items. Items may lie in lines (`RowsInLines`).
     targets: `[B]`.
     seen: `[B, H]`.
-    chunk: items scored at once.
+    chunk: items scored at once; where there are lists, 1,024 at the most.
     length: how many items to recommend; 0 for none.
     score: `(states of USER_TILE users, ITEM_TILE items) -> [ITEM_TILE, USER_TILE]` float32.
     num_rows: N + 1 where `items` has rows beyond, which are no candidates.
