@@ -130,6 +130,11 @@ def canonical_json(value: Any) -> str:
   return json.dumps(value, sort_keys=True)
 
 
+def sha256_of_json(value: Any) -> str:
+  """The digest of a value that JSON has, in hexadecimal digits; the same for equal ones."""
+  return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
 def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:
   """Numbers for JSON, which has no NaN: those that are not finite become null."""
   return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}

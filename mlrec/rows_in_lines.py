@@ -15,6 +15,7 @@ import functools
 import jax
 from jax import Array
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 # Numbers in a line, by platform; others read rows of any width where they lie.
 LANES = {"tpu": 128}
@@ -46,6 +47,11 @@ def rows_of(table: Array | RowsInLines, rows: Array) -> Array:
   if isinstance(table, RowsInLines):
     return read(table.lines, rows.ravel(), table.width).reshape(*rows.shape, table.width)
   return jnp.take(table, rows, axis=0, mode="clip")
+
+
+def lanes_of(mesh: Mesh) -> int:
+  """The numbers in a line on the devices of a mesh; 0 where rows are read where they lie."""
+  return LANES.get(mesh.devices.flat[0].platform, 0)
 
 
 def several_in(width: int, lanes: int) -> bool:

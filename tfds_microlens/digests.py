@@ -164,7 +164,7 @@ def _sha256_of_ends(path: pathlib.Path) -> str:
 
 
 def _own_digest(content: dict[str, Any]) -> str:
-  return hashlib.sha256(files.canonical_json(content).encode()).hexdigest()
+  return files.sha256_of_json(content)
 
 
 def _read(place: Place) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from collections.abc import Mapping
-import hashlib
 import os
 import pathlib
 from typing import Any
@@ -104,4 +103,4 @@ def read(folder: str | os.PathLike[str]) -> Ingested:
 
 
 def _digest(content: Any) -> str:
-  return hashlib.sha256(files.canonical_json(content).encode()).hexdigest()
+  return files.sha256_of_json(content)

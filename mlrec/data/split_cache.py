@@ -70,7 +70,7 @@ def split(
     protocol.refuse_untimed(log.name)
   settings = {"max_length": max_length, "min_length": min_length, "train_windows": train_windows}
   made_of = {"version": _VERSION, "log": dict(log.identity), "split": protocol.text, **settings}
-  place = folder / _digest_of(made_of)[:16]
+  place = folder / files.sha256_of_json(made_of)[:16]
   damage = ""
   try:
     # Where nothing is to be made nothing need be written: the folder may be another's.
@@ -238,7 +238,7 @@ class _Making:
     try:
       found = files.read_json(self._folder / _PROGRESS)
       said = {key: found[key] for key in (*_NOTED, _NOTE_DIGEST)}
-      if said.pop(_NOTE_DIGEST) != _digest_of(said):
+      if said.pop(_NOTE_DIGEST) != files.sha256_of_json(said):
         raise ValueError("the note is not what was written")
       flat = {
         name: _Flat(self._folder / name, kind, int(said["lengths"][name]), said["digests"][name])
@@ -252,7 +252,7 @@ class _Making:
     lengths = {name: one.sync() for name, one in flat.items()}
     digests = {name: one.digest for name, one in flat.items()}
     said = dict(zip(_NOTED, (position, lengths, digests, done)))
-    files.write_json(self._folder / _PROGRESS, said | {_NOTE_DIGEST: _digest_of(said)})
+    files.write_json(self._folder / _PROGRESS, said | {_NOTE_DIGEST: files.sha256_of_json(said)})
 
   def _numbered(self, lines: Rows, chosen: np.ndarray | None, exist: np.ndarray | None) -> tuple[np.ndarray, Rows]:
     """A `Numbering` in a file."""
@@ -265,10 +265,6 @@ class _Making:
     if chosen is None:
       return distinct, Rows(flat.mapped(), lines.offsets)
     return distinct, Rows.from_lengths(flat.mapped(), lines.lengths_of(chosen))
-
-
-def _digest_of(value: Any) -> str:
-  return hashlib.sha256(files.canonical_json(value).encode()).hexdigest()
 
 
 def _values(lines: Rows, chosen: np.ndarray | None) -> Iterator[np.ndarray]:

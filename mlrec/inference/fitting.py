@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
-import hashlib
 import os
 import pathlib
 import tempfile
@@ -102,7 +101,7 @@ def _ingest(
   try:
     with files.replacing(log) as temporary:
       pyarrow.parquet.write_table(table, temporary)
-    options = hashlib.sha256(files.canonical_json([dict(columns), min_rating]).encode()).hexdigest()
+    options = files.sha256_of_json([dict(columns), min_rating])
     target = folder / f"table_{files.sha256(log)[:12]}_{options[:6]}"
     if not ingested.is_ingested(target):
       words = Wording({name: f"{name}=" for name in _OPTIONS}, repr, "the table")

@@ -160,10 +160,11 @@ class Workdir:
 
   def agree(self, config: ConfigDict) -> None:
     """Raises a ConfigError where another process sees another state of the run, or other checkpoints, in the folder."""
-    from mlrec.train.checkpoint import record_digests  # brings JAX
 
     def see() -> str:
-      steps = [f"{step} ({digest})" for step, digest in sorted(record_digests(self.files.checkpoints).items())]
+      from mlrec.train.checkpoint import record_digest  # brings Orbax
+
+      steps = [f"{step} ({record_digest(self.files.checkpoints / str(step))})" for step in self.checkpoint_steps()]
       run = "a finished run" if self.finished(config) else "no finished run"
       return f"{run} with {'checkpoints of steps ' + ', '.join(steps) if steps else 'no checkpoint'}"
 

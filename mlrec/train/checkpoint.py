@@ -322,18 +322,12 @@ class _LatestAndBest(preservation_policy.PreservationPolicy):
     return [checkpoint.step in latest or checkpoint.step == self.best_step for checkpoint in checkpoints]
 
 
-def record_digests(directory: pathlib.Path) -> dict[int, str]:
-  """Eight hexadecimal digits of what each checkpoint of a folder says of itself, whole or not, by its step."""
-  if not directory.is_dir():
-    return {}
-  digests = {}
-  for path in directory.iterdir():
-    if path.name.isdigit():
-      try:
-        digests[int(path.name)] = files.sha256(path / _RECORD / "metadata")[:8]
-      except OSError as error:
-        digests[int(path.name)] = files.reason(error)
-  return digests
+def record_digest(checkpoint: pathlib.Path) -> str:
+  """Eight hexadecimal digits of what a checkpoint says of itself, or why it says nothing."""
+  try:
+    return files.sha256(checkpoint / _RECORD / "metadata")[:8]
+  except OSError as error:
+    return files.reason(error)
 
 
 def model_shapes(state: TrainState) -> dict[str, tuple[int, ...]]:

@@ -168,7 +168,7 @@ class Evaluator:
 
     One that is cut over devices stays as it is, as it does in training: each has a part.
     """
-    lanes = rows_in_lines.LANES.get(self.mesh.devices.flat[0].platform, 0)
+    lanes = rows_in_lines.lanes_of(self.mesh)
     narrow = isinstance(table, Array) and table.ndim == 2 and rows_in_lines.several_in(table.shape[1], lanes)
     if not narrow or self.mesh.shape[MODEL] > 1 or not nnx.merge(self.graphdef, params, rest, copy=True).reads_lines:
       return table

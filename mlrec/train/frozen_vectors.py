@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import pathlib
 import time
 from typing import Any
@@ -136,7 +135,7 @@ def make(
 
 
 def _fingerprint(stated: Mapping[str, Any]) -> str:
-  return hashlib.sha256(files.canonical_json(stated).encode()).hexdigest()[:16]
+  return files.sha256_of_json(stated)[:16]
 
 
 def _stated(recipe: Recipe, source: Source) -> dict[str, Any]:

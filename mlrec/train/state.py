@@ -121,7 +121,7 @@ def state_spec(
   abstract = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
   graphdef, parameters = structure[0]
   if lanes is None:
-    lanes = rows_in_lines.LANES.get(mesh.devices.flat[0].platform, 0)
+    lanes = rows_in_lines.lanes_of(mesh)
   # Where steps read all rows there is nothing to gain.
   whole = _scores_all_items(nnx.merge(graphdef, abstract.params, abstract.rest))
   lines = Lines.of(abstract.params, 0 if whole else lanes)

@@ -197,29 +197,32 @@ def test_what_does_not_serve_is_refused_by_each_run(tmp_path):
     assert [path.name for path in place.iterdir()] == ["lock"], "nothing of the log's size is left"
 
 
-@pytest.mark.parametrize("lost", ["items", "users", "lengths"])
-def test_a_file_of_an_interrupted_making_that_is_lost_has_it_begin_again(lost, tmp_path, monkeypatch):
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+  """A log and a protocol, of whose split in `tmp_path` all lines have been read, and the rows were not made."""
   log, asked = _log(repeats=True), protocols.parse("leave_one_out")
   with monkeypatch.context() as patch:
     patch.setattr(split_cache._Making, "_numbered", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+  return log, asked
+
+
+@pytest.mark.parametrize("lost", ["items", "users", "lengths"])
+def test_a_file_of_an_interrupted_making_that_is_lost_has_it_begin_again(lost, interrupted, tmp_path):
+  log, asked = interrupted
   (path,) = tmp_path.glob(f"*/under_way/{lost}")
   path.unlink()
   assert split_cache.split(_source(log), asked, tmp_path, **_SETTINGS) == asked.split(log, **_SETTINGS)
 
 
 @pytest.mark.parametrize("damaged", ["items", "users", "lengths", "whole", "short", "progress.json"])
-def test_a_file_of_an_interrupted_making_that_is_damaged_has_it_begin_again(damaged, tmp_path, monkeypatch):
-  log, asked = _log(repeats=True), protocols.parse("leave_one_out")
-  with monkeypatch.context() as patch:
-    patch.setattr(split_cache._Making, "_numbered", lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-      split_cache.split(_source(log), asked, tmp_path, **_SETTINGS)
+def test_a_file_of_an_interrupted_making_that_is_damaged_has_it_begin_again(damaged, interrupted, tmp_path):
+  log, asked = interrupted
   (path,) = tmp_path.glob(f"*/under_way/{damaged}")
   content = bytearray(path.read_bytes())
-  # Of the note a digit of how far the log was read.
-  place = content.index(b'"position"') - 3 if damaged == "progress.json" else 0
+  # Of the note a digit of how many users there are, which leaves it JSON.
+  place = content.index(b'"users": ') + len(b'"users": ') if damaged == "progress.json" else 0
   content[place] ^= 1
   path.write_bytes(content)
   begun: list[int] = []

@@ -177,8 +177,8 @@ class Sequential(TowerRecommender):
     """
     vectors, history = table if self.transitions is None else table[0], batch.history
     parts = jnp.split(rows_of(vectors, history.tokens)[..., : self.width], len(self._members), axis=-1)
-    newest_of = lambda member, x: member.users.at(x, history.positions, history.segments, batch.last)  # noqa: E731
-    states = _end_to_end([newest_of(member, x) for member, x in zip(self._members, parts)]) / len(parts)
+    places = history.positions, history.segments, batch.last
+    states = _end_to_end([member.users.at(x, *places) for member, x in zip(self._members, parts)]) / len(parts)
     if self.biases is not None:
       states = jnp.pad(states, ((0, 0), (0, 1)), constant_values=1)
     if self.transitions is None:

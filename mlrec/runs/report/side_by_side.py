@@ -8,7 +8,6 @@ order that changes then reads of one that is wrong, under either protocol, as ra
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import hashlib
 import itertools
 from typing import NamedTuple
 
@@ -171,7 +170,7 @@ def _made_of(row: Row) -> str:
   """Six hexadecimal digits of a row's config without its data, its seed and what may change in any run."""
   ignored = (*config_lib.MUTABLE, *_NOT_OF_SYSTEM)
   values = {key: value for key, value in differences.values_of(row.runs[0]).items() if key not in ignored}
-  return hashlib.sha256(files.canonical_json(values).encode()).hexdigest()[:6]
+  return files.sha256_of_json(values)[:6]
 
 
 def _differences(
